@@ -1,0 +1,39 @@
+//! One request and one answer as the wire rooms hand them to each other, free of any socket.
+//!
+//! The front door builds a [`Request`], the routes turn it into a [`Reply`]. Neither knows who carries it.
+
+use std::net::IpAddr;
+
+/// A whole request, already read within the front door's limits.
+pub struct Request<'a> {
+    /// The method as sent, for instance `DELETE`.
+    pub method: &'a str,
+    /// Path and query as sent, still percent-encoded: only visible ASCII.
+    pub target: &'a str,
+    /// The `Authorization` header, if there is one.
+    pub authorization: Option<&'a str>,
+    /// The body; empty where there is none. It never holds more than the front door's limit.
+    pub body: &'a [u8],
+    /// Whose request it is, as far as the front door can tell; recorded in events.
+    pub peer: Option<IpAddr>,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The media type of `body`.
+    pub content_type: &'static str,
+    /// What else the answer says in its head, beside what every answer carries ([`EVERY_REPLY`]).
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What every answer carries, whoever writes it: no code, secret or verdict belongs in a cache, and
+/// nobody is to guess at the type of a body.
+pub const EVERY_REPLY: [(&str, &str); 2] = [
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+];

@@ -1,0 +1,104 @@
+//! Which path and method mean which call, as a table of contents.
+
+use super::status::Refusal;
+
+/// A call that a request asks for, with the ids still as they stand in the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call<'a> {
+    /// `GET /debug/healthz`
+    Healthz,
+    /// `GET /debug/ready`
+    Ready,
+    /// `CreateUser`
+    CreateUser,
+    /// `GetUser`
+    GetUser(&'a str),
+    /// `DeleteUser`
+    DeleteUser(&'a str),
+    /// `StartTOTPRegistration`
+    StartTotp(&'a str),
+    /// `VerifyTOTPRegistration`
+    ConfirmTotp(&'a str, &'a str),
+    /// `CheckTOTP`, against one authenticator or all
+    CheckTotp(&'a str, Option<&'a str>),
+    /// `RemoveTOTPAuthenticator`
+    RemoveTotp(&'a str, &'a str),
+}
+
+/// Finds the call. The path alone decides here; no token has been looked at.
+pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal> {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["debug", "healthz"] => get(method, Call::Healthz),
+        ["debug", "ready"] => get(method, Call::Ready),
+        ["resources", "v3alpha", rest @ ..] => resource(method, rest),
+        // gRPC is not spoken here yet; a client that tries is told so and not that the path is wrong.
+        [
+            "zitadel.resources.user.v3alpha.ZITADELUsers" | "totpd.v1.TOTPService",
+            rpc,
+        ] if !rpc.is_empty() => not_offered(method, "POST"),
+        _ => Err(Refusal::no_such_path()),
+    }
+}
+
+fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Call<'a>, Refusal> {
+    use Call as C;
+    match (path, method) {
+        (["users"], "POST") => Ok(C::CreateUser),
+        (["users"], _) => Err(Refusal::method_not_allowed("POST")),
+        (["users", id], "GET" | "HEAD") => Ok(C::GetUser(id)),
+        (["users", id], "DELETE") => Ok(C::DeleteUser(id)),
+        (["users", _], "PATCH") | (["users", "_search"], "POST") => Err(Refusal::not_offered()),
+        (["users", _], _) => Err(Refusal::method_not_allowed("DELETE, GET, HEAD")),
+
+        (["users", id, "totp"], "POST") => Ok(C::StartTotp(id)),
+        (["users", id, "totp", "_check"], "POST") => Ok(C::CheckTotp(id, None)),
+        (["users", id, "totp", totp], "DELETE") => Ok(C::RemoveTotp(id, totp)),
+        (["users", id, "totp", totp, "_verify"], "POST") => Ok(C::ConfirmTotp(id, totp)),
+        (["users", id, "totp", totp, "_check"], "POST") => Ok(C::CheckTotp(id, Some(totp))),
+        (["users", _, "totp"] | ["users", _, "totp", _, "_verify" | "_check"], _) => {
+            Err(Refusal::method_not_allowed("POST"))
+        }
+        (["users", _, "totp", "_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
+        (["users", _, "totp", _], _) => Err(Refusal::method_not_allowed("DELETE")),
+
+        // What ZITADEL documents and totpd does not offer (contract §1).
+        (["users", _, rest @ ..], _) => user_part(method, rest),
+        (["idp_intents"], _) => not_offered(method, "POST"),
+        (["idp_intents", _], _) => not_offered(method, "GET"),
+        _ => Err(Refusal::no_such_path()),
+    }
+}
+
+fn user_part<'a>(method: &str, path: &[&str]) -> Result<Call<'a>, Refusal> {
+    match path {
+        ["email" | "phone"] => not_offered(method, "PUT"),
+        ["email" | "phone", "_verify" | "_resend"]
+        | ["username" | "password" | "webauthn" | "otp_sms" | "otp_email" | "idps"]
+        | ["_lock" | "_unlock" | "_deactivate" | "_activate"]
+        | ["password", "_reset"]
+        | ["webauthn" | "otp_sms" | "otp_email", _, "_verify"] => not_offered(method, "POST"),
+        // The registration link's path is also one of an authenticator of that id.
+        ["webauthn", "registration_link"] if method == "POST" => Err(Refusal::not_offered()),
+        [
+            "username" | "webauthn" | "otp_sms" | "otp_email" | "idps",
+            _,
+        ] => not_offered(method, "DELETE"),
+        _ => Err(Refusal::no_such_path()),
+    }
+}
+
+fn get<'a>(method: &str, call: Call<'a>) -> Result<Call<'a>, Refusal> {
+    match method {
+        "GET" | "HEAD" => Ok(call),
+        _ => Err(Refusal::method_not_allowed("GET, HEAD")),
+    }
+}
+
+fn not_offered<'a>(method: &str, offered: &'static str) -> Result<Call<'a>, Refusal> {
+    Err(if method == offered {
+        Refusal::not_offered()
+    } else {
+        Refusal::method_not_allowed(offered)
+    })
+}

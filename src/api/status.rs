@@ -1,0 +1,299 @@
+//! The one place that knows statuses: every refusal becomes its code, HTTP status, id and sentence here.
+//!
+//! No match in this file has a `_` arm: a new error does not compile until it has its place.
+
+use serde::Serialize;
+
+use super::http::Reply;
+use crate::error::{Error, Missing, Unfit};
+
+/// A canonical code of `google.rpc.Code`, as far as totpd answers with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// 3
+    InvalidArgument,
+    /// 4
+    DeadlineExceeded,
+    /// 5
+    NotFound,
+    /// 6
+    AlreadyExists,
+    /// 7
+    PermissionDenied,
+    /// 8
+    ResourceExhausted,
+    /// 9
+    FailedPrecondition,
+    /// 12
+    Unimplemented,
+    /// 13
+    Internal,
+    /// 14
+    Unavailable,
+    /// 16
+    Unauthenticated,
+}
+
+impl Code {
+    /// The number of the code on the wire.
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::InvalidArgument => 3,
+            Self::DeadlineExceeded => 4,
+            Self::NotFound => 5,
+            Self::AlreadyExists => 6,
+            Self::PermissionDenied => 7,
+            Self::ResourceExhausted => 8,
+            Self::FailedPrecondition => 9,
+            Self::Unimplemented => 12,
+            Self::Internal => 13,
+            Self::Unavailable => 14,
+            Self::Unauthenticated => 16,
+        }
+    }
+}
+
+/// A refusal as it goes over the wire, whatever the transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The canonical code.
+    pub code: Code,
+    /// The HTTP status on REST.
+    pub http: u16,
+    /// The id that clients match on, where the case has one.
+    pub id: Option<&'static str>,
+    /// The sentence for a person.
+    pub message: String,
+    /// How long to wait before trying again, in seconds.
+    pub retry_after_s: Option<u64>,
+    /// The methods that the path knows, where the method was the trouble.
+    pub allow: Option<&'static str>,
+}
+
+/// What the front door refuses on its own, before a request is whole or while none can be carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtTheDoor {
+    /// The bytes are not one unambiguous HTTP request; the text says why.
+    BadFraming(&'static str),
+    /// The body is longer than its limit.
+    BodyTooLarge,
+    /// The head is longer than its limit.
+    HeadTooLarge,
+    /// The request was not whole in time.
+    TooSlow,
+    /// No worker became free in time.
+    Busy {
+        /// When to try again, in seconds.
+        retry_after_s: u64,
+    },
+    /// The process is stopping.
+    Stopping,
+    /// The worker died under the request.
+    Bug,
+}
+
+const FIELD: Option<&str> = Some("TOTPD-Field");
+const LARGE: Option<&str> = Some("TOTPD-Large");
+const STORE: Option<&str> = Some("TOTPD-Store");
+const AUTH: Option<&str> = Some("AUTH-7fs1e");
+
+impl Refusal {
+    fn new(code: Code, http: u16, id: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            http,
+            id,
+            message: message.into(),
+            retry_after_s: None,
+            allow: None,
+        }
+    }
+
+    /// A path that totpd does not know.
+    pub fn no_such_path() -> Self {
+        Self::new(Code::NotFound, 404, None, "no such path")
+    }
+
+    /// A known path asked with a method it does not know; `allow` lists those it does.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let message = format!("this path takes {allow}");
+        Self {
+            allow: Some(allow),
+            ..Self::new(Code::Unimplemented, 405, None, message)
+        }
+    }
+
+    /// A call that ZITADEL documents and totpd does not offer.
+    pub fn not_offered() -> Self {
+        Self::new(
+            Code::Unimplemented,
+            501,
+            None,
+            "totpd does not offer this call",
+        )
+    }
+
+    /// A code that is not the right one.
+    pub fn wrong_code() -> Self {
+        Self::new(
+            Code::InvalidArgument,
+            400,
+            Some("EVENT-8isk2"),
+            "the code is wrong",
+        )
+    }
+
+    /// A code that was right, once.
+    pub fn used_code() -> Self {
+        let message = "this code or a later one was used already; wait for the next code";
+        Self::new(Code::InvalidArgument, 400, Some("TOTPD-Used1"), message)
+    }
+
+    /// Too many failures in a row.
+    pub fn wait(retry_after_s: u64) -> Self {
+        let message = format!("too many wrong codes; try again in {retry_after_s} s");
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(Code::ResourceExhausted, 429, Some("TOTPD-Wait1"), message)
+        }
+    }
+
+    /// The JSON body of contract §3 and the headers that go with it.
+    pub fn into_reply(self) -> Reply {
+        let mut headers = Vec::new();
+        if let Some(seconds) = self.retry_after_s {
+            headers.push(("Retry-After", seconds.to_string()));
+        }
+        if let Some(allow) = self.allow {
+            headers.push(("Allow", allow.to_owned()));
+        }
+        if self.http == 401 {
+            headers.push(("WWW-Authenticate", "Bearer".to_owned()));
+        }
+        let body = Status {
+            code: self.code.number(),
+            message: match self.id {
+                Some(id) => format!("{} ({id})", self.message),
+                None => self.message.clone(),
+            },
+            details: self.id.map(|id| ErrorDetail {
+                r#type: "type.googleapis.com/zitadel.v1.ErrorDetail",
+                id,
+                message: &self.message,
+            }),
+        };
+        // Strings and one number: serializing them cannot fail.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        Reply {
+            status: self.http,
+            content_type: "application/json",
+            headers,
+            body,
+        }
+    }
+}
+
+/// `google.rpc.Status` as JSON.
+#[derive(Serialize)]
+struct Status<'a> {
+    code: i32,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_list")]
+    details: Option<ErrorDetail<'a>>,
+}
+
+/// `zitadel.v1.ErrorDetail` inside a `google.protobuf.Any`.
+#[derive(Serialize)]
+struct ErrorDetail<'a> {
+    #[serde(rename = "@type")]
+    r#type: &'static str,
+    id: &'static str,
+    message: &'a str,
+}
+
+fn as_list<S: serde::Serializer>(
+    detail: &Option<ErrorDetail<'_>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(detail)
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        use Code as C;
+        let (code, http, id) = match error {
+            Error::Invalid { .. } => (C::InvalidArgument, 400, FIELD),
+            Error::NoToken => (C::Unauthenticated, 401, None),
+            Error::BadToken => (C::Unauthenticated, 401, AUTH),
+            Error::Forbidden => (C::PermissionDenied, 403, Some("AUTH-AWfge")),
+            Error::NotFound(missing) => (
+                C::NotFound,
+                404,
+                match missing {
+                    Missing::User => Some("COMMAND-6T2xrOHxTx"),
+                    Missing::UserToRemove => Some("COMMAND-syHyCsGmvM"),
+                    Missing::UserToUnlock => Some("COMMAND-gpBv46Lh9m"),
+                    Missing::Totp => Some("COMMAND-Hd9sd"),
+                    Missing::TotpToCheck => Some("COMMAND-3Mif9s"),
+                    Missing::Organization => Some("TOTPD-Org01"),
+                    // No call on the wire names a token.
+                    Missing::Token => None,
+                },
+            ),
+            Error::Unfit(unfit) => (
+                C::FailedPrecondition,
+                400,
+                match unfit {
+                    Unfit::AlreadyConfirmed => Some("COMMAND-qx4ls"),
+                    Unfit::NoneConfirmed => Some("COMMAND-3Mif9s"),
+                    Unfit::UserNotActive => Some("COMMAND-SF3fg"),
+                    Unfit::TooManyTotps => Some("TOTPD-Limit"),
+                },
+            ),
+            Error::Taken(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),
+            Error::Unavailable(_) => (C::Unavailable, 503, STORE),
+            Error::Bug(_) => (C::Internal, 500, None),
+        };
+        Self::new(code, http, id, error.to_string())
+    }
+}
+
+impl From<AtTheDoor> for Refusal {
+    fn from(refusal: AtTheDoor) -> Self {
+        match refusal {
+            AtTheDoor::BadFraming(why) => Self::new(Code::InvalidArgument, 400, FIELD, why),
+            AtTheDoor::BodyTooLarge => Self::new(
+                Code::ResourceExhausted,
+                413,
+                LARGE,
+                "the body is over 64 KiB",
+            ),
+            AtTheDoor::HeadTooLarge => Self::new(
+                Code::ResourceExhausted,
+                431,
+                LARGE,
+                "the request's head is over 16 KiB",
+            ),
+            AtTheDoor::TooSlow => {
+                let message = "the request was not whole in time";
+                Self::new(Code::DeadlineExceeded, 408, Some("TOTPD-Slow"), message)
+            }
+            AtTheDoor::Busy { retry_after_s } => Self {
+                retry_after_s: Some(retry_after_s),
+                ..Self::new(
+                    Code::Unavailable,
+                    503,
+                    STORE,
+                    "too busy right now; nothing was changed",
+                )
+            },
+            AtTheDoor::Stopping => Self::new(
+                Code::Unavailable,
+                503,
+                STORE,
+                "shutting down; nothing was changed",
+            ),
+            AtTheDoor::Bug => Self::new(Code::Internal, 500, None, "an internal error"),
+        }
+    }
+}

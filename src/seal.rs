@@ -1,0 +1,268 @@
+//! Secrets under the master key, and everything else that needs randomness or a digest.
+//!
+//! Only this file sees the master key. It knows nothing of tables or calls.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use data_encoding::BASE64URL_NOPAD;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::model::{TotpId, UserId};
+use crate::totp::{SECRET_BYTES, Secret};
+
+/// 256 bits, the key length of ChaCha20-Poly1305 (RFC 8439).
+const KEY_BYTES: usize = 32;
+/// The key's id, in front of every sealed secret, so that keys can rotate.
+pub(crate) const KEY_ID_BYTES: usize = 8;
+
+/// Random bytes from the operating system.
+pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
+    let mut bytes = Zeroizing::new([0; N]);
+    SystemRandom::new()
+        .fill(bytes.as_mut_slice())
+        .map_err(|_| Error::Unavailable("the operating system gave no random bytes".to_owned()))?;
+    Ok(bytes)
+}
+
+/// The master key. It has no `Debug`, and leaves memory when it is dropped.
+pub struct MasterKey(Zeroizing<[u8; KEY_BYTES]>);
+
+impl MasterKey {
+    /// Makes a new key and writes it to a new private file. A file that exists is never touched.
+    pub fn create(path: &Path) -> Result<Self> {
+        let key = random::<KEY_BYTES>()?;
+        let io = |error: std::io::Error| cannot("write", path, &error);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
+        file.write_all(key.as_slice()).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        Ok(Self(key))
+    }
+
+    /// Reads the key, and refuses a file that anyone but its owner can read.
+    ///
+    /// systemd gives a credential to a service's group as well: `group_may_read` allows that.
+    pub fn read(path: &Path, group_may_read: bool) -> Result<Self> {
+        let io = |error: std::io::Error| match error.kind() {
+            ErrorKind::NotFound => Error::invalid(
+                path.display().to_string(),
+                "the master key is missing; without it no secret opens: put the file back",
+            ),
+            _ => cannot("read", path, &error),
+        };
+        let mut file = File::open(path).map_err(io)?;
+        let mode = file.metadata().map_err(io)?.mode();
+        let forbidden = if group_may_read { 0o037 } else { 0o077 };
+        if mode & forbidden != 0 {
+            return Err(Error::invalid(
+                path.display().to_string(),
+                format!(
+                    "others can read the master key (mode {:04o}); run chmod 600 on it",
+                    mode & 0o7777
+                ),
+            ));
+        }
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        let mut rest = [0; 1];
+        let whole = file.read_exact(key.as_mut_slice()).is_ok();
+        if !whole || file.read(&mut rest).map_err(io)? != 0 {
+            return Err(Error::invalid(
+                path.display().to_string(),
+                "this is no master key: expected exactly 32 bytes; put the right file back",
+            ));
+        }
+        Ok(Self(key))
+    }
+
+    /// Names the key without telling anything of it.
+    fn id(&self) -> [u8; KEY_ID_BYTES] {
+        let mut text = Zeroizing::new(b"totpd master key id".to_vec());
+        text.extend_from_slice(self.0.as_slice());
+        let mut id = [0; KEY_ID_BYTES];
+        for (to, from) in id.iter_mut().zip(digest(&SHA256, &text).as_ref()) {
+            *to = *from;
+        }
+        id
+    }
+}
+
+fn cannot(act: &str, path: &Path, error: &std::io::Error) -> Error {
+    Error::invalid(
+        path.display().to_string(),
+        format!("cannot {act} the master key: {error}"),
+    )
+}
+
+/// Seals secrets and opens them again.
+pub struct Sealer {
+    key: LessSafeKey,
+    id: [u8; KEY_ID_BYTES],
+}
+
+impl Sealer {
+    /// A sealer under `key`.
+    pub fn new(key: &MasterKey) -> Result<Self> {
+        let unbound = UnboundKey::new(&CHACHA20_POLY1305, key.0.as_slice())
+            .map_err(|_| Error::Bug("the master key has the wrong length".to_owned()))?;
+        Ok(Self {
+            key: LessSafeKey::new(unbound),
+            id: key.id(),
+        })
+    }
+
+    /// Which key this is.
+    pub(crate) const fn key_id(&self) -> &[u8; KEY_ID_BYTES] {
+        &self.id
+    }
+
+    /// Seals a secret for this one authenticator: key id, nonce, ciphertext, tag.
+    ///
+    /// The nonce is random: at 96 bits that is sound for 2^32 secrets under one key (NIST SP 800-38D
+    /// §8.3 draws the same line), far more than one node has users.
+    pub(crate) fn seal(&self, secret: &Secret, user: &UserId, totp: &TotpId) -> Result<Vec<u8>> {
+        let nonce = random::<NONCE_LEN>()?;
+        let mut text = secret.bytes().to_vec();
+        self.key
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(bound_to(user, totp)),
+                &mut text,
+            )
+            .map_err(|_| Error::Bug("sealing a secret failed".to_owned()))?;
+        Ok([self.id.as_slice(), nonce.as_slice(), &text].concat())
+    }
+
+    /// Opens a sealed secret, if it was sealed under this key for this very authenticator.
+    pub(crate) fn open(&self, sealed: &[u8], user: &UserId, totp: &TotpId) -> Result<Secret> {
+        let fault =
+            || Error::Unavailable(format!("the secret of authenticator {totp} does not open"));
+        let (id, rest) = sealed.split_at_checked(KEY_ID_BYTES).ok_or_else(fault)?;
+        let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or_else(fault)?;
+        if id != self.id {
+            return Err(fault());
+        }
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| fault())?;
+        let mut text = Zeroizing::new(text.to_vec());
+        let opened = self
+            .key
+            .open_in_place(nonce, Aad::from(bound_to(user, totp)), &mut text)
+            .map_err(|_| fault())?;
+        Secret::from_bytes(opened)
+    }
+}
+
+/// The two ids, each with its length in front: they are free strings, and without lengths one pair
+/// could be read as another.
+fn bound_to(user: &UserId, totp: &TotpId) -> Vec<u8> {
+    let mut bytes = b"totpd secret 1".to_vec();
+    for id in [user.as_str(), totp.as_str()] {
+        bytes.extend_from_slice(&u64::try_from(id.len()).unwrap_or(u64::MAX).to_be_bytes());
+        bytes.extend_from_slice(id.as_bytes());
+    }
+    bytes
+}
+
+/// A new secret: 160 bits from the operating system (RFC 4226 §4 R6).
+pub(crate) fn new_secret() -> Result<Secret> {
+    Secret::from_bytes(random::<SECRET_BYTES>()?.as_slice())
+}
+
+/// A bearer token as its holder has it. It has no `Debug`, and its one `Display` is by [`Self::reveal`].
+pub struct BearerToken(Zeroizing<String>);
+
+/// In front of every token, so that people and scanners of leaked secrets see what it is.
+const TOKEN_PREFIX: &str = "totpd_";
+
+impl BearerToken {
+    /// 256 random bits from the operating system.
+    pub(crate) fn new() -> Result<Self> {
+        let random = Zeroizing::new(BASE64URL_NOPAD.encode(random::<32>()?.as_slice()));
+        Ok(Self(Zeroizing::new(format!("{TOKEN_PREFIX}{}", *random))))
+    }
+
+    /// The token itself, to be shown once.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is kept of a token. The token has 256 random bits, so a plain digest cannot be searched.
+pub(crate) fn token_hash(token: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    for (to, from) in hash
+        .iter_mut()
+        .zip(digest(&SHA256, token.as_bytes()).as_ref())
+    {
+        *to = *from;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealer(byte: u8) -> Sealer {
+        Sealer::new(&MasterKey(Zeroizing::new([byte; KEY_BYTES]))).unwrap()
+    }
+
+    /// SECURITY.md 25
+    #[test]
+    fn a_sealed_secret_opens_only_where_it_belongs() {
+        let (sealer, secret) = (sealer(1), new_secret().unwrap());
+        let id = |it: &str| (it.parse::<UserId>().unwrap(), it.parse::<TotpId>().unwrap());
+        let (user, _) = id("ab");
+        let (_, totp) = id("c");
+        let sealed = sealer.seal(&secret, &user, &totp).unwrap();
+        assert_eq!(
+            sealer.open(&sealed, &user, &totp).unwrap().bytes(),
+            secret.bytes()
+        );
+
+        for (other_user, other_totp) in [
+            (id("ab").0, id("d").1),
+            (id("x").0, id("c").1),
+            (id("a").0, id("bc").1),
+        ] {
+            assert!(sealer.open(&sealed, &other_user, &other_totp).is_err());
+        }
+        assert!(
+            self::sealer(2).open(&sealed, &user, &totp).is_err(),
+            "another key"
+        );
+        for at in 0..sealed.len() {
+            let mut forged = sealed.clone();
+            forged[at] ^= 1;
+            assert!(
+                sealer.open(&forged, &user, &totp).is_err(),
+                "bit flipped in byte {at}"
+            );
+            assert!(
+                sealer.open(&sealed[..at], &user, &totp).is_err(),
+                "cut at {at}"
+            );
+        }
+    }
+
+    /// SECURITY.md 24
+    #[test]
+    fn secrets_and_tokens_are_long_and_never_the_same() {
+        let (one, other) = (new_secret().unwrap(), new_secret().unwrap());
+        assert_eq!(one.bytes().len(), 20);
+        assert_ne!(one.bytes(), other.bytes());
+        let token = BearerToken::new().unwrap();
+        assert_eq!(token.reveal().len(), TOKEN_PREFIX.len() + 43);
+        assert_ne!(token.reveal(), BearerToken::new().unwrap().reveal());
+    }
+}

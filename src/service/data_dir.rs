@@ -1,0 +1,224 @@
+//! The data directory: what lies in it, who may open it, and how it comes to be.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::model::{Name, OrgId, Timestamp, Window};
+use crate::seal::{MasterKey, Sealer, random};
+use crate::store::{Instance, Store};
+
+use super::{Caller, Service};
+
+const DATABASE: &str = "totpd.db";
+const KEY: &str = "master.key";
+const LOCK: &str = "lock";
+/// The database while it is being made; a crash leaves this behind and never half a `totpd.db`.
+const UNFINISHED: &str = "totpd.db.unfinished";
+
+/// Where the master key is.
+#[derive(Debug, Clone)]
+pub enum KeyFile {
+    /// In the data directory, made by `init`.
+    InDataDir,
+    /// Where somebody put it; totpd never makes one there.
+    Given {
+        /// The file.
+        path: PathBuf,
+        /// Whether its group may read it, as systemd makes credentials.
+        group_may_read: bool,
+    },
+}
+
+/// What a new instance is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What an authenticator app shows beside the account.
+    pub issuer: Name,
+    /// How many steps either side of the present one are good.
+    pub window: Window,
+}
+
+/// A data directory, held with a shared lock as long as this value lives.
+pub struct DataDir {
+    path: PathBuf,
+    key: KeyFile,
+    /// Unlocked by the operating system when the process ends, however it ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Whether there is a database or a key in `path`.
+    pub fn is_initialised(path: &Path) -> bool {
+        [DATABASE, KEY].iter().any(|it| path.join(it).exists())
+    }
+
+    /// Takes hold of an initialised directory, beside others who use it.
+    pub fn open(path: &Path, key: KeyFile) -> Result<Self> {
+        require_directory(path)?;
+        let database = path.join(DATABASE);
+        match database.try_exists() {
+            Ok(true) => {}
+            Ok(false) => {
+                let problem = "there is no database here; run `totpd init` for a new one";
+                return Err(Error::invalid(path.display().to_string(), problem));
+            }
+            Err(error) => return Err(cannot("look into", path, &error)),
+        }
+        let lock = lock_file(path)?;
+        let taken = |_| {
+            let problem = "the data directory is being restored; try again when that is done";
+            Error::invalid(path.display().to_string(), problem)
+        };
+        lock.try_lock_shared().map_err(taken)?;
+        Ok(Self {
+            path: path.to_owned(),
+            key,
+            _lock: lock,
+        })
+    }
+
+    /// Makes a new instance with a first organization, and opens it. Touches nothing where there is one.
+    pub fn create(
+        path: &Path,
+        key: KeyFile,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<(Service, OrgId)> {
+        make_directory(path)?;
+        let lock = lock_file(path)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let problem = "another totpd is using this data directory";
+                return Err(Error::invalid(path.display().to_string(), problem));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot("lock", path, &error)),
+        }
+        for (name, what) in [(DATABASE, "a database"), (KEY, "a master key")] {
+            if path.join(name).exists() {
+                let problem = format!(
+                    "there is {what} already ({name}); init makes a new one only where neither is"
+                );
+                return Err(Error::invalid(path.display().to_string(), problem));
+            }
+        }
+        let sealer = Sealer::new(&match &key {
+            KeyFile::InDataDir => MasterKey::create(&path.join(KEY))?,
+            KeyFile::Given {
+                path,
+                group_may_read,
+            } => MasterKey::read(path, *group_may_read)?,
+        })?;
+        let made = make_database(path, &sealer, settings, now);
+        if made.is_err() && matches!(key, KeyFile::InDataDir) {
+            // A key that sealed nothing is worth nothing, and in the way of the next try.
+            let _gone = fs::remove_file(path.join(KEY));
+        }
+        made?;
+        drop(lock);
+        let service = Service::open(Self::open(path, key)?)?;
+        let name = Name::known("Default".to_owned());
+        let org = service.create_organization(&Caller::command_line(), name, now)?;
+        Ok((service, org))
+    }
+
+    pub(super) fn read_key(&self) -> Result<MasterKey> {
+        match &self.key {
+            KeyFile::InDataDir => MasterKey::read(&self.path.join(KEY), false),
+            KeyFile::Given {
+                path,
+                group_may_read,
+            } => MasterKey::read(path, *group_may_read),
+        }
+    }
+
+    pub(super) fn key_path(&self) -> PathBuf {
+        match &self.key {
+            KeyFile::InDataDir => self.path.join(KEY),
+            KeyFile::Given { path, .. } => path.clone(),
+        }
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+}
+
+fn make_database(path: &Path, sealer: &Sealer, settings: &Settings, now: Timestamp) -> Result<()> {
+    let [high, low] = *random::<2>()?;
+    // The low bits stand for the machine in every id; a random number serves as well as any.
+    let machine = i64::from(u16::from_be_bytes([high, low]).max(1));
+    let first = crate::store::next_id(machine, now);
+    let instance = Instance {
+        id: first.to_string(),
+        issuer: settings.issuer.clone(),
+        window: settings.window,
+        key_id: *sealer.key_id(),
+        last_id: first,
+    };
+    let unfinished = path.join(UNFINISHED);
+    if let Err(error) = fs::remove_file(&unfinished)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(cannot("write to", path, &error));
+    }
+    Store::create(&unfinished, &instance, now)?;
+    let io = |error: io::Error| cannot("write to", path, &error);
+    fs::rename(&unfinished, path.join(DATABASE)).map_err(io)?;
+    // The names are on disk too, not only what they stand for.
+    File::open(path).and_then(|it| it.sync_all()).map_err(io)
+}
+
+/// Makes the directory, or takes an existing one and narrows it to its owner.
+fn make_directory(path: &Path) -> Result<()> {
+    if !path.exists() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| cannot("make", path, &error))?;
+    }
+    require_directory(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+        .map_err(|error| cannot("narrow", path, &error))
+}
+
+fn require_directory(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(it) if !it.is_dir() => Err(Error::invalid(
+            path.display().to_string(),
+            "this is a file; a data directory is expected",
+        )),
+        Ok(it) => {
+            if it.mode() & 0o077 != 0 {
+                log::warn!(
+                    "{}: others can look into the data directory; run chmod 700 on it",
+                    path.display()
+                );
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::invalid(
+            path.display().to_string(),
+            "there is no such data directory; run `totpd init` for a new one",
+        )),
+        Err(error) => Err(cannot("look into", path, &error)),
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.join(LOCK))
+        .map_err(|error| cannot("write to", path, &error))
+}
+
+fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
+    Error::invalid(
+        path.display().to_string(),
+        format!("cannot {act} the data directory: {error}"),
+    )
+}

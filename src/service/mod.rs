@@ -1,0 +1,192 @@
+//! The calls: who may, what happens, in one transaction each. What a program embeds that wants no HTTP.
+//!
+//! Knows neither statuses nor JSON nor SQL, and reads no clock: `now` is handed in. See `examples/embed.rs`.
+
+mod access;
+mod data_dir;
+mod tokens;
+mod totps;
+mod users;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use access::{Caller, Expect, Named, Power};
+pub use data_dir::{DataDir, KeyFile, Settings};
+pub use tokens::{NewToken, Token};
+pub use totps::{Enrolment, Verdict};
+pub use users::{NewUser, NewUsername, State, Totp, User, Username};
+
+use crate::error::{Error, Missing, Result};
+use crate::model::{Name, OrgId, Timestamp};
+use crate::seal::{Sealer, token_hash};
+use crate::store::{Event, Instance, Kind, Organization, Source, Store};
+
+/// How long one answer about readiness is shared: five probes a second at most.
+const READY_SHARED_FOR: Duration = Duration::from_millis(200);
+/// Rows that one sweep removes in one transaction, so that it never holds others up.
+const SWEEP_SLICE: u32 = 500;
+/// Organizations that are listed at most: one node serves a handful.
+const MAX_LISTED: u32 = 10_000;
+
+/// What is known of a thing beside the thing: `zitadel.resources.object.v3alpha.Details`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details {
+    /// The thing's id.
+    pub id: String,
+    /// When it came to be.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub changed: Timestamp,
+    /// The organization it belongs to.
+    pub owner: OrgId,
+}
+
+/// The second factors of the users of one data directory.
+///
+/// It may be shared between threads and cloned; all clones are the same service.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+/// What the calls' transactions hold on to.
+struct Inner {
+    store: Store,
+    sealer: Sealer,
+    instance: Instance,
+    probe: Mutex<Option<(Instant, bool)>>,
+    /// Held as long as the service lives, so that nobody replaces the database under it.
+    _dir: DataDir,
+}
+
+impl Service {
+    /// Opens an initialised data directory.
+    pub fn open(dir: DataDir) -> Result<Self> {
+        let sealer = Sealer::new(&dir.read_key()?)?;
+        let store = Store::open(&dir.database())?;
+        let instance = store.read(|tx| tx.instance())?;
+        if instance.key_id != *sealer.key_id() {
+            return Err(Error::invalid(
+                dir.key_path().display().to_string(),
+                "this is not the master key that the database was sealed under; put the right one back",
+            ));
+        }
+        let inner = Inner {
+            store,
+            sealer,
+            instance,
+            probe: Mutex::new(None),
+            _dir: dir,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The instance's id.
+    pub fn instance_id(&self) -> &str {
+        &self.inner.instance.id
+    }
+
+    /// Who holds this bearer token, if it is known, not expired and not revoked at this moment.
+    pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Caller> {
+        let row = self.inner.store.read(|tx| {
+            // An expired token must not come back to life with a clock that was set back.
+            tx.require_sane_clock(now)?;
+            tx.token(&token_hash(token), now)
+        })?;
+        let row = row.ok_or(Error::BadToken)?;
+        let power = Power::of_row(&row)?;
+        Ok(Caller {
+            power,
+            source: Source {
+                actor: row.id.to_string(),
+                peer: None,
+            },
+        })
+    }
+
+    /// Whether a read and a committed write work right now. Callers share an answer for a moment.
+    pub fn ready(&self, now: Timestamp) -> Result<()> {
+        let mut probe = self
+            .inner
+            .probe
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ready = match *probe {
+            Some((at, ready)) if at.elapsed() < READY_SHARED_FOR => ready,
+            _ => {
+                let read = self.inner.store.read(|tx| tx.instance().map(|_| ()));
+                let both = read.and_then(|()| self.inner.store.write(now, |tx| tx.probe()));
+                if let Err(error) = &both {
+                    log::warn!("not ready: {error:?}");
+                }
+                *probe = Some((Instant::now(), both.is_ok()));
+                both.is_ok()
+            }
+        };
+        if ready {
+            Ok(())
+        } else {
+            Err(Error::Unavailable("not ready".to_owned()))
+        }
+    }
+
+    /// Sweeps expired enrolments and events that are older than `keep_events`, and empties the log.
+    ///
+    /// To be called again and again; each call does a bounded piece of work.
+    pub fn tidy(&self, keep_events: Duration, now: Timestamp) -> Result<()> {
+        self.inner.store.write(now, move |tx| {
+            totps::sweep(tx, SWEEP_SLICE)?;
+            tx.anchor_failures()?;
+            tx.forget_events(now.before(keep_events), SWEEP_SLICE)
+                .map(|_| ())
+        })?;
+        self.inner.store.truncate_log()
+    }
+
+    /// Makes an organization.
+    pub fn create_organization(
+        &self,
+        caller: &Caller,
+        name: Name,
+        now: Timestamp,
+    ) -> Result<OrgId> {
+        caller.require_admin()?;
+        let source = caller.source.clone();
+        self.inner.store.write(now, move |tx| {
+            let organization = Organization {
+                id: OrgId::known(tx.new_id()?),
+                name,
+            };
+            tx.insert_organization(&organization)?;
+            tx.append(&Event {
+                kind: Kind::OrganizationCreated,
+                source: &source,
+                org: Some(&organization.id),
+                user: None,
+                about: Some(organization.id.as_str()),
+            })?;
+            Ok(organization.id)
+        })
+    }
+
+    /// All organizations, in the order of their making.
+    pub fn organizations(&self, caller: &Caller) -> Result<Vec<(OrgId, Name)>> {
+        caller.require_admin()?;
+        let rows = self.inner.store.read(|tx| tx.organizations(MAX_LISTED))?;
+        Ok(rows.into_iter().map(|it| (it.id, it.name)).collect())
+    }
+}
+
+impl Inner {
+    /// The organization of that id, if it exists.
+    fn require_organization(tx: &crate::store::WriteTx<'_>, id: OrgId) -> Result<OrgId> {
+        if tx.organization_exists(&id)? {
+            Ok(id)
+        } else {
+            Err(Error::NotFound(Missing::Organization))
+        }
+    }
+}

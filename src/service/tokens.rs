@@ -1,0 +1,117 @@
+//! Bearer tokens: made and revoked by whoever runs the node, shown once.
+
+use std::time::Duration;
+
+use super::{Caller, Inner, Power, Service};
+use crate::error::{Error, Missing, Result};
+use crate::model::{Name, Timestamp, TokenId};
+use crate::seal::{BearerToken, token_hash};
+use crate::store::{Event, Kind, TokenRow, WriteTx};
+
+/// Tokens that are listed at most: each was made by hand or by a script of the operator's.
+const MAX_LISTED: u32 = 100_000;
+
+/// A token to make.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// What it stands for.
+    pub power: Power,
+    /// What a person calls it.
+    pub name: Option<Name>,
+    /// How long it lasts; without end if nothing is said.
+    pub lasts: Option<Duration>,
+}
+
+/// What is known of a token; never the token.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// What it stands for.
+    pub power: Power,
+    /// What a person calls it.
+    pub name: Option<Name>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// From when on it is refused.
+    pub expires: Option<Timestamp>,
+}
+
+impl Service {
+    /// Makes a token. What is returned is the only time it is seen.
+    pub fn create_token(
+        &self,
+        caller: &Caller,
+        new: NewToken,
+        now: Timestamp,
+    ) -> Result<(TokenId, BearerToken)> {
+        caller.require_admin()?;
+        let (caller, token) = (caller.clone(), BearerToken::new()?);
+        let hash = token_hash(token.reveal());
+        let id = self.inner.store.write(now, move |tx| {
+            if let Some(org) = new.power.organization() {
+                Inner::require_organization(tx, org.clone())?;
+            }
+            if let Some(user) = new.power.user()
+                && tx.user(user)?.is_none()
+            {
+                return Err(Error::NotFound(Missing::User));
+            }
+            let row = TokenRow {
+                id: TokenId::known(tx.new_id()?),
+                role: new.power.role().to_owned(),
+                org: new.power.organization().cloned(),
+                user: new.power.user().cloned(),
+                name: new.name,
+                created: tx.event_at(),
+                expires: new.lasts.map(|it| tx.now().after(it)),
+            };
+            tx.insert_token(&row, &hash)?;
+            append(tx, Kind::TokenCreated, &caller, &row)?;
+            Ok(row.id)
+        })?;
+        Ok((id, token))
+    }
+
+    /// All tokens, in the order of their making.
+    pub fn tokens(&self, caller: &Caller) -> Result<Vec<Token>> {
+        caller.require_admin()?;
+        let rows = self.inner.store.read(|tx| tx.tokens(MAX_LISTED))?;
+        rows.into_iter().map(shown).collect()
+    }
+
+    /// Revokes a token: the next request with it is refused.
+    pub fn revoke_token(&self, caller: &Caller, id: &TokenId, now: Timestamp) -> Result<Token> {
+        caller.require_admin()?;
+        let (caller, id) = (caller.clone(), id.clone());
+        self.inner.store.write(now, move |tx| {
+            let row = tx
+                .delete_token(&id)?
+                .ok_or(Error::NotFound(Missing::Token))?;
+            append(tx, Kind::TokenRevoked, &caller, &row)?;
+            shown(row)
+        })
+    }
+}
+
+fn shown(row: TokenRow) -> Result<Token> {
+    let power = Power::of_row(&row)?;
+    Ok(Token {
+        id: row.id,
+        power,
+        name: row.name,
+        created: row.created,
+        expires: row.expires,
+    })
+}
+
+fn append(tx: &WriteTx<'_>, kind: Kind, caller: &Caller, token: &TokenRow) -> Result<()> {
+    let (org, user) = (token.org.as_ref(), token.user.as_ref());
+    tx.append(&Event {
+        kind,
+        source: &caller.source,
+        org,
+        user,
+        about: Some(token.id.as_str()),
+    })
+}

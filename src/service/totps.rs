@@ -1,0 +1,307 @@
+//! What totpd exists for: enrolling an authenticator, checking codes, removing it for good.
+
+use super::access::Act;
+use super::{Caller, Details, Expect, Inner, Service};
+use crate::error::{Error, Missing, Result, Unfit};
+use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId};
+use crate::seal::new_secret;
+use crate::store::{Event, Kind, Source, TotpRow, TotpState, UserRow, UserState, WriteTx};
+use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
+
+/// Authenticators a user may have, pending ones included: each one more is one more code that a guess
+/// may hit.
+const MAX_TOTPS: usize = 10;
+/// Expired enrolments that a new one sweeps along the way.
+const SWEEP_ALONG: u32 = 20;
+
+/// A new, pending authenticator. The secret is in here and nowhere else that anyone can read.
+pub struct Enrolment {
+    /// The authenticator's id, and whose it is.
+    pub details: Details,
+    /// What an app scans.
+    pub uri: String,
+    /// What a person types where there is no camera.
+    pub secret: Secret,
+}
+
+/// What became of a code. A "no" is a value and not an error, so that it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The code was good. It is used up now, on disk.
+    Accepted(Details),
+    /// The code was wrong, and counted.
+    Wrong,
+    /// The code was right, but it or a later one has been used. That is no guess.
+    Used,
+    /// Too many failures in a row: nothing was compared.
+    Wait {
+        /// When a code will be compared again, in seconds.
+        retry_after_s: u64,
+    },
+}
+
+impl Service {
+    /// Begins an enrolment. It counts for nothing until it is confirmed, and expires after ten minutes.
+    pub fn start_totp(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        user: &UserId,
+        name: Option<Name>,
+        now: Timestamp,
+    ) -> Result<Enrolment> {
+        caller.require(Act::WriteTotp, Some(user))?;
+        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
+        let user = user.clone();
+        self.inner.store.write(now, move |tx| {
+            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
+            sweep(tx, SWEEP_ALONG)?;
+            if tx.totps(&user.id, now)?.len() >= MAX_TOTPS {
+                return Err(Error::Unfit(Unfit::TooManyTotps));
+            }
+            let secret = new_secret()?;
+            let id = TotpId::known(tx.new_id()?);
+            let totp = TotpRow {
+                secret: inner.sealer.seal(&secret, &user.id, &id)?,
+                id,
+                name,
+                state: TotpState::Pending,
+                parameters: Parameters::ENROLLED,
+                created: tx.event_at(),
+            };
+            tx.insert_totp(&user.id, &totp)?;
+            append(tx, Kind::TotpStarted, &caller.source, &user, &totp.id)?;
+            let usernames = tx.usernames(&user.id)?;
+            let account = usernames
+                .first()
+                .map_or(user.id.as_str(), |it| it.username.as_str());
+            let uri = enrolment_uri(inner.instance.issuer.as_str(), account, &secret);
+            Ok(Enrolment {
+                details: details(&totp, &user, tx.event_at()),
+                uri,
+                secret,
+            })
+        })
+    }
+
+    /// Confirms a pending authenticator with its first code, which is used up by that.
+    ///
+    /// A wrong code counts like any other; a right one resets nothing, for whoever may enrol could
+    /// otherwise reset the count at will.
+    pub fn confirm_totp(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        user: &UserId,
+        totp: &TotpId,
+        code: &Code,
+        now: Timestamp,
+    ) -> Result<Verdict> {
+        caller.require(Act::WriteTotp, Some(user))?;
+        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
+        let (user, totp, code) = (user.clone(), totp.clone(), code.clone());
+        self.inner.store.write(now, move |tx| {
+            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
+            let totp = find(tx.totps(&user.id, now)?, &totp)?;
+            if totp.state == TotpState::Confirmed {
+                return Err(Error::Unfit(Unfit::AlreadyConfirmed));
+            }
+            if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
+                return Ok(Verdict::Wait { retry_after_s });
+            }
+            match inner.step_of(&user, &totp, &code, now)? {
+                Some(step) if tx.confirm_totp(&totp.id, step)? => {
+                    append(tx, Kind::TotpConfirmed, &caller.source, &user, &totp.id)?;
+                    Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
+                }
+                _ => refuse(tx, &caller.source, &user, Some(&totp.id)),
+            }
+        })
+    }
+
+    /// Checks a code against all confirmed authenticators of a user, or against one of them.
+    ///
+    /// The wait, the comparison, and using the code up or counting the failure are one act: of any number
+    /// of requests with one code, one is told yes.
+    pub fn check_totp(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        user: &UserId,
+        totp: Option<&TotpId>,
+        code: &Code,
+        now: Timestamp,
+    ) -> Result<Verdict> {
+        caller.require(Act::Check, Some(user))?;
+        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
+        let (user, totp, code) = (user.clone(), totp.cloned(), code.clone());
+        self.inner.store.write(now, move |tx| {
+            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
+            let mut totps = tx.totps(&user.id, now)?;
+            if let Some(id) = &totp {
+                totps = vec![find(totps, id)?];
+            }
+            if user.state != UserState::Active {
+                return Err(Error::Unfit(Unfit::UserNotActive));
+            }
+            totps.retain(|it| it.state == TotpState::Confirmed);
+            if totps.is_empty() {
+                return Err(Error::Unfit(Unfit::NoneConfirmed));
+            }
+            if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
+                return Ok(Verdict::Wait { retry_after_s });
+            }
+            let mut used = false;
+            for it in &totps {
+                let Some(step) = inner.step_of(&user, it, &code, now)? else {
+                    continue;
+                };
+                if tx.claim_step(&it.id, step)? {
+                    tx.clear_failures(&user.id)?;
+                    append(tx, Kind::TotpChecked, &caller.source, &user, &it.id)?;
+                    return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));
+                }
+                used = true;
+            }
+            if used {
+                return Ok(Verdict::Used);
+            }
+            refuse(tx, &caller.source, &user, totp.as_ref())
+        })
+    }
+
+    /// Removes an authenticator, so that no code of it is good from the moment this returns.
+    pub fn remove_totp(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        user: &UserId,
+        totp: &TotpId,
+        now: Timestamp,
+    ) -> Result<Details> {
+        caller.require(Act::WriteTotp, Some(user))?;
+        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
+        let (user, totp) = (user.clone(), totp.clone());
+        self.inner.store.write(now, move |tx| {
+            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
+            let created = tx
+                .delete_totp(&user.id, &totp)?
+                .ok_or(Error::NotFound(Missing::Totp))?;
+            append(tx, Kind::TotpRemoved, &caller.source, &user, &totp)?;
+            let (id, changed) = (totp.to_string(), tx.event_at());
+            Ok(Details {
+                id,
+                created,
+                changed,
+                owner: user.org,
+            })
+        })
+    }
+}
+
+impl Inner {
+    /// The step within the window that `code` belongs to. A secret that does not open is an error, never
+    /// a "no" that might be counted, and never a yes.
+    fn step_of(
+        &self,
+        user: &UserRow,
+        totp: &TotpRow,
+        code: &Code,
+        now: Timestamp,
+    ) -> Result<Option<Step>> {
+        let secret = self.sealer.open(&totp.secret, &user.id, &totp.id)?;
+        Ok(matching_step(
+            &secret,
+            totp.parameters,
+            self.instance.window,
+            code,
+            now.step(),
+        ))
+    }
+}
+
+/// Removes pending enrolments that nobody confirmed in time.
+pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
+    let source = Source {
+        actor: "totpd".to_owned(),
+        peer: None,
+    };
+    for (user, totp) in tx.delete_expired_totps(slice)? {
+        let (kind, about) = (Kind::TotpExpired, Some(totp.as_str()));
+        tx.append(&Event {
+            kind,
+            source: &source,
+            org: None,
+            user: Some(&user),
+            about,
+        })?;
+    }
+    Ok(())
+}
+
+/// How long the user has to wait yet before a code is compared again, in whole seconds.
+fn wait_left_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
+    let Some(failures) = tx.failures(user)? else {
+        return Ok(None);
+    };
+    if failures.judged_at > tx.now() {
+        // The clock went back. The wait begins anew, or it would last longer than it says.
+        tx.anchor_failures()?;
+    }
+    let passed = tx.now().since(failures.judged_at);
+    let left = wait_after(failures.in_a_row).saturating_sub(passed);
+    let up = u64::from(left.subsec_nanos() > 0);
+    Ok((!left.is_zero()).then_some(left.as_secs().saturating_add(up)))
+}
+
+/// Counts a wrong code. The error goes out only when the count is on disk.
+fn refuse(
+    tx: &WriteTx<'_>,
+    source: &Source,
+    user: &UserRow,
+    totp: Option<&TotpId>,
+) -> Result<Verdict> {
+    tx.count_failure(&user.id)?;
+    tx.append(&Event {
+        kind: Kind::CodeRefused,
+        source,
+        org: Some(&user.org),
+        user: Some(&user.id),
+        about: totp.map(TotpId::as_str),
+    })?;
+    Ok(Verdict::Wrong)
+}
+
+fn append(
+    tx: &WriteTx<'_>,
+    kind: Kind,
+    source: &Source,
+    user: &UserRow,
+    totp: &TotpId,
+) -> Result<()> {
+    let (org, about) = (Some(&user.org), Some(totp.as_str()));
+    tx.append(&Event {
+        kind,
+        source,
+        org,
+        user: Some(&user.id),
+        about,
+    })
+}
+
+fn find(totps: Vec<TotpRow>, id: &TotpId) -> Result<TotpRow> {
+    totps
+        .into_iter()
+        .find(|it| it.id == *id)
+        .ok_or(Error::NotFound(Missing::TotpToCheck))
+}
+
+fn details(totp: &TotpRow, user: &UserRow, changed: Timestamp) -> Details {
+    let (id, owner) = (totp.id.to_string(), user.org.clone());
+    Details {
+        id,
+        created: totp.created,
+        changed,
+        owner,
+    }
+}

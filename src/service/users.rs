@@ -1,0 +1,315 @@
+//! Users: whom authenticators belong to.
+
+use super::access::Act;
+use super::{Caller, Details, Expect, Inner, Named, Service};
+use crate::error::{Error, Missing, Result};
+use crate::model::{Name, OrgId, Timestamp, TotpId, UserId};
+use crate::store::{Event, Kind, ReadTx, TotpState, UserRow, UserState, UsernameRow, WriteTx};
+
+/// Tries at an id of our own that no caller has chosen before.
+const ID_TRIES: usize = 100;
+/// Users in one page of a listing.
+const PAGE: u32 = 500;
+
+/// A user to make.
+#[derive(Debug, Clone, Default)]
+pub struct NewUser {
+    /// The id, if the caller chooses it.
+    pub id: Option<UserId>,
+    /// The schema that `data` follows; kept as it is.
+    pub schema_id: Option<Name>,
+    /// A JSON object; kept as it is.
+    pub data: Option<String>,
+    /// The usernames, unique within the organization.
+    pub usernames: Vec<NewUsername>,
+}
+
+/// A username to give.
+#[derive(Debug, Clone)]
+pub struct NewUsername {
+    /// The name.
+    pub username: Name,
+    /// Kept as it is; totpd's usernames are all unique within their organization.
+    pub is_organization_specific: bool,
+}
+
+/// A user as it is.
+pub struct User {
+    /// Its id, and whose it is.
+    pub details: Details,
+    /// The schema that `data` follows.
+    pub schema_id: Option<String>,
+    /// A JSON object.
+    pub data: Option<String>,
+    /// Its usernames, in the order they were given.
+    pub usernames: Vec<Username>,
+    /// Its authenticators, pending ones included, in the order they were begun.
+    pub totps: Vec<Totp>,
+    /// Whether it may check codes.
+    pub state: State,
+}
+
+/// A username as it is.
+pub struct Username {
+    /// Its id.
+    pub id: String,
+    /// The name.
+    pub username: Name,
+    /// As it was given.
+    pub is_organization_specific: bool,
+}
+
+/// An authenticator as far as it is shown: never its secret.
+pub struct Totp {
+    /// Its id.
+    pub id: TotpId,
+    /// Its name.
+    pub name: Option<Name>,
+    /// Whether its codes are good.
+    pub is_confirmed: bool,
+}
+
+/// Whether a user may check codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It may.
+    Active,
+    /// It was deactivated.
+    Inactive,
+    /// It was locked.
+    Locked,
+}
+
+impl Service {
+    /// Makes a user. Without a word about the organization it goes to the caller's, or the first.
+    pub fn create_user(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        new: NewUser,
+        now: Timestamp,
+    ) -> Result<Details> {
+        caller.require(Act::WriteUser, None)?;
+        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
+        self.inner.store.write(now, move |tx| {
+            let org = inner.organization_for(tx, &caller, &expect)?;
+            let user = insert_user(tx, &org, &new)?;
+            for it in new.usernames {
+                let (id, username) = (tx.new_id()?, it.username);
+                let is_organization_specific = it.is_organization_specific;
+                tx.insert_username(
+                    &user,
+                    &UsernameRow {
+                        id,
+                        username,
+                        is_organization_specific,
+                    },
+                )?;
+            }
+            append(tx, Kind::UserCreated, &caller, &user)?;
+            Ok(details(&user))
+        })
+    }
+
+    /// Reads a user.
+    pub fn user(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        id: &UserId,
+        now: Timestamp,
+    ) -> Result<User> {
+        caller.require(Act::ReadUser, Some(id))?;
+        self.inner.store.read(|tx| {
+            let row = self
+                .inner
+                .user_in_sight(tx, caller, expect, id, Missing::User)?;
+            whole(tx, row, now)
+        })
+    }
+
+    /// Removes a user and everything of it: authenticators, usernames, its own tokens.
+    pub fn remove_user(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        id: &UserId,
+        now: Timestamp,
+    ) -> Result<Details> {
+        caller.require(Act::WriteUser, Some(id))?;
+        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
+        let id = id.clone();
+        self.inner.store.write(now, move |tx| {
+            let user = inner.user_in_sight(tx, &caller, &expect, &id, Missing::UserToRemove)?;
+            if !tx.delete_user(&user.id)? {
+                return Err(Error::NotFound(Missing::UserToRemove));
+            }
+            append(tx, Kind::UserRemoved, &caller, &user)?;
+            Ok(Details {
+                changed: tx.event_at(),
+                ..details(&user)
+            })
+        })
+    }
+
+    /// Makes a locked user active, and ends its wait.
+    pub fn unlock_user(
+        &self,
+        caller: &Caller,
+        expect: &Expect,
+        id: &UserId,
+        now: Timestamp,
+    ) -> Result<Details> {
+        caller.require(Act::WriteUser, Some(id))?;
+        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
+        let id = id.clone();
+        self.inner.store.write(now, move |tx| {
+            let user = inner.user_in_sight(tx, &caller, &expect, &id, Missing::UserToUnlock)?;
+            let unlocked = tx.unlock_user(&user.id)?;
+            let cleared = tx.clear_failures(&user.id)?;
+            let mut details = details(&user);
+            if unlocked || cleared {
+                append(tx, Kind::UserUnlocked, &caller, &user)?;
+            }
+            if unlocked {
+                details.changed = tx.event_at();
+            }
+            Ok(details)
+        })
+    }
+
+    /// Finds a user by id or, failing that, by a username that only one user has.
+    pub fn find_user(&self, caller: &Caller, text: &str) -> Result<UserId> {
+        caller.require_admin()?;
+        self.inner.store.read(|tx| {
+            let id: UserId = text.parse()?;
+            if tx.user(&id)?.is_some() {
+                return Ok(id);
+            }
+            match tx.users_named(&Name::parse("username", text)?)?.as_slice() {
+                [one] => Ok(one.clone()),
+                [] => Err(Error::NotFound(Missing::User)),
+                _ => Err(Error::invalid(
+                    text.to_owned(),
+                    "several organizations have a user of that name; give the user's id",
+                )),
+            }
+        })
+    }
+
+    /// Hands every user to `each`, in the order of their ids, a page at a time.
+    pub fn each_user(
+        &self,
+        caller: &Caller,
+        now: Timestamp,
+        mut each: impl FnMut(User) -> Result<()>,
+    ) -> Result<()> {
+        caller.require_admin()?;
+        let mut after = None;
+        loop {
+            let page = self.inner.store.read(|tx| {
+                let rows = tx.users_after(after.as_ref(), PAGE)?;
+                rows.into_iter()
+                    .map(|it| whole(tx, it, now))
+                    .collect::<Result<Vec<_>>>()
+            })?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.details.id.parse()?);
+            page.into_iter().try_for_each(&mut each)?;
+        }
+    }
+}
+
+impl Inner {
+    /// Where a new user goes.
+    fn organization_for(
+        &self,
+        tx: &WriteTx<'_>,
+        caller: &Caller,
+        expect: &Expect,
+    ) -> Result<OrgId> {
+        let unknown = Error::NotFound(Missing::Organization);
+        if !expect.instance_is(&self.instance.id) {
+            return Err(unknown);
+        }
+        match (&expect.organization, caller.power.organization()) {
+            (Some(Named::Domain), _) => Err(unknown),
+            (Some(Named::Id(id)), _) if !caller.sees(id) => Err(unknown),
+            (Some(Named::Id(id)), _) => Self::require_organization(tx, id.clone()),
+            (None, Some(own)) => Self::require_organization(tx, own.clone()),
+            (None, None) => tx.first_organization()?.ok_or(unknown),
+        }
+    }
+}
+
+/// Inserts the user under the id that was chosen, or under the next one of ours that nobody chose.
+fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> {
+    let tries = if new.id.is_some() { 1 } else { ID_TRIES };
+    for _ in 0..tries {
+        let id = match &new.id {
+            Some(id) => id.clone(),
+            None => UserId::known(tx.new_id()?),
+        };
+        let user = UserRow {
+            id,
+            org: org.clone(),
+            state: UserState::Active,
+            schema_id: new.schema_id.as_ref().map(ToString::to_string),
+            data: new.data.clone(),
+            created: tx.event_at(),
+            changed: tx.event_at(),
+        };
+        if tx.insert_user(&user)? {
+            return Ok(user);
+        }
+    }
+    Err(Error::Taken("the user id"))
+}
+
+fn whole(tx: &ReadTx<'_>, row: UserRow, now: Timestamp) -> Result<User> {
+    let usernames = tx.usernames(&row.id)?.into_iter().map(|it| Username {
+        id: it.id,
+        username: it.username,
+        is_organization_specific: it.is_organization_specific,
+    });
+    let totps = tx.totps(&row.id, now)?.into_iter().map(|it| Totp {
+        id: it.id,
+        name: it.name,
+        is_confirmed: it.state == TotpState::Confirmed,
+    });
+    Ok(User {
+        details: details(&row),
+        usernames: usernames.collect(),
+        totps: totps.collect(),
+        state: match row.state {
+            UserState::Active => State::Active,
+            UserState::Inactive => State::Inactive,
+            UserState::Locked => State::Locked,
+        },
+        schema_id: row.schema_id,
+        data: row.data,
+    })
+}
+
+fn append(tx: &WriteTx<'_>, kind: Kind, caller: &Caller, user: &UserRow) -> Result<()> {
+    let (org, user) = (Some(&user.org), Some(&user.id));
+    tx.append(&Event {
+        kind,
+        source: &caller.source,
+        org,
+        user,
+        about: None,
+    })
+}
+
+fn details(user: &UserRow) -> Details {
+    let (id, owner) = (user.id.to_string(), user.org.clone());
+    Details {
+        id,
+        created: user.created,
+        changed: user.changed,
+        owner,
+    }
+}

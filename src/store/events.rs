@@ -1,0 +1,99 @@
+//! What happened: one row for every change of state, written in the transaction of the change.
+
+use std::net::IpAddr;
+
+use super::{ReadTx, WriteTx};
+use crate::error::Result;
+use crate::model::{OrgId, Timestamp, UserId};
+
+/// What kind of change it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    InstanceCreated,
+    OrganizationCreated,
+    UserCreated,
+    UserRemoved,
+    UserUnlocked,
+    TotpStarted,
+    TotpConfirmed,
+    TotpChecked,
+    TotpRemoved,
+    TotpExpired,
+    CodeRefused,
+    TokenCreated,
+    TokenRevoked,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::InstanceCreated => "instance.created",
+            Self::OrganizationCreated => "organization.created",
+            Self::UserCreated => "user.created",
+            Self::UserRemoved => "user.removed",
+            Self::UserUnlocked => "user.unlocked",
+            Self::TotpStarted => "totp.started",
+            Self::TotpConfirmed => "totp.confirmed",
+            Self::TotpChecked => "totp.checked",
+            Self::TotpRemoved => "totp.removed",
+            Self::TotpExpired => "totp.expired",
+            Self::CodeRefused => "totp.code_refused",
+            Self::TokenCreated => "token.created",
+            Self::TokenRevoked => "token.revoked",
+        }
+    }
+}
+
+/// Who made the change, and from where.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// A token's id, or a word for who needs none.
+    pub(crate) actor: String,
+    /// The address the request came from.
+    pub(crate) peer: Option<IpAddr>,
+}
+
+/// An event to append; when it happened is the transaction's.
+pub(crate) struct Event<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) source: &'a Source,
+    pub(crate) org: Option<&'a OrgId>,
+    pub(crate) user: Option<&'a UserId>,
+    /// The authenticator, token or organization that it is about.
+    pub(crate) about: Option<&'a str>,
+}
+
+impl ReadTx<'_> {
+    /// When the newest event happened. Events never run backwards, so the last one is the newest.
+    pub(crate) fn newest_event_at(&self) -> Result<Timestamp> {
+        const SQL: &str = "SELECT at FROM event ORDER BY id DESC LIMIT 1";
+        let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
+        Ok(at.unwrap_or(Timestamp::from_micros(i64::MIN)))
+    }
+}
+
+impl WriteTx<'_> {
+    pub(crate) fn append(&self, event: &Event<'_>) -> Result<()> {
+        const SQL: &str = "INSERT INTO event (at, kind, actor, peer, org_id, user_id, about_id)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let row = (
+            self.event_at().micros(),
+            event.kind.as_str(),
+            &event.source.actor,
+            event.source.peer.map(|it| it.to_string()),
+            event.org.map(OrgId::as_str),
+            event.user.map(UserId::as_str),
+            event.about,
+        );
+        self.execute(SQL, row).map(|_| ())
+    }
+
+    /// Forgets events older than `before`, at most `slice` of them, and says how many it forgot.
+    pub(crate) fn forget_events(&self, before: Timestamp, slice: u32) -> Result<usize> {
+        // The oldest have the lowest ids; the newest is kept, for the clock is held against it.
+        const SQL: &str = "DELETE FROM event WHERE id IN (
+            SELECT id FROM event WHERE id < (SELECT max(id) FROM event) ORDER BY id LIMIT ?2
+        ) AND at < ?1";
+        self.execute(SQL, (before.micros(), slice))
+    }
+}

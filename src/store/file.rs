@@ -1,0 +1,202 @@
+//! The database file itself: making it, opening it, its version, its log. Knows nothing of its tables.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{STATEMENTS, unavailable};
+use crate::error::{Error, Result};
+
+/// The whole schema as a new file gets it.
+const SCHEMA: &str = include_str!("../../schema.sql");
+/// `application_id` in the schema: `totp` in ASCII.
+const APPLICATION_ID: i64 = 0x746F_7470;
+/// `user_version` in the schema.
+const VERSION: i64 = 1;
+/// What brings a file of version `n + 1` to version `n + 2`, at index `n`. A step is never changed once a
+/// release has carried it.
+const UPGRADES: [&str; 0] = [];
+
+/// How long to wait for another process that is writing. The command line works beside a server, and its
+/// transactions take milliseconds.
+const BUSY: Duration = Duration::from_secs(5);
+/// How long emptying the log may hold up a writer.
+const TRUNCATE_BUSY: Duration = Duration::from_millis(250);
+/// The writer's page cache in KiB.
+const WRITER_CACHE_KIB: i64 = 4096;
+
+/// Makes a new private file, gives it the schema, and lets `fill` put the first rows in.
+pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        // SQLite gives the log the mode of the database.
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| refused(path, &format!("cannot make the database: {error}")))?;
+    let connection = connect(path)?;
+    let tx = connection.unchecked_transaction().map_err(unavailable)?;
+    tx.execute_batch(SCHEMA).map_err(unavailable)?;
+    fill(&tx)?;
+    tx.commit().map_err(unavailable)?;
+    connection.close().map_err(|(_, error)| unavailable(error))
+}
+
+/// Opens an existing file for the writer, after making sure that it is one of ours.
+pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
+    let connection = connect(path)?;
+    upgrade(&connection, path)?;
+    Ok(connection)
+}
+
+/// Empties the log, unless somebody is in the way for longer than a moment.
+pub(super) fn truncate_log(path: &Path) -> Result<()> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let length = std::fs::metadata(&log).map_or(0, |it| it.len());
+    if length == 0 {
+        return Ok(());
+    }
+    let connection = Connection::open_with_flags(path, flags()).map_err(unavailable)?;
+    connection
+        .busy_timeout(TRUNCATE_BUSY)
+        .map_err(unavailable)?;
+    let busy: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))
+        .map_err(unavailable)?;
+    if busy == 0 {
+        Ok(())
+    } else {
+        Err(Error::Unavailable("the log is in use".to_owned()))
+    }
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags())
+        .map_err(|error| refused(path, &format!("cannot open the database: {error}")))?;
+    let prepare = || -> rusqlite::Result<()> {
+        connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let _mode: String =
+            connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
+        // A commit is on disk before anybody hears of it.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // What is deleted is overwritten: gone means gone.
+        connection.pragma_update(None, "secure_delete", true)?;
+        connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())
+    };
+    prepare().map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => refused(
+            path,
+            "this is not a database of totpd; put the right file or a backup there",
+        ),
+        _ => refused(path, &format!("cannot open the database: {error}")),
+    })?;
+    Ok(connection)
+}
+
+/// Takes an older file to the present version step by step, in one transaction; refuses any other file.
+fn upgrade(connection: &Connection, path: &Path) -> Result<()> {
+    let number = |name| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(unavailable)
+    };
+    if number("application_id")? != APPLICATION_ID {
+        return Err(refused(
+            path,
+            "this database is not totpd's; put the right file or a backup there",
+        ));
+    }
+    let version = number("user_version")?;
+    if version > VERSION {
+        return Err(refused(
+            path,
+            &format!(
+                "the database has version {version}, this totpd knows up to {VERSION}: use a newer totpd"
+            ),
+        ));
+    }
+    let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
+    let Some(steps @ [_, ..]) = UPGRADES.get(done..) else {
+        return Ok(());
+    };
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(unavailable)?;
+    let outcome = steps
+        .iter()
+        .try_for_each(|step| connection.execute_batch(step))
+        .and_then(|()| connection.pragma_update(None, "user_version", VERSION))
+        .and_then(|()| connection.execute_batch("COMMIT"));
+    outcome.map_err(|error| {
+        if let Err(error) = connection.execute_batch("ROLLBACK") {
+            log::debug!("rolling an upgrade back: {error}");
+        }
+        unavailable(error)
+    })
+}
+
+fn refused(path: &Path, problem: &str) -> Error {
+    Error::invalid(path.display().to_string(), problem.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh() -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("totpd.db");
+        create(&path, |_| Ok(())).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_new_file_says_what_it_is() {
+        let (_dir, path) = fresh();
+        let connection = open_for_writing(&path).unwrap();
+        let number = |name| {
+            connection
+                .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+                .unwrap()
+        };
+        assert_eq!(number("application_id"), APPLICATION_ID);
+        assert_eq!(number("user_version"), VERSION);
+        assert_eq!(number("synchronous"), 2, "FULL");
+        assert_eq!(number("secure_delete"), 1);
+        assert_eq!(number("foreign_keys"), 1);
+    }
+
+    #[test]
+    fn a_foreign_and_a_newer_file_are_refused_by_name() {
+        for (sql, expected) in [
+            ("PRAGMA application_id = 7", "not totpd's"),
+            ("PRAGMA user_version = 2", "use a newer totpd"),
+        ] {
+            let (_dir, path) = fresh();
+            Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+            let error = open_for_writing(&path).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("totpd.db");
+        let text = "a letter to the landlord\n".repeat(500);
+        std::fs::write(&path, &text).unwrap();
+        let error = open_for_writing(&path).err().unwrap().to_string();
+        assert!(error.contains("not a database of totpd"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}

@@ -1,0 +1,72 @@
+//! Bearer tokens: their digests, whom they stand for, until when.
+
+use rusqlite::Row;
+
+use super::{ReadTx, WriteTx};
+use crate::error::Result;
+use crate::model::{Name, OrgId, Timestamp, TokenId, UserId};
+
+/// A token's row, without its digest.
+pub(crate) struct TokenRow {
+    pub(crate) id: TokenId,
+    /// `admin`, `manager`, `checker` or `self`.
+    pub(crate) role: String,
+    pub(crate) org: Option<OrgId>,
+    pub(crate) user: Option<UserId>,
+    pub(crate) name: Option<Name>,
+    pub(crate) created: Timestamp,
+    pub(crate) expires: Option<Timestamp>,
+}
+
+fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
+    Ok(TokenRow {
+        id: TokenId::known(row.get(0)?),
+        role: row.get(1)?,
+        org: row.get::<_, Option<String>>(2)?.map(OrgId::known),
+        user: row.get::<_, Option<String>>(3)?.map(UserId::known),
+        name: row.get::<_, Option<String>>(4)?.map(Name::known),
+        created: Timestamp::from_micros(row.get(5)?),
+        expires: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_micros),
+    })
+}
+
+impl ReadTx<'_> {
+    /// The token of that digest, unless it has expired.
+    pub(crate) fn token(&self, hash: &[u8; 32], now: Timestamp) -> Result<Option<TokenRow>> {
+        const SQL: &str = "SELECT id, role, org_id, user_id, name, created, expires FROM token
+            WHERE hash = ?1 AND (expires IS NULL OR expires > ?2)";
+        self.one(SQL, (hash.as_slice(), now.micros()), token)
+    }
+
+    /// Tokens in the order of their making, at most `limit`.
+    pub(crate) fn tokens(&self, limit: u32) -> Result<Vec<TokenRow>> {
+        const SQL: &str = "SELECT id, role, org_id, user_id, name, created, expires FROM token
+            ORDER BY CAST(id AS INTEGER) LIMIT ?1";
+        self.all(SQL, (limit,), token)
+    }
+}
+
+impl WriteTx<'_> {
+    pub(crate) fn insert_token(&self, it: &TokenRow, hash: &[u8; 32]) -> Result<()> {
+        const SQL: &str =
+            "INSERT INTO token (id, hash, role, org_id, user_id, name, created, expires)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let row = (
+            it.id.as_str(),
+            hash.as_slice(),
+            &it.role,
+            it.org.as_ref().map(OrgId::as_str),
+            it.user.as_ref().map(UserId::as_str),
+            it.name.as_ref().map(Name::as_str),
+            it.created.micros(),
+            it.expires.map(Timestamp::micros),
+        );
+        self.execute(SQL, row).map(|_| ())
+    }
+
+    pub(crate) fn delete_token(&self, id: &TokenId) -> Result<Option<TokenRow>> {
+        const SQL: &str = "DELETE FROM token WHERE id = ?1
+            RETURNING id, role, org_id, user_id, name, created, expires";
+        self.one(SQL, (id.as_str(),), token)
+    }
+}

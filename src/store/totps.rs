@@ -1,0 +1,132 @@
+//! Authenticators. Each statement decides and records at once; none reads, compares and writes later.
+
+use std::time::Duration;
+
+use rusqlite::Row;
+
+use super::{ReadTx, WriteTx};
+use crate::error::Result;
+use crate::model::{Name, Step, Timestamp, TotpId, UserId};
+use crate::totp::{Algorithm, Parameters};
+
+/// A pending enrolment that nobody confirmed in this time counts as never begun.
+const PENDING_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// Whether an authenticator counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TotpState {
+    Pending,
+    Confirmed,
+}
+
+/// An authenticator's row.
+pub(crate) struct TotpRow {
+    pub(crate) id: TotpId,
+    pub(crate) name: Option<Name>,
+    pub(crate) state: TotpState,
+    /// The sealed secret.
+    pub(crate) secret: Vec<u8>,
+    pub(crate) parameters: Parameters,
+    pub(crate) created: Timestamp,
+}
+
+const fn algorithm_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Sha1 => "SHA1",
+        Algorithm::Sha256 => "SHA256",
+        Algorithm::Sha512 => "SHA512",
+    }
+}
+
+fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
+    let (state, algorithm): (String, String) = (row.get(2)?, row.get(4)?);
+    Ok(TotpRow {
+        id: TotpId::known(row.get(0)?),
+        name: row.get::<_, Option<String>>(1)?.map(Name::known),
+        state: if state == "confirmed" {
+            TotpState::Confirmed
+        } else {
+            TotpState::Pending
+        },
+        secret: row.get(3)?,
+        parameters: Parameters {
+            algorithm: match algorithm.as_str() {
+                "SHA256" => Algorithm::Sha256,
+                "SHA512" => Algorithm::Sha512,
+                _ => Algorithm::Sha1,
+            },
+            digits: row.get(5)?,
+        },
+        created: Timestamp::from_micros(row.get(6)?),
+    })
+}
+
+/// Before this moment a pending enrolment must have begun to have expired by `now`.
+fn expired_before(now: Timestamp) -> i64 {
+    now.before(PENDING_FOR).micros()
+}
+
+impl ReadTx<'_> {
+    /// The authenticators of a user in the order they were begun, without the expired.
+    pub(crate) fn totps(&self, user: &UserId, now: Timestamp) -> Result<Vec<TotpRow>> {
+        const SQL: &str = "SELECT id, name, state, secret, algorithm, digits, created
+            FROM totp WHERE user_id = ?1 AND (state = 'confirmed' OR created > ?2)
+            ORDER BY CAST(id AS INTEGER)";
+        self.all(SQL, (user.as_str(), expired_before(now)), totp)
+    }
+}
+
+impl WriteTx<'_> {
+    /// Inserts a pending authenticator.
+    pub(crate) fn insert_totp(&self, user: &UserId, it: &TotpRow) -> Result<()> {
+        const SQL: &str = "INSERT INTO totp
+            (id, user_id, name, state, secret, algorithm, digits, last_step, created, changed)
+            VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?8)";
+        let row = (
+            it.id.as_str(),
+            user.as_str(),
+            it.name.as_ref().map(Name::as_str),
+            &it.secret,
+            algorithm_name(it.parameters.algorithm),
+            it.parameters.digits,
+            Step::NONE.number(),
+            it.created.micros(),
+        );
+        self.execute(SQL, row).map(|_| ())
+    }
+
+    /// Marks `step` as used, unless it or a later one already was (RFC 6238 §5.2).
+    ///
+    /// Of two requests racing with one code only one can win.
+    pub(crate) fn claim_step(&self, id: &TotpId, step: Step) -> Result<bool> {
+        const SQL: &str = "UPDATE totp SET last_step = ?2, changed = ?3
+            WHERE id = ?1 AND state = 'confirmed' AND last_step < ?2";
+        Ok(self.execute(SQL, (id.as_str(), step.number(), self.event_at().micros()))? == 1)
+    }
+
+    /// Confirms a pending authenticator; the code that did it counts as used.
+    pub(crate) fn confirm_totp(&self, id: &TotpId, step: Step) -> Result<bool> {
+        const SQL: &str = "UPDATE totp SET state = 'confirmed', last_step = ?2, changed = ?3
+            WHERE id = ?1 AND state = 'pending'";
+        Ok(self.execute(SQL, (id.as_str(), step.number(), self.event_at().micros()))? == 1)
+    }
+
+    /// Removes an authenticator of this user, unless it is gone or has expired, and says when it was begun.
+    pub(crate) fn delete_totp(&self, user: &UserId, id: &TotpId) -> Result<Option<Timestamp>> {
+        const SQL: &str = "DELETE FROM totp
+            WHERE id = ?1 AND user_id = ?2 AND (state = 'confirmed' OR created > ?3)
+            RETURNING created";
+        let key = (id.as_str(), user.as_str(), expired_before(self.now()));
+        self.one(SQL, key, |row| row.get(0).map(Timestamp::from_micros))
+    }
+
+    /// Removes pending enrolments that have expired, at most `slice` of them.
+    pub(crate) fn delete_expired_totps(&self, slice: u32) -> Result<Vec<(UserId, TotpId)>> {
+        const SQL: &str = "DELETE FROM totp WHERE id IN (
+            SELECT id FROM totp WHERE state = 'pending' AND created <= ?1 ORDER BY created LIMIT ?2
+        ) RETURNING user_id, id";
+        self.all(SQL, (expired_before(self.now()), slice), |row| {
+            Ok((UserId::known(row.get(0)?), TotpId::known(row.get(1)?)))
+        })
+    }
+}

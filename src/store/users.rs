@@ -1,0 +1,177 @@
+//! Users, their usernames, and their failures in a row.
+
+use rusqlite::Row;
+
+use super::{ReadTx, WriteTx, is_conflict, unavailable};
+use crate::error::{Error, Result};
+use crate::model::{Name, OrgId, Timestamp, UserId};
+
+/// Whether a user may check codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UserState {
+    Active,
+    Inactive,
+    Locked,
+}
+
+/// A user's row.
+pub(crate) struct UserRow {
+    pub(crate) id: UserId,
+    pub(crate) org: OrgId,
+    pub(crate) state: UserState,
+    pub(crate) schema_id: Option<String>,
+    /// JSON, as it was given.
+    pub(crate) data: Option<String>,
+    pub(crate) created: Timestamp,
+    pub(crate) changed: Timestamp,
+}
+
+/// A username's row.
+pub(crate) struct UsernameRow {
+    pub(crate) id: String,
+    pub(crate) username: Name,
+    pub(crate) is_organization_specific: bool,
+}
+
+/// Failures in a row, and when the last of them was judged.
+pub(crate) struct Failures {
+    pub(crate) in_a_row: u32,
+    pub(crate) judged_at: Timestamp,
+}
+
+fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
+    let state: String = row.get(2)?;
+    Ok(UserRow {
+        id: UserId::known(row.get(0)?),
+        org: OrgId::known(row.get(1)?),
+        state: match state.as_str() {
+            "active" => UserState::Active,
+            "inactive" => UserState::Inactive,
+            // Whatever else may stand there checks nothing.
+            _ => UserState::Locked,
+        },
+        schema_id: row.get(3)?,
+        data: row.get(4)?,
+        created: Timestamp::from_micros(row.get(5)?),
+        changed: Timestamp::from_micros(row.get(6)?),
+    })
+}
+
+impl ReadTx<'_> {
+    pub(crate) fn user(&self, id: &UserId) -> Result<Option<UserRow>> {
+        const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
+            FROM user WHERE id = ?1";
+        self.one(SQL, (id.as_str(),), user)
+    }
+
+    /// Users after `after` in the order of their ids, at most `limit`.
+    pub(crate) fn users_after(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserRow>> {
+        const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
+            FROM user WHERE id > ?1 ORDER BY id LIMIT ?2";
+        self.all(SQL, (after.map_or("", UserId::as_str), limit), user)
+    }
+
+    /// Users of that username, at most two: one is found, two are ambiguous.
+    pub(crate) fn users_named(&self, username: &Name) -> Result<Vec<UserId>> {
+        const SQL: &str = "SELECT user_id FROM username WHERE username = ?1 LIMIT 2";
+        self.all(SQL, (username.as_str(),), |row| {
+            row.get(0).map(UserId::known)
+        })
+    }
+
+    /// The usernames of a user in the order they were given.
+    pub(crate) fn usernames(&self, user: &UserId) -> Result<Vec<UsernameRow>> {
+        const SQL: &str = "SELECT id, username, org_specific FROM username
+            WHERE user_id = ?1 ORDER BY CAST(id AS INTEGER)";
+        self.all(SQL, (user.as_str(),), |row| {
+            Ok(UsernameRow {
+                id: row.get(0)?,
+                username: Name::known(row.get(1)?),
+                is_organization_specific: row.get(2)?,
+            })
+        })
+    }
+
+    /// A user's failures in a row, if there are any.
+    pub(crate) fn failures(&self, user: &UserId) -> Result<Option<Failures>> {
+        const SQL: &str = "SELECT in_a_row, judged_at FROM failure WHERE user_id = ?1";
+        self.one(SQL, (user.as_str(),), |row| {
+            Ok(Failures {
+                in_a_row: row.get(0)?,
+                judged_at: Timestamp::from_micros(row.get(1)?),
+            })
+        })
+    }
+}
+
+impl WriteTx<'_> {
+    /// Inserts a user, unless the id is taken.
+    pub(crate) fn insert_user(&self, it: &UserRow) -> Result<bool> {
+        const SQL: &str = "INSERT INTO user (id, org_id, schema_id, data, created, changed)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING";
+        let row = (
+            it.id.as_str(),
+            it.org.as_str(),
+            &it.schema_id,
+            &it.data,
+            it.created.micros(),
+            it.changed.micros(),
+        );
+        Ok(self.execute(SQL, row)? == 1)
+    }
+
+    /// Gives a user a username, unless somebody of the organization has it.
+    pub(crate) fn insert_username(&self, user: &UserRow, it: &UsernameRow) -> Result<()> {
+        const SQL: &str = "INSERT INTO username (id, user_id, org_id, username, org_specific)
+            VALUES (?1, ?2, ?3, ?4, ?5)";
+        let mut statement = self.connection.prepare_cached(SQL).map_err(unavailable)?;
+        let specific = it.is_organization_specific;
+        let row = (
+            &it.id,
+            user.id.as_str(),
+            user.org.as_str(),
+            it.username.as_str(),
+            specific,
+        );
+        match statement.execute(row) {
+            Ok(_) => Ok(()),
+            Err(error) if is_conflict(&error) => Err(Error::Taken("the username")),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// Removes a user and everything of it: usernames, authenticators, failures, its own tokens.
+    pub(crate) fn delete_user(&self, id: &UserId) -> Result<bool> {
+        const SQL: &str = "DELETE FROM user WHERE id = ?1";
+        Ok(self.execute(SQL, (id.as_str(),))? == 1)
+    }
+
+    /// Makes a locked user active. An active one stays as it is, an inactive one too.
+    pub(crate) fn unlock_user(&self, id: &UserId) -> Result<bool> {
+        const SQL: &str = "UPDATE user SET state = 'active', changed = ?2
+            WHERE id = ?1 AND state = 'locked'";
+        Ok(self.execute(SQL, (id.as_str(), self.event_at().micros()))? == 1)
+    }
+
+    /// Counts one more failure in a row.
+    pub(crate) fn count_failure(&self, user: &UserId) -> Result<()> {
+        const SQL: &str = "INSERT INTO failure (user_id, in_a_row, judged_at) VALUES (?1, 1, ?2)
+            ON CONFLICT (user_id) DO UPDATE
+            SET in_a_row = min(in_a_row + 1, 1000000), judged_at = excluded.judged_at";
+        self.execute(SQL, (user.as_str(), self.now().micros()))
+            .map(|_| ())
+    }
+
+    /// Forgets a user's failures, and says whether there were any.
+    pub(crate) fn clear_failures(&self, user: &UserId) -> Result<bool> {
+        const SQL: &str = "DELETE FROM failure WHERE user_id = ?1";
+        Ok(self.execute(SQL, (user.as_str(),))? == 1)
+    }
+
+    /// Lets no failure lie in the future: after the clock went back a wait begins anew rather than
+    /// lasting longer than it was told.
+    pub(crate) fn anchor_failures(&self) -> Result<()> {
+        const SQL: &str = "UPDATE failure SET judged_at = ?1 WHERE judged_at > ?1";
+        self.execute(SQL, (self.now().micros(),)).map(|_| ())
+    }
+}

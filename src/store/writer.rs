@@ -1,0 +1,275 @@
+//! The one writer: every change of state runs here, one after another, and is on disk before anyone hears.
+//!
+//! There is one writing connection. Whoever finds it free takes it and runs, in one transaction, its own
+//! closure and those of all who wait (each in a savepoint, so that one that fails leaves the others
+//! whole), commits once, hands the connection to the first who came meanwhile, and only then are all
+//! answered. A lone caller waits for no one; under load one sync serves a whole batch. Knows nothing of
+//! what the closures do.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+
+/// Changes that may wait for the writer. More than the server has workers: it bounds what an embedding
+/// program with threads without number can pile up.
+const MAX_WAITING: usize = 1024;
+/// Changes in one transaction: at this size a sync is a small part of the whole, and none waits long.
+const MAX_BATCH: usize = 128;
+
+pub(super) struct Writer {
+    queue: Mutex<Queue>,
+}
+
+struct Queue {
+    /// There while nobody writes.
+    connection: Option<Connection>,
+    waiting: VecDeque<Job>,
+}
+
+struct Job {
+    /// Runs the change and says whether to keep what it did.
+    run: Box<dyn FnOnce(&Connection) -> bool + Send>,
+    ticket: Arc<Ticket>,
+}
+
+/// Where a caller waits for its turn or its answer.
+struct Ticket {
+    news: Mutex<Option<News>>,
+    arrived: Condvar,
+}
+
+enum News {
+    /// The caller is first in the queue: the connection is its own now, and so is the batch.
+    Lead(Connection),
+    /// The batch is on disk, or it failed and none of it happened.
+    Settled(Result<(), String>),
+}
+
+impl Writer {
+    pub(super) const fn new(connection: Connection) -> Self {
+        let queue = Queue {
+            connection: Some(connection),
+            waiting: VecDeque::new(),
+        };
+        Self {
+            queue: Mutex::new(queue),
+        }
+    }
+
+    pub(super) fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let outcome = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&outcome);
+        let run = Box::new(move |connection: &Connection| {
+            let result = catch_unwind(AssertUnwindSafe(|| change(connection)))
+                .unwrap_or_else(|_| Err(Error::Bug("a change panicked".to_owned())));
+            let keep = result.is_ok();
+            *lock(&slot) = Some(result);
+            keep
+        });
+        let ticket = Arc::new(Ticket {
+            news: Mutex::new(None),
+            arrived: Condvar::new(),
+        });
+        let free = {
+            let mut queue = lock(&self.queue);
+            if queue.waiting.len() >= MAX_WAITING {
+                return Err(Error::Unavailable(
+                    "too many changes wait for the writer".to_owned(),
+                ));
+            }
+            queue.waiting.push_back(Job {
+                run,
+                ticket: Arc::clone(&ticket),
+            });
+            queue.connection.take()
+        };
+        let news = free.map_or_else(|| ticket.wait(), News::Lead);
+        let settled = match news {
+            News::Settled(settled) => settled,
+            News::Lead(connection) => {
+                self.lead(connection);
+                match ticket.wait() {
+                    News::Settled(settled) => settled,
+                    News::Lead(_) => Err("led twice".to_owned()),
+                }
+            }
+        };
+        settled.map_err(Error::Unavailable)?;
+        let result = lock(&outcome).take();
+        result.unwrap_or_else(|| {
+            Err(Error::Bug(
+                "a change was committed without a result".to_owned(),
+            ))
+        })
+    }
+
+    /// Runs one batch, passes the connection on, and tells everyone in the batch.
+    fn lead(&self, connection: Connection) {
+        let batch: Vec<Job> = {
+            let mut queue = lock(&self.queue);
+            let size = queue.waiting.len().min(MAX_BATCH);
+            queue.waiting.drain(..size).collect()
+        };
+        let (changes, tickets): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|job| (job.run, job.ticket)).unzip();
+        let settled =
+            run_batch(&connection, changes).map_err(|error| format!("the database: {error}"));
+        {
+            // Under the lock, or a caller that comes now would find neither a connection nor a leader.
+            let mut queue = lock(&self.queue);
+            match queue.waiting.front() {
+                Some(next) => next.ticket.tell(News::Lead(connection)),
+                None => queue.connection = Some(connection),
+            }
+        }
+        for ticket in tickets {
+            ticket.tell(News::Settled(settled.clone()));
+        }
+    }
+}
+
+type Change = Box<dyn FnOnce(&Connection) -> bool + Send>;
+
+/// Runs `changes` in one transaction. An error means that none of them happened.
+fn run_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
+    let outcome = run_in_transaction(connection, changes);
+    if outcome.is_err() && !connection.is_autocommit() {
+        // Should even this fail, the next BEGIN fails too, and everyone is told: never a half batch.
+        if let Err(error) = execute(connection, "ROLLBACK") {
+            log::error!("rolling back: {error}");
+        }
+    }
+    outcome
+}
+
+fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    for change in changes {
+        execute(connection, "SAVEPOINT change")?;
+        let keep = change(connection);
+        if connection.is_autocommit() {
+            // A full disk or a failed read rolls the whole transaction back by itself; whatever ran
+            // now would be committed on its own.
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
+                Some("the transaction was rolled back under a change".to_owned()),
+            ));
+        }
+        if !keep {
+            execute(connection, "ROLLBACK TO change")?;
+        }
+        execute(connection, "RELEASE change")?;
+    }
+    execute(connection, "COMMIT")
+}
+
+fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute(()).map(|_| ())
+}
+
+impl Ticket {
+    fn wait(&self) -> News {
+        let mut news = lock(&self.news);
+        loop {
+            match news.take() {
+                Some(news) => return news,
+                None => {
+                    news = self
+                        .arrived
+                        .wait(news)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
+            }
+        }
+    }
+
+    fn tell(&self, it: News) {
+        *lock(&self.news) = Some(it);
+        self.arrived.notify_one();
+    }
+}
+
+/// A panic never happens while one of these locks is held; what it guards is whole either way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer(schema: &str) -> (tempfile::TempDir, Writer) {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = Connection::open(dir.path().join("t.db")).unwrap();
+        connection.execute_batch(schema).unwrap();
+        (dir, Writer::new(connection))
+    }
+
+    fn count(writer: &Writer) -> i64 {
+        writer
+            .write(|connection| {
+                Ok(connection
+                    .query_row("SELECT count(*) FROM t", (), |row| row.get(0))
+                    .unwrap())
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_change_that_fails_or_panics_leaves_the_others_whole() {
+        let (_dir, writer) = writer("CREATE TABLE t (n INTEGER)");
+        let writer = &writer;
+        std::thread::scope(|scope| {
+            for n in 0..300 {
+                scope.spawn(move || {
+                    let result = writer.write(move |connection| {
+                        connection
+                            .execute("INSERT INTO t VALUES (?1)", [n])
+                            .unwrap();
+                        match n % 3 {
+                            0 => Ok(n),
+                            1 => Err(Error::Forbidden),
+                            _ => panic!("on purpose"),
+                        }
+                    });
+                    match n % 3 {
+                        0 => assert_eq!(result.unwrap(), n),
+                        1 => assert!(matches!(result, Err(Error::Forbidden))),
+                        _ => assert!(matches!(result, Err(Error::Bug(_)))),
+                    }
+                });
+            }
+        });
+        assert_eq!(count(writer), 100);
+    }
+
+    #[test]
+    fn a_commit_that_fails_fails_its_whole_batch_and_the_writer_goes_on() {
+        // A deferred constraint fails at COMMIT and not before.
+        let (_dir, writer) = writer(
+            "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY);
+             CREATE TABLE t (n INTEGER REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED)",
+        );
+        let result = writer.write(|connection| {
+            connection.execute("INSERT INTO t VALUES (7)", ()).unwrap();
+            Ok(())
+        });
+        assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
+        assert_eq!(count(&writer), 0);
+        let result = writer.write(|connection| {
+            connection
+                .execute("INSERT INTO t VALUES (NULL)", ())
+                .unwrap();
+            Ok(())
+        });
+        assert!(result.is_ok());
+        assert_eq!(count(&writer), 1);
+    }
+}

@@ -1,0 +1,240 @@
+//! One authenticator's arithmetic (RFC 6238), its secret, its URI, and how waits grow (RFC 4226 §7.3).
+//!
+//! Knows no database, no user and no clock: everything it needs is handed to it.
+
+use std::time::Duration;
+
+use data_encoding::BASE32_NOPAD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::model::{Code, Step, Window};
+
+/// How many bytes a secret of ours has: the length of SHA-1's output, as RFC 4226 §4 R6 recommends.
+pub(crate) const SECRET_BYTES: usize = 20;
+
+/// RFC 4226 §4 R6: a shared secret MUST have at least 128 bits.
+const SECRET_BYTES_MIN: usize = 16;
+
+/// One SHA-512 block: longer keys are hashed first and gain nothing (RFC 2104 §2).
+const SECRET_BYTES_MAX: usize = 128;
+
+/// The shared secret of an authenticator. It has no `Debug` and no `Display`.
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes a secret, unless it is too short to be one (RFC 4226 §4 R6).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        if (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
+            Ok(Self(Zeroizing::new(bytes.to_vec())))
+        } else {
+            Err(Error::invalid("secret", "expected 128 to 1024 bits"))
+        }
+    }
+
+    /// The bytes, for sealing and for arithmetic.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What an authenticator app takes: base32 without padding (RFC 4648 §6).
+    pub fn base32(&self) -> String {
+        BASE32_NOPAD.encode(&self.0)
+    }
+}
+
+/// The hash under the HMAC (RFC 6238 §1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// What every authenticator app knows, and what totpd enrols.
+    Sha1,
+    /// RFC 6238 §1.2
+    Sha256,
+    /// RFC 6238 §1.2
+    Sha512,
+}
+
+/// How codes are made from the secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// The hash.
+    pub algorithm: Algorithm,
+    /// The length of a code, 6 to 9.
+    pub digits: u8,
+}
+
+impl Parameters {
+    /// What totpd enrols: what every authenticator app understands.
+    pub const ENROLLED: Self = Self {
+        algorithm: Algorithm::Sha1,
+        digits: 6,
+    };
+}
+
+/// Which step within the window `code` belongs to, if any.
+///
+/// The comparison takes the same time whichever digit is wrong; it is totp-rs' own. Where two steps of
+/// the window happen to share a code the earlier is meant, so that such a code is good once, not twice.
+pub fn matching_step(
+    secret: &Secret,
+    parameters: Parameters,
+    window: Window,
+    code: &Code,
+    now: Step,
+) -> Option<Step> {
+    let now = u64::try_from(now.number()).ok()?;
+    let algorithm = match parameters.algorithm {
+        Algorithm::Sha1 => totp_rs::Algorithm::SHA1,
+        Algorithm::Sha256 => totp_rs::Algorithm::SHA256,
+        Algorithm::Sha512 => totp_rs::Algorithm::SHA512,
+    };
+    // Steps are counted in steps here, not in seconds: a duration of one makes time and step the same.
+    let step = totp_rs::Builder::new()
+        .with_algorithm(algorithm)
+        .with_digits(parameters.digits)
+        .with_skew(window.steps())
+        .with_step_duration(1)
+        .with_secret(secret.bytes().to_vec())
+        .build_noncompliant()
+        .check(code.digits(), now)?;
+    i64::try_from(step).ok().map(Step::from_number)
+}
+
+/// What may stand in a URI unescaped (RFC 3986 §2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// The `otpauth` URI that an authenticator app scans.
+///
+/// Every parameter is spelled out even where it is the default: apps differ in what they assume.
+pub fn enrolment_uri(issuer: &str, account: &str, secret: &Secret) -> String {
+    let issuer = utf8_percent_encode(issuer, UNRESERVED);
+    let account = utf8_percent_encode(account, UNRESERVED);
+    let secret = Zeroizing::new(secret.base32());
+    format!(
+        "otpauth://totp/{issuer}:{account}?algorithm=SHA1&digits=6&issuer={issuer}&period=30&secret={}",
+        *secret
+    )
+}
+
+/// From this failure in a row on there is a wait.
+const FIRST_FAILURE_WITH_WAIT: u32 = 5;
+/// The first wait.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+/// No wait is longer: about 104 guesses a day, and nobody is shut out for good.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// How long to wait after so many failures in a row (RFC 4226 §7.3): 30 s × 2^(n−5), at most 15 min.
+pub fn wait_after(failures: u32) -> Duration {
+    match failures.checked_sub(FIRST_FAILURE_WITH_WAIT) {
+        None => Duration::ZERO,
+        Some(doublings) => {
+            let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
+            FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SECURITY.md 9: RFC 6238 Appendix B, all of it.
+    #[test]
+    fn rfc_6238_appendix_b_holds() {
+        let table = [
+            (59, "94287082", "46119246", "90693936"),
+            (1_111_111_109, "07081804", "68084774", "25091201"),
+            (1_111_111_111, "14050471", "67062674", "99943326"),
+            (1_234_567_890, "89005924", "91819424", "93441116"),
+            (2_000_000_000, "69279037", "90698825", "38618901"),
+            (20_000_000_000_i64, "65353130", "77737706", "47863826"),
+        ];
+        let digits = b"1234567890".repeat(7);
+        for (time, sha1, sha256, sha512) in table {
+            let step = Step::from_number(time / 30);
+            for (algorithm, length, code) in [
+                (Algorithm::Sha1, 20, sha1),
+                (Algorithm::Sha256, 32, sha256),
+                (Algorithm::Sha512, 64, sha512),
+            ] {
+                let secret = Secret::from_bytes(&digits[..length]).unwrap();
+                let parameters = Parameters {
+                    algorithm,
+                    digits: 8,
+                };
+                let matched = matching_step(
+                    &secret,
+                    parameters,
+                    Window::Present,
+                    &code.parse().unwrap(),
+                    step,
+                );
+                assert_eq!(matched, Some(step), "{algorithm:?} at {time}");
+            }
+        }
+    }
+
+    /// SECURITY.md 7
+    #[test]
+    fn the_window_is_one_step_either_side_or_none() {
+        let secret = Secret::from_bytes(&[7; SECRET_BYTES]).unwrap();
+        let at = |step: i64| {
+            totp_rs::Builder::new()
+                .with_secret(vec![7; SECRET_BYTES])
+                .with_step_duration(1)
+                .build_noncompliant()
+                .generate(step.try_into().unwrap())
+                .to_string()
+        };
+        for (offset, with_one, with_none) in [
+            (-2, false, false),
+            (-1, true, false),
+            (0, true, true),
+            (1, true, false),
+            (2, false, false),
+        ] {
+            let code = at(1000 + offset).parse().unwrap();
+            let good = |window| {
+                matching_step(
+                    &secret,
+                    Parameters::ENROLLED,
+                    window,
+                    &code,
+                    Step::from_number(1000),
+                )
+            };
+            assert_eq!(good(Window::OneEitherSide).is_some(), with_one, "{offset}");
+            assert_eq!(good(Window::Present).is_some(), with_none, "{offset}");
+        }
+    }
+
+    /// SECURITY.md 24
+    #[test]
+    fn a_secret_under_128_bits_is_refused() {
+        assert!(Secret::from_bytes(&[1; 15]).is_err());
+        assert!(Secret::from_bytes(&[1; 16]).is_ok());
+    }
+
+    /// SECURITY.md 11
+    #[test]
+    fn waits_double_from_the_fifth_failure_to_fifteen_minutes() {
+        let waits: Vec<u64> = (0..12).map(|it| wait_after(it).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 30, 60, 120, 240, 480, 900, 900]);
+        assert_eq!(wait_after(u32::MAX), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn the_uri_escapes_what_would_end_a_part_of_it() {
+        let secret = Secret::from_bytes(&[0; SECRET_BYTES]).unwrap();
+        assert_eq!(
+            enrolment_uri("A&B Ltd", "x:é@y?z", &secret),
+            "otpauth://totp/A%26B%20Ltd:x%3A%C3%A9%40y%3Fz?algorithm=SHA1&digits=6&issuer=A%26B%20Ltd\
+             &period=30&secret=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+        );
+    }
+}
