@@ -1,1 +1,9 @@
-fn main() {}
+//! The `totpd` binary: see [`cli`].
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

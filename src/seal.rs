@@ -54,12 +54,15 @@ impl MasterKey {
     ///
     /// systemd gives a credential to a service's group as well: `group_may_read` allows that.
     pub fn read(path: &Path, group_may_read: bool) -> Result<Self> {
-        let io = |error: std::io::Error| match error.kind() {
-            ErrorKind::NotFound => Error::invalid(
-                path.display().to_string(),
-                "the master key is missing; without it no secret opens: put the file back",
-            ),
-            _ => cannot("read", path, &error),
+        let io = |error: std::io::Error| {
+            if error.kind() == ErrorKind::NotFound {
+                Error::invalid(
+                    path.display().to_string(),
+                    "the master key is missing; without it no secret opens: put the file back",
+                )
+            } else {
+                cannot("read", path, &error)
+            }
         };
         let mut file = File::open(path).map_err(io)?;
         let mode = file.metadata().map_err(io)?.mode();
@@ -220,13 +223,13 @@ mod tests {
     /// SECURITY.md 25
     #[test]
     fn a_sealed_secret_opens_only_where_it_belongs() {
-        let (sealer, secret) = (sealer(1), new_secret().unwrap());
+        let (ours, secret) = (sealer(1), new_secret().unwrap());
         let id = |it: &str| (it.parse::<UserId>().unwrap(), it.parse::<TotpId>().unwrap());
         let (user, _) = id("ab");
         let (_, totp) = id("c");
-        let sealed = sealer.seal(&secret, &user, &totp).unwrap();
+        let sealed = ours.seal(&secret, &user, &totp).unwrap();
         assert_eq!(
-            sealer.open(&sealed, &user, &totp).unwrap().bytes(),
+            ours.open(&sealed, &user, &totp).unwrap().bytes(),
             secret.bytes()
         );
 
@@ -235,21 +238,21 @@ mod tests {
             (id("x").0, id("c").1),
             (id("a").0, id("bc").1),
         ] {
-            assert!(sealer.open(&sealed, &other_user, &other_totp).is_err());
+            assert!(ours.open(&sealed, &other_user, &other_totp).is_err());
         }
         assert!(
-            self::sealer(2).open(&sealed, &user, &totp).is_err(),
+            sealer(2).open(&sealed, &user, &totp).is_err(),
             "another key"
         );
         for at in 0..sealed.len() {
             let mut forged = sealed.clone();
             forged[at] ^= 1;
             assert!(
-                sealer.open(&forged, &user, &totp).is_err(),
+                ours.open(&forged, &user, &totp).is_err(),
                 "bit flipped in byte {at}"
             );
             assert!(
-                sealer.open(&sealed[..at], &user, &totp).is_err(),
+                ours.open(&sealed[..at], &user, &totp).is_err(),
                 "cut at {at}"
             );
         }

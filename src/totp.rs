@@ -33,6 +33,14 @@ impl Secret {
         }
     }
 
+    /// Reads what [`Self::base32`] wrote.
+    pub fn from_base32(text: &str) -> Result<Self> {
+        let bytes = BASE32_NOPAD.decode(text.as_bytes()).map(Zeroizing::new);
+        Self::from_bytes(
+            &bytes.map_err(|_| Error::invalid("secret", "expected base32 without padding"))?,
+        )
+    }
+
     /// The bytes, for sealing and for arithmetic.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
@@ -84,21 +92,34 @@ pub fn matching_step(
     now: Step,
 ) -> Option<Step> {
     let now = u64::try_from(now.number()).ok()?;
+    let step = arithmetic(secret, parameters, window).check(code.digits(), now)?;
+    i64::try_from(step).ok().map(Step::from_number)
+}
+
+/// The code of a step: what an authenticator app shows. totpd itself never needs it; examples, the demo and
+/// tests play the app with it.
+pub fn code_at(secret: &Secret, parameters: Parameters, step: Step) -> Result<Code> {
+    let step = u64::try_from(step.number()).unwrap_or_default();
+    arithmetic(secret, parameters, Window::Present)
+        .generate(step)
+        .to_string()
+        .parse()
+}
+
+fn arithmetic(secret: &Secret, parameters: Parameters, window: Window) -> totp_rs::Totp {
     let algorithm = match parameters.algorithm {
         Algorithm::Sha1 => totp_rs::Algorithm::SHA1,
         Algorithm::Sha256 => totp_rs::Algorithm::SHA256,
         Algorithm::Sha512 => totp_rs::Algorithm::SHA512,
     };
     // Steps are counted in steps here, not in seconds: a duration of one makes time and step the same.
-    let step = totp_rs::Builder::new()
+    totp_rs::Builder::new()
         .with_algorithm(algorithm)
         .with_digits(parameters.digits)
         .with_skew(window.steps())
         .with_step_duration(1)
         .with_secret(secret.bytes().to_vec())
         .build_noncompliant()
-        .check(code.digits(), now)?;
-    i64::try_from(step).ok().map(Step::from_number)
 }
 
 /// What may stand in a URI unescaped (RFC 3986 §2.3).
@@ -126,7 +147,7 @@ const FIRST_FAILURE_WITH_WAIT: u32 = 5;
 /// The first wait.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 /// No wait is longer: about 104 guesses a day, and nobody is shut out for good.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+pub const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
 /// How long to wait after so many failures in a row (RFC 4226 §7.3): 30 s × 2^(n−5), at most 15 min.
 pub fn wait_after(failures: u32) -> Duration {
@@ -183,14 +204,6 @@ mod tests {
     #[test]
     fn the_window_is_one_step_either_side_or_none() {
         let secret = Secret::from_bytes(&[7; SECRET_BYTES]).unwrap();
-        let at = |step: i64| {
-            totp_rs::Builder::new()
-                .with_secret(vec![7; SECRET_BYTES])
-                .with_step_duration(1)
-                .build_noncompliant()
-                .generate(step.try_into().unwrap())
-                .to_string()
-        };
         for (offset, with_one, with_none) in [
             (-2, false, false),
             (-1, true, false),
@@ -198,7 +211,12 @@ mod tests {
             (1, true, false),
             (2, false, false),
         ] {
-            let code = at(1000 + offset).parse().unwrap();
+            let code = code_at(
+                &secret,
+                Parameters::ENROLLED,
+                Step::from_number(1000 + offset),
+            )
+            .unwrap();
             let good = |window| {
                 matching_step(
                     &secret,

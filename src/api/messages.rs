@@ -137,6 +137,7 @@ struct Authenticators {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the protos'")]
 struct Username {
     username_id: String,
     username: String,
@@ -147,6 +148,7 @@ struct Username {
 /// `zitadel.resources.user.v3alpha.TOTP`
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the protos'")]
 pub struct Totp {
     totp_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]

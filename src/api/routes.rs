@@ -73,9 +73,11 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Call<'a>, Refusal> {
 fn user_part<'a>(method: &str, path: &[&str]) -> Result<Call<'a>, Refusal> {
     match path {
         ["email" | "phone"] => not_offered(method, "PUT"),
-        ["email" | "phone", "_verify" | "_resend"]
-        | ["username" | "password" | "webauthn" | "otp_sms" | "otp_email" | "idps"]
-        | ["_lock" | "_unlock" | "_deactivate" | "_activate"]
+        [
+            "username" | "password" | "webauthn" | "otp_sms" | "otp_email" | "idps" | "_lock"
+            | "_unlock" | "_deactivate" | "_activate",
+        ]
+        | ["email" | "phone", "_verify" | "_resend"]
         | ["password", "_reset"]
         | ["webauthn" | "otp_sms" | "otp_email", _, "_verify"] => not_offered(method, "POST"),
         // The registration link's path is also one of an authenticator of that id.

@@ -211,6 +211,10 @@ struct ErrorDetail<'a> {
     message: &'a str,
 }
 
+#[expect(
+    clippy::ref_option,
+    reason = "serde calls it with a reference to the field"
+)]
 fn as_list<S: serde::Serializer>(
     detail: &Option<ErrorDetail<'_>>,
     serializer: S,

@@ -28,8 +28,8 @@ impl FromStr for Code {
 }
 
 impl Code {
-    /// The digits, for the comparison alone.
-    pub(crate) fn digits(&self) -> &str {
+    /// The digits, for the comparison, and for whoever plays an authenticator app.
+    pub fn digits(&self) -> &str {
         &self.0
     }
 }

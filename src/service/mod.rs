@@ -20,7 +20,7 @@ pub use users::{NewUser, NewUsername, State, Totp, User, Username};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp};
 use crate::seal::{Sealer, token_hash};
-use crate::store::{Event, Instance, Kind, Organization, Source, Store};
+use crate::store::{Event, Instance, Kind, Organization, Source, Store, WriteTx};
 
 /// How long one answer about readiness is shared: five probes a second at most.
 const READY_SHARED_FOR: Duration = Duration::from_millis(200);
@@ -182,7 +182,7 @@ impl Service {
 
 impl Inner {
     /// The organization of that id, if it exists.
-    fn require_organization(tx: &crate::store::WriteTx<'_>, id: OrgId) -> Result<OrgId> {
+    fn require_organization(tx: &WriteTx<'_>, id: OrgId) -> Result<OrgId> {
         if tx.organization_exists(&id)? {
             Ok(id)
         } else {

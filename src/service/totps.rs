@@ -151,7 +151,7 @@ impl Service {
             if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
                 return Ok(Verdict::Wait { retry_after_s });
             }
-            let mut used = false;
+            let mut was_good = false;
             for it in &totps {
                 let Some(step) = inner.step_of(&user, it, &code, now)? else {
                     continue;
@@ -161,9 +161,9 @@ impl Service {
                     append(tx, Kind::TotpChecked, &caller.source, &user, &it.id)?;
                     return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));
                 }
-                used = true;
+                was_good = true;
             }
-            if used {
+            if was_good {
                 return Ok(Verdict::Used);
             }
             refuse(tx, &caller.source, &user, totp.as_ref())

@@ -224,6 +224,10 @@ impl<'a> WriteTx<'a> {
 }
 
 /// A fault of the database: the caller can only try again.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is handed to `map_err`, which hands it a value"
+)]
 fn unavailable(error: rusqlite::Error) -> Error {
     Error::Unavailable(format!("the database: {error}"))
 }

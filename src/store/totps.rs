@@ -10,7 +10,7 @@ use crate::model::{Name, Step, Timestamp, TotpId, UserId};
 use crate::totp::{Algorithm, Parameters};
 
 /// A pending enrolment that nobody confirmed in this time counts as never begun.
-const PENDING_FOR: Duration = Duration::from_secs(10 * 60);
+const PENDING_FOR: Duration = Duration::from_mins(10);
 
 /// Whether an authenticator counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -178,15 +178,13 @@ impl Ticket {
     fn wait(&self) -> News {
         let mut news = lock(&self.news);
         loop {
-            match news.take() {
-                Some(news) => return news,
-                None => {
-                    news = self
-                        .arrived
-                        .wait(news)
-                        .unwrap_or_else(PoisonError::into_inner)
-                }
+            if let Some(news) = news.take() {
+                return news;
             }
+            news = self
+                .arrived
+                .wait(news)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -1,0 +1,304 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use totpd::serve::Listen;
+
+/// Owns the TOTP second factors of the users on one node: enrols, checks, and removes for good.
+#[derive(Parser)]
+#[command(name = "totpd", version, disable_help_subcommand = true)]
+pub(super) struct Args {
+    /// Where the data is [default: $STATE_DIRECTORY, else ./totpd-data]
+    #[arg(
+        long,
+        global = true,
+        env = "TOTPD_DATA_DIR",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    pub(super) data_dir: Option<PathBuf>,
+    /// The master key, if it is not in the data directory
+    #[arg(
+        long,
+        global = true,
+        env = "TOTPD_MASTER_KEY",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) master_key: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Show the whole story over real HTTP in a temporary directory
+    Demo,
+    /// Make the data directory: database, master key, first organization, first admin token
+    Init(Init),
+    /// Serve the API
+    Serve(Box<Serve>),
+    /// Make, list and revoke bearer tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Make and list organizations
+    #[command(subcommand)]
+    Org(Org),
+    /// Make, list, show, remove and unlock users
+    #[command(subcommand)]
+    User(User),
+    /// Enrol, confirm, check, list and remove authenticators
+    #[command(subcommand)]
+    Totp(Totp),
+}
+
+#[derive(clap::Args)]
+pub(super) struct Init {
+    /// What authenticator apps show beside the account
+    #[arg(long, value_name = "NAME", default_value = "totpd")]
+    pub(super) issuer: String,
+    /// Steps of 30 s either side of the present one whose codes are good
+    #[arg(long, value_name = "0|1", default_value = "1", value_parser = ["0", "1"])]
+    pub(super) window: String,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Serve {
+    /// HOST:PORT (port 0 picks one) or unix:/path; may be given more than once
+    #[arg(
+        long,
+        env = "TOTPD_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        value_delimiter = ','
+    )]
+    pub(super) listen: Vec<Listen>,
+    /// Allow plain HTTP on an address that is not loopback
+    #[arg(long, env = "TOTPD_INSECURE_PLAINTEXT")]
+    pub(super) insecure_plaintext: bool,
+    /// How long requests that were taken may go on after SIGTERM
+    #[arg(long, env = "TOTPD_STOP_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span)]
+    pub(super) stop_timeout: Duration,
+    /// How long events are kept
+    #[arg(long, env = "TOTPD_KEEP_EVENTS", value_name = "TIME", default_value = "400d", value_parser = span)]
+    pub(super) keep_events: Duration,
+    /// Threads that work on requests
+    #[arg(long, env = "TOTPD_WORKERS", value_name = "N", default_value = "64",
+        value_parser = clap::value_parser!(u16).range(2..=1024))]
+    pub(super) workers: u16,
+    /// Connections in all
+    #[arg(long, env = "TOTPD_MAX_CONNECTIONS", value_name = "N", default_value = "1024",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) max_connections: u16,
+    /// Connections of one address
+    #[arg(long, env = "TOTPD_MAX_CONNECTIONS_PER_PEER", value_name = "N", default_value = "128",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) max_connections_per_peer: u16,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Token {
+    /// Make a token; it is shown once
+    Create(TokenCreate),
+    /// List tokens, without the tokens themselves
+    List,
+    /// Revoke a token: the next request with it is refused
+    Revoke {
+        /// The token's id, as `token list` shows it
+        id: String,
+    },
+}
+
+#[derive(clap::Args)]
+pub(super) struct TokenCreate {
+    /// What the token may do
+    #[arg(long)]
+    pub(super) role: Role,
+    /// The organization it is bound to (manager, checker)
+    #[arg(long, value_name = "ID", conflicts_with = "all_orgs")]
+    pub(super) org: Option<String>,
+    /// Bound to no organization (checker)
+    #[arg(long)]
+    pub(super) all_orgs: bool,
+    /// The user it is bound to, by id or username (self)
+    #[arg(long, value_name = "USER")]
+    pub(super) user: Option<String>,
+    /// What you call it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) name: Option<String>,
+    /// How long it lasts: 90d, 12h, 30m, 45s, or never
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = lifetime)]
+    pub(super) expires: Lifetime,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Role {
+    /// Everything
+    Admin,
+    /// Users and authenticators of one organization
+    Manager,
+    /// Checking codes: what a login form holds
+    Checker,
+    /// One user's own authenticators
+    #[value(name = "self")]
+    Own,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Org {
+    /// Make an organization
+    Create {
+        /// What it is called
+        name: String,
+    },
+    /// List organizations
+    List,
+}
+
+#[derive(Subcommand)]
+pub(super) enum User {
+    /// Make a user
+    Create {
+        /// Unique within the organization
+        username: String,
+        /// The organization; the first one if nothing is said
+        #[arg(long, value_name = "ID")]
+        org: Option<String>,
+        /// The user's id; totpd makes one if nothing is said
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
+    /// List users
+    List,
+    /// Show a user with its authenticators
+    Show {
+        /// Id or username
+        user: String,
+    },
+    /// Remove a user and everything of it
+    Remove {
+        /// Id or username
+        user: String,
+    },
+    /// Make a locked user active, and end a wait
+    Unlock {
+        /// Id or username
+        user: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Totp {
+    /// Begin an enrolment: shows the QR code
+    Start {
+        /// Id or username
+        user: String,
+        /// What the authenticator is called
+        #[arg(long, value_name = "TEXT")]
+        name: Option<String>,
+    },
+    /// Confirm an enrolment with the app's first code
+    Confirm {
+        /// Id or username
+        user: String,
+        /// The authenticator's id
+        totp: String,
+        /// The code the app shows
+        code: String,
+    },
+    /// Check a code; it is used up by that
+    Check {
+        /// Id or username
+        user: String,
+        /// The code the app shows
+        code: String,
+    },
+    /// List a user's authenticators
+    List {
+        /// Id or username
+        user: String,
+    },
+    /// Remove an authenticator for good
+    Remove {
+        /// Id or username
+        user: String,
+        /// The authenticator's id
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        totp: Option<String>,
+        /// All of the user's authenticators
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// How long a token lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    For(Duration),
+    Never,
+}
+
+fn lifetime(text: &str) -> Result<Lifetime, String> {
+    if text == "never" {
+        Ok(Lifetime::Never)
+    } else {
+        span(text).map(Lifetime::For)
+    }
+}
+
+/// Reads a length of time: a number and one of d, h, m, s.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number with d, h, m or s, such as 90d".to_owned();
+    let (number, unit_s) = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
+        .ok_or_else(wrong)?;
+    let number: u64 = Some(number)
+        .filter(|it| it.bytes().all(|it| it.is_ascii_digit()))
+        .and_then(|it| it.parse().ok())
+        .filter(|it| *it > 0)
+        .ok_or_else(wrong)?;
+    // A century is longer than any of these is meant, and far from the end of any clock.
+    number
+        .checked_mul(unit_s)
+        .filter(|it| *it <= 36_500 * 86_400)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "expected at most 36500d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_strictly() {
+        assert_eq!(span("90d").unwrap(), Duration::from_hours(90 * 24));
+        assert_eq!(span("45s").unwrap(), Duration::from_secs(45));
+        assert_eq!(lifetime("never").unwrap(), Lifetime::Never);
+        for bad in [
+            "",
+            "d",
+            "90",
+            "-1d",
+            "+1d",
+            "1.5h",
+            "1w",
+            "0s",
+            "36501d",
+            "99999999999999999999d",
+        ] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+}

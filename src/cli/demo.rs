@@ -1,0 +1,201 @@
+//! `demo`: the whole story in a temporary directory, over real HTTP, and an exit status that vouches for it.
+//!
+//! Its clock is its own, so that nobody waits 30 seconds for the next code.
+
+use std::env;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use totpd::api::Api;
+use totpd::error::{Error, Result};
+use totpd::model::{Name, Timestamp, Window};
+use totpd::serve::{self, Config, Limits, Listen};
+use totpd::service::{DataDir, KeyFile, NewToken, Power, Settings};
+use totpd::totp::{Parameters, Secret, code_at};
+
+use super::{now, operator, output};
+
+/// Enough for one client.
+const WORKERS: usize = 6;
+/// A step of the authenticator's clock.
+const STEP: Duration = Duration::from_secs(30);
+
+pub(super) fn run() -> Result<()> {
+    let dir = TemporaryDir::new();
+    let story = tell(&dir.0);
+    drop(dir);
+    story?;
+    output::say(
+        "\nThat is the promise: when DELETE has answered 200, no code of that authenticator is good any more.",
+    );
+    Ok(())
+}
+
+fn tell(dir: &std::path::Path) -> Result<()> {
+    let later_us = Arc::new(AtomicI64::new(0));
+    let offset = Arc::clone(&later_us);
+    let clock = move || {
+        Timestamp::from_micros(
+            now()
+                .micros()
+                .saturating_add(offset.load(Ordering::Relaxed)),
+        )
+    };
+    let next_step = || {
+        let step_us = i64::try_from(STEP.as_micros()).unwrap_or_default();
+        later_us.fetch_add(step_us, Ordering::Relaxed);
+    };
+
+    let issuer = Name::parse("issuer", "Demo")?;
+    let settings = Settings {
+        issuer,
+        window: Window::OneEitherSide,
+    };
+    let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, clock())?;
+    let new = NewToken {
+        power: Power::Admin,
+        name: None,
+        lasts: None,
+    };
+    let (_, token) = service.create_token(&operator(), new, clock())?;
+    let api = Api::new(service, Arc::new(clock.clone()));
+    let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
+    let config = Config {
+        listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
+        private_dir: dir.to_owned(),
+        workers: WORKERS,
+        limits: Limits::default(),
+        insecure_plaintext: false,
+        on_death: Box::new(output::complain),
+    };
+    let running =
+        serve::start(config, &handler).map_err(|it| Error::invalid("demo", it.to_string()))?;
+    let address = running
+        .addresses()
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    output::say(&format!(
+        "totpd is listening on {address}, its data in {}",
+        dir.display()
+    ));
+    let client = Client {
+        address,
+        token: token.reveal().to_owned(),
+    };
+
+    output::say("\n1. A user.");
+    let body = r#"{"authenticators":{"usernames":[{"username":"alice"}]}}"#;
+    let user = client.ask("POST", "/users", body, 201)?;
+    let user = text(&user, "/details/id")?;
+
+    output::say("\n2. Alice scans the secret with her phone, and types the first code to confirm.");
+    let totps = format!("/users/{user}/totp");
+    let enrolment = client.ask("POST", &totps, r#"{"name":"Pixel 9"}"#, 200)?;
+    let phone = format!("{totps}/{}", text(&enrolment, "/totpId")?);
+    let secret = Secret::from_base32(&text(&enrolment, "/secret")?)?;
+    let code = || -> Result<String> {
+        Ok(format!(
+            "\"{}\"",
+            code_at(&secret, Parameters::ENROLLED, clock().step())?.digits()
+        ))
+    };
+    client.ask("POST", &format!("{phone}/_verify"), &code()?, 200)?;
+
+    output::say("\n3. Half a minute later she logs in. Her code is good, once.");
+    next_step();
+    let typed = code()?;
+    client.ask("POST", &format!("{totps}/_check"), &typed, 200)?;
+    client.ask("POST", &format!("{totps}/_check"), &typed, 400)?;
+
+    output::say("\n4. The phone is lost. One call removes its authenticator.");
+    client.ask("DELETE", &phone, "", 200)?;
+
+    output::say("\n5. Whoever found it has the next code, and it is worth nothing.");
+    next_step();
+    client.ask("POST", &format!("{totps}/_check"), &code()?, 400)?;
+    client.ask("POST", &format!("{phone}/_check"), &code()?, 404)?;
+
+    output::say("\n6. Gone is gone.");
+    client.ask("DELETE", &phone, "", 404)?;
+    running.stop(Duration::from_secs(5));
+    Ok(())
+}
+
+fn text(document: &Value, pointer: &str) -> Result<String> {
+    let text = document.pointer(pointer).and_then(Value::as_str);
+    text.map(str::to_owned)
+        .ok_or_else(|| Error::invalid("demo", format!("the answer has no {pointer}")))
+}
+
+/// A client that shows what goes over the wire.
+struct Client {
+    address: String,
+    token: String,
+}
+
+impl Client {
+    /// Sends a request on a connection of its own, shows it and its answer, and insists on `status`.
+    fn ask(&self, method: &str, path: &str, body: &str, status: u16) -> Result<Value> {
+        let failed = |why: String| Error::invalid("demo", why);
+        let address = self.address.trim_start_matches("http://");
+        let path = format!("/resources/v3alpha{path}");
+        let shown = if body.is_empty() {
+            String::new()
+        } else {
+            format!("  {body}")
+        };
+        output::say(&format!("   > {method} {path}{shown}"));
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            self.token,
+            body.len()
+        );
+        let mut answer = String::new();
+        let sent = TcpStream::connect(address).and_then(|mut stream| {
+            stream.write_all(request.as_bytes())?;
+            stream.read_to_string(&mut answer)
+        });
+        sent.map_err(|error| failed(format!("no answer: {error}")))?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let line = head.lines().next().unwrap_or_default();
+        let document: Value = serde_json::from_str(body).unwrap_or_default();
+        let told = document
+            .pointer("/message")
+            .and_then(Value::as_str)
+            .unwrap_or(body);
+        output::say(&format!("   < {line}  {told}"));
+        if line.split(' ').nth(1) == Some(&status.to_string()) {
+            Ok(document)
+        } else {
+            Err(failed(format!(
+                "expected {status}, and the answer was {line}"
+            )))
+        }
+    }
+}
+
+/// A directory that goes with the demo.
+struct TemporaryDir(PathBuf);
+
+impl TemporaryDir {
+    fn new() -> Self {
+        Self(env::temp_dir().join(format!("totpd-demo-{}", process::id())))
+    }
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            log::warn!("{}: {error}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What commands print: lines and tables for people, one document for programs.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+use totpd::error::{Error, Result};
+
+/// How to answer.
+pub(super) struct Output {
+    pub(super) json: bool,
+}
+
+impl Output {
+    /// Prints the document, or what `text` makes for a person.
+    pub(super) fn answer(
+        &self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<()> {
+        if self.json {
+            let document = serde_json::to_string(document);
+            say(&document.map_err(|error| Error::Bug(error.to_string()))?);
+        } else {
+            say(&text());
+        }
+        Ok(())
+    }
+}
+
+/// Columns under their heads, as wide as they need to be.
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let heads: Vec<String> = heads.iter().map(|it| (*it).to_owned()).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(rows).collect();
+    let width = |column: usize| {
+        lines
+            .iter()
+            .filter_map(|it| it.get(column))
+            .map(|it| it.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |cells: &Vec<String>| {
+        let cells = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// One text on stdout. Whoever closes the pipe early has seen enough.
+pub(super) fn say(text: &str) {
+    let _gone = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// One line on stderr.
+pub(super) fn complain(text: &str) {
+    let _gone = writeln!(io::stderr().lock(), "totpd: {}", text.replace('\n', " "));
+}
+
+/// Whether a person looks at stdout.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}

@@ -1,0 +1,35 @@
+//! A URI as a QR code in the terminal.
+
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+use totpd::error::{Error, Result};
+
+/// Black on white whatever the terminal's colours are; readers want it so.
+const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Draws `text`, two modules to a character, with the quiet zone around it.
+///
+/// With `colour` it is black on white anywhere. Without, light modules are drawn in the terminal's
+/// foreground: right on a dark terminal, and inverted on a light one, which phones read as well.
+pub(super) fn draw(text: &str, colour: bool) -> Result<String> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L)
+        .map_err(|error| Error::invalid("uri", format!("too long for a QR code: {error}")))?;
+    let (dark, light) = if colour {
+        (Dense1x2::Dark, Dense1x2::Light)
+    } else {
+        (Dense1x2::Light, Dense1x2::Dark)
+    };
+    let drawn = code
+        .render::<Dense1x2>()
+        .dark_color(dark)
+        .light_color(light)
+        .build();
+    if !colour {
+        return Ok(drawn);
+    }
+    let lines = drawn
+        .lines()
+        .map(|it| format!("{BLACK_ON_WHITE}{it}{PLAIN}"));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}

@@ -1,0 +1,99 @@
+//! `serve`: opens the data, opens the door, waits for a signal, closes both.
+
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use totpd::api::Api;
+use totpd::error::{Error, Result};
+use totpd::model::{Name, Timestamp, Window};
+use totpd::serve::{self, Config, Limits};
+use totpd::service::{DataDir, Service, Settings};
+
+use super::{Home, admin, args, now, output};
+
+/// How often expired enrolments, old events and the log are looked after. What was removed is out of the
+/// log well within the minute that SECURITY.md 21 allows.
+const TIDY_EVERY: Duration = Duration::from_secs(15);
+
+pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
+    let service = open_or_init(home)?;
+    let signals = Signals::new([SIGTERM, SIGINT]);
+    let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
+    let api = Api::new(service.clone(), Arc::new(now));
+    let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
+    let limits = Limits {
+        connections: args.max_connections.into(),
+        connections_per_peer: args.max_connections_per_peer.into(),
+        ..Limits::default()
+    };
+    let config = Config {
+        listen: args.listen,
+        private_dir: home.path.clone(),
+        workers: args.workers.into(),
+        limits,
+        insecure_plaintext: args.insecure_plaintext,
+        on_death: Box::new(|why| {
+            output::complain(&format!("cannot serve any more: {why}"));
+            process::exit(1)
+        }),
+    };
+    let running = serve::start(config, &handler)
+        .map_err(|error| Error::invalid("serve", error.to_string()))?;
+    let (tidied, keep_events) = (service.clone(), args.keep_events);
+    thread::Builder::new()
+        .name("tidy".to_owned())
+        .spawn(move || tidy(&tidied, keep_events, now))
+        .map_err(|error| Error::Unavailable(format!("no thread: {error}")))?;
+    for address in running.addresses() {
+        output::say(&format!("listening on {address}"));
+    }
+
+    let _first = signals.forever().next();
+    log::info!("stopping");
+    thread::spawn(move || {
+        // Whoever signals twice does not want to wait.
+        let _second = signals.forever().next();
+        process::exit(1)
+    });
+    let answered = running.stop(args.stop_timeout);
+    if !answered {
+        log::warn!("not every request was answered in time");
+    }
+    // What was removed does not stay behind in the log.
+    service.tidy(args.keep_events, now())
+}
+
+fn tidy(service: &Service, keep_events: Duration, clock: fn() -> Timestamp) {
+    loop {
+        thread::sleep(TIDY_EVERY);
+        if let Err(error) = service.tidy(keep_events, clock()) {
+            log::warn!("tidying up: {error:?}");
+        }
+    }
+}
+
+/// Opens the data directory, or makes a new one where there is none.
+fn open_or_init(home: &Home) -> Result<Service> {
+    if DataDir::is_initialised(&home.path) {
+        return home.open();
+    }
+    let settings = Settings {
+        issuer: Name::parse("issuer", "totpd")?,
+        window: Window::OneEitherSide,
+    };
+    let (service, org) = DataDir::create(&home.path, home.key.clone(), &settings, now())?;
+    if output::is_terminal() {
+        let (_, token) = admin::first_token(&service)?;
+        output::say(&admin::welcome(home, &org, &token));
+    } else {
+        // A token in a log file would be a token that lies about.
+        output::say(
+            "made a new data directory; `totpd token create --role admin` makes a token for it",
+        );
+    }
+    Ok(service)
+}

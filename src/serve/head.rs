@@ -1,0 +1,158 @@
+//! One reading of a request's head. What could be read in two ways is refused, and the connection with it.
+//!
+//! Parses bytes and nothing else: no socket, no time.
+
+use crate::api::status::AtTheDoor;
+
+/// Header fields in one head: clients send about ten; each costs a slot on the stack.
+const MAX_FIELDS: usize = 64;
+
+/// What is known of a request once its head is whole.
+pub(super) struct Head {
+    pub(super) method: String,
+    /// Path and query, visible ASCII.
+    pub(super) target: String,
+    pub(super) authorization: Option<String>,
+    pub(super) body: BodyLength,
+    pub(super) expects_continue: bool,
+    /// Whether the client means to go on after this request.
+    pub(super) keep_alive: bool,
+    /// How many bytes of the buffer the head took.
+    pub(super) length: usize,
+}
+
+/// How the end of the body is told (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    Bytes(u64),
+    Chunked,
+}
+
+/// Reads a head from the start of `bytes`; `None` as long as it is not whole.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Ok(httparse::Status::Complete(length)) => length,
+        Err(httparse::Error::TooManyHeaders) => return Err(AtTheDoor::HeadTooLarge),
+        Err(_) => return Err(AtTheDoor::BadFraming("this is not an HTTP/1.1 request")),
+    };
+    only_crlf(bytes.get(..length).unwrap_or_default())?;
+    let mut host = None;
+    let mut authorization = None;
+    let mut content_length = None;
+    let mut transfer_encoding = None;
+    let mut expect = None;
+    let mut connection = String::new();
+    for field in request.headers.iter() {
+        let slot = match field.name.to_ascii_lowercase().as_str() {
+            "host" => &mut host,
+            "authorization" => &mut authorization,
+            "content-length" => &mut content_length,
+            "transfer-encoding" => &mut transfer_encoding,
+            "expect" => &mut expect,
+            "connection" => {
+                connection.push(',');
+                connection.push_str(&ascii(field.value)?.to_ascii_lowercase());
+                continue;
+            }
+            _ => continue,
+        };
+        if slot.replace(ascii(field.value)?).is_some() {
+            return Err(AtTheDoor::BadFraming(
+                "a header that may stand once stands twice",
+            ));
+        }
+    }
+    let is_1_1 = request.version == Some(1);
+    if is_1_1 && host.is_none() {
+        return Err(AtTheDoor::BadFraming("a Host header is required"));
+    }
+    let body = match (content_length, transfer_encoding) {
+        (None, None) => BodyLength::Bytes(0),
+        (Some(length), None) => BodyLength::Bytes(bytes_in(length)?),
+        (None, Some(coding)) if is_1_1 && coding.eq_ignore_ascii_case("chunked") => {
+            BodyLength::Chunked
+        }
+        (None, Some(_)) => {
+            return Err(AtTheDoor::BadFraming(
+                "the one transfer coding known is chunked",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(AtTheDoor::BadFraming(
+                "Content-Length and Transfer-Encoding exclude each other",
+            ));
+        }
+    };
+    let expects_continue = match expect {
+        None => false,
+        Some(it) if it.eq_ignore_ascii_case("100-continue") => is_1_1,
+        Some(_) => {
+            return Err(AtTheDoor::BadFraming(
+                "the one expectation known is 100-continue",
+            ));
+        }
+    };
+    let says = |word| connection.split(',').any(|it| it.trim() == word);
+    Ok(Some(Head {
+        method: request.method.unwrap_or_default().to_owned(),
+        target: path_of(request.path.unwrap_or_default())?.to_owned(),
+        authorization: authorization.map(str::to_owned),
+        body,
+        expects_continue,
+        keep_alive: is_1_1 && !says("close"),
+        length,
+    }))
+}
+
+/// Lines end in CRLF and nowhere else; a parser behind or before us may see others (RFC 9112 §2.2).
+fn only_crlf(head: &[u8]) -> Result<(), AtTheDoor> {
+    let mut before = b' ';
+    for &byte in head {
+        if (byte == b'\n') != (before == b'\r') {
+            return Err(AtTheDoor::BadFraming("lines end in CR LF"));
+        }
+        before = byte;
+    }
+    Ok(())
+}
+
+/// Beyond ASCII a header's meaning is anyone's guess.
+fn ascii(value: &[u8]) -> Result<&str, AtTheDoor> {
+    let text = str::from_utf8(value)
+        .ok()
+        .filter(|it| it.bytes().all(|it| (b' '..=b'~').contains(&it)));
+    text.map(str::trim)
+        .ok_or(AtTheDoor::BadFraming("expected visible ASCII in headers"))
+}
+
+fn bytes_in(text: &str) -> Result<u64, AtTheDoor> {
+    if text.is_empty() || !text.bytes().all(|it| it.is_ascii_digit()) {
+        return Err(AtTheDoor::BadFraming("Content-Length: expected digits"));
+    }
+    // A number too long to be read is certainly too large.
+    text.parse().map_err(|_| AtTheDoor::BodyTooLarge)
+}
+
+/// The path and query of a target in origin or absolute form (RFC 9112 §3.2).
+fn path_of(target: &str) -> Result<&str, AtTheDoor> {
+    if !target.bytes().all(|it| (b'!'..=b'~').contains(&it)) {
+        return Err(AtTheDoor::BadFraming(
+            "expected visible ASCII in the target; percent-encode the rest",
+        ));
+    }
+    let absolute = target
+        .strip_prefix("http://")
+        .or_else(|| target.strip_prefix("https://"));
+    let path = match absolute {
+        Some(rest) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => target,
+    };
+    if path.starts_with('/') {
+        Ok(path)
+    } else {
+        Err(AtTheDoor::BadFraming("expected a path"))
+    }
+}

@@ -1,0 +1,203 @@
+//! Bytes from a client: within a limit of time, within a limit of length. Knows requests, not calls.
+
+use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use super::Limits;
+use super::head::{self, BodyLength, Head};
+use super::stream::Stream;
+use crate::api::status::AtTheDoor;
+
+/// How much is read at once. Nearly every request fits.
+const READ_BYTES: usize = 4096;
+/// What chunked framing may add to a body before it is no longer a body but a nuisance.
+const MAX_FRAMING_BYTES: usize = 64 * 1024;
+/// How much of a refused request is still read, and for how long, so that the refusal reaches a client
+/// that is still sending: closing at once would reset the connection under the answer.
+const DRAIN_BYTES: usize = 256 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Why there is no whole request.
+pub(super) enum Ended {
+    /// The client is gone, or was silent for too long between requests.
+    Closed,
+    /// The client is to be told this, and the connection closed.
+    Refused(AtTheDoor),
+}
+
+/// A client's bytes: read, and not yet understood.
+pub(super) struct Incoming {
+    stream: Stream,
+    buffer: Vec<u8>,
+    /// The time limit set on the socket, so that it is set only when it changes.
+    timeout: Option<Duration>,
+}
+
+impl Incoming {
+    pub(super) const fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            buffer: Vec::new(),
+            timeout: None,
+        }
+    }
+
+    /// Waits until a request begins.
+    pub(super) fn first_byte(&mut self, idle: Duration) -> Result<(), Ended> {
+        // A CRLF too many between requests is overlooked (RFC 9112 §2.2).
+        while self.buffer.starts_with(b"\r\n") {
+            self.buffer.drain(..2);
+        }
+        if self.buffer.is_empty() {
+            // An idle client holds no buffer.
+            self.buffer = Vec::new();
+            self.read(idle).map_err(|_| Ended::Closed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the head of a request.
+    pub(super) fn head(&mut self, limits: &Limits, deadline: Instant) -> Result<Head, Ended> {
+        loop {
+            while self.buffer.starts_with(b"\r\n") {
+                self.buffer.drain(..2);
+            }
+            let within = self.buffer.get(..limits.head_bytes).unwrap_or(&self.buffer);
+            if let Some(head) = head::parse(within).map_err(Ended::Refused)? {
+                self.buffer.drain(..head.length);
+                return Ok(head);
+            }
+            if self.buffer.len() >= limits.head_bytes {
+                return Err(Ended::Refused(AtTheDoor::HeadTooLarge));
+            }
+            self.more(deadline)?;
+        }
+    }
+
+    /// Reads the body that belongs to `length`.
+    pub(super) fn body(
+        &mut self,
+        length: BodyLength,
+        limits: &Limits,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Ended> {
+        match length {
+            BodyLength::Bytes(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if length > limits.body_bytes {
+                    return Err(Ended::Refused(AtTheDoor::BodyTooLarge));
+                }
+                while self.buffer.len() < length {
+                    self.more(deadline)?;
+                }
+                Ok(self.buffer.drain(..length).collect())
+            }
+            BodyLength::Chunked => self.chunks(limits, deadline),
+        }
+    }
+
+    /// Whether a body of that length is already here, so that nobody waits to be told to go on.
+    pub(super) fn has(&self, length: BodyLength) -> bool {
+        match length {
+            BodyLength::Bytes(length) => {
+                u64::try_from(self.buffer.len()).is_ok_and(|it| it >= length)
+            }
+            BodyLength::Chunked => !self.buffer.is_empty(),
+        }
+    }
+
+    fn chunks(&mut self, limits: &Limits, deadline: Instant) -> Result<Vec<u8>, Ended> {
+        let refused = |why| Ended::Refused(AtTheDoor::BadFraming(why));
+        let mut body = Vec::new();
+        let mut framing = 0_usize;
+        loop {
+            let (line, size) = loop {
+                match httparse::parse_chunk_size(&self.buffer) {
+                    Ok(httparse::Status::Complete(found)) => break found,
+                    Ok(httparse::Status::Partial) if self.buffer.len() < READ_BYTES => {
+                        self.more(deadline)?;
+                    }
+                    _ => return Err(refused("a chunk's size is malformed")),
+                }
+            };
+            self.buffer.drain(..line);
+            framing = framing.saturating_add(line).saturating_add(2);
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            if size > limits.body_bytes.saturating_sub(body.len()) {
+                return Err(Ended::Refused(AtTheDoor::BodyTooLarge));
+            }
+            if framing > MAX_FRAMING_BYTES {
+                return Err(refused("too much framing for so little body"));
+            }
+            while self.buffer.len() < size.saturating_add(2) {
+                self.more(deadline)?;
+            }
+            body.extend(self.buffer.drain(..size));
+            // After the last chunk trailers could stand; totpd knows none, and takes none.
+            if !self.buffer.starts_with(b"\r\n") {
+                return Err(refused(
+                    "a chunk does not end where it says, or has trailers",
+                ));
+            }
+            self.buffer.drain(..2);
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    /// Reads more of a request that has begun.
+    fn more(&mut self, deadline: Instant) -> Result<(), Ended> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Ended::Refused(AtTheDoor::TooSlow));
+        }
+        self.read(left).map_err(|error| {
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+                Ended::Refused(AtTheDoor::TooSlow)
+            } else {
+                Ended::Closed
+            }
+        })
+    }
+
+    fn read(&mut self, timeout: Duration) -> io::Result<()> {
+        if self.timeout != Some(timeout) {
+            self.stream.set_read_timeout(timeout)?;
+            self.timeout = Some(timeout);
+        }
+        let old = self.buffer.len();
+        self.buffer.resize(old.saturating_add(READ_BYTES), 0);
+        let read = loop {
+            match self
+                .stream
+                .read(self.buffer.get_mut(old..).unwrap_or_default())
+            {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buffer
+            .truncate(old.saturating_add(*read.as_ref().unwrap_or(&0)));
+        match read? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads on for a little while what nobody will look at.
+    pub(super) fn drain(&mut self) {
+        let deadline = Instant::now().checked_add(DRAIN_TIME);
+        let mut drained = self.buffer.len();
+        while drained < DRAIN_BYTES {
+            self.buffer.clear();
+            let left = deadline.map_or(Duration::ZERO, |it| {
+                it.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() || self.read(left).is_err() {
+                return;
+            }
+            drained = drained.saturating_add(self.buffer.len());
+        }
+    }
+}

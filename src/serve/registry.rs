@@ -1,0 +1,195 @@
+//! Who is connected, what each is doing, and who makes room when there is none.
+//!
+//! Knows sockets only to shut them down.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Shutdown};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Limits;
+use super::stream::Stream;
+
+/// Between requests, or not yet whole: may be shut down.
+const IDLE: u8 = 0;
+const SENDING: u8 = 1;
+/// A whole request is with a worker, or its answer on the way: never cut.
+const WORKING: u8 = 2;
+/// Somebody else took the place.
+const CUT: u8 = 3;
+
+/// One connection as others see it.
+pub(super) struct Connection {
+    id: u64,
+    peer: Option<IpAddr>,
+    stream: Stream,
+    phase: AtomicU8,
+    /// Milliseconds from the registry's start to when it came, or last sent a whole request.
+    since_ms: AtomicU64,
+}
+
+impl Connection {
+    /// Moves from one phase to the next, unless the connection was cut meanwhile.
+    fn go(&self, from: u8, to: u8) -> bool {
+        self.phase
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    pub(super) fn begins_request(&self) -> bool {
+        self.go(IDLE, SENDING)
+    }
+
+    pub(super) fn request_is_whole(&self) -> bool {
+        self.go(SENDING, WORKING)
+    }
+
+    fn cut(&self) -> bool {
+        let cut = self.go(IDLE, CUT) || self.go(SENDING, CUT);
+        if cut {
+            self.stream.shutdown(Shutdown::Both);
+        }
+        cut
+    }
+}
+
+pub(super) struct Registry {
+    start: Instant,
+    open: Mutex<Open>,
+    left: Condvar,
+}
+
+struct Open {
+    next_id: u64,
+    connections: HashMap<u64, Arc<Connection>>,
+    stopping: bool,
+}
+
+impl Registry {
+    pub(super) fn new() -> Self {
+        let open = Open {
+            next_id: 0,
+            connections: HashMap::new(),
+            stopping: false,
+        };
+        Self {
+            start: Instant::now(),
+            open: Mutex::new(open),
+            left: Condvar::new(),
+        }
+    }
+
+    /// Takes a new connection in, if need be at another's expense; `None` where nobody can make room.
+    pub(super) fn admit(
+        &self,
+        stream: Stream,
+        peer: Option<IpAddr>,
+        limits: &Limits,
+    ) -> Option<Arc<Connection>> {
+        let mut open = self.lock();
+        if open.stopping {
+            return None;
+        }
+        let block = peer.map(block);
+        let of_peer = |it: &&Arc<Connection>| block.is_some() && it.peer.map(self::block) == block;
+        if open.connections.values().filter(of_peer).count() >= limits.connections_per_peer {
+            // Its own longest idle one; one that is sending is not idle.
+            let idle =
+                |it: &&Arc<Connection>| of_peer(it) && it.phase.load(Ordering::Acquire) == IDLE;
+            Self::make_room(&mut open, idle)?;
+        }
+        if open.connections.len() >= limits.connections {
+            Self::make_room(&mut open, |_| true)?;
+        }
+        let id = open.next_id;
+        open.next_id = id.wrapping_add(1);
+        let phase = AtomicU8::new(IDLE);
+        let since_ms = AtomicU64::new(self.now_ms());
+        let connection = Arc::new(Connection {
+            id,
+            peer,
+            stream,
+            phase,
+            since_ms,
+        });
+        open.connections.insert(id, Arc::clone(&connection));
+        Some(connection)
+    }
+
+    /// Cuts the connection that has been longest without a whole request among those that `may` go.
+    fn make_room(open: &mut Open, may: impl Fn(&&Arc<Connection>) -> bool) -> Option<()> {
+        let mut candidates: Vec<_> = open.connections.values().filter(may).cloned().collect();
+        candidates.sort_by_key(|it| it.since_ms.load(Ordering::Relaxed));
+        let cut = candidates.iter().find(|it| it.cut())?;
+        open.connections.remove(&cut.id);
+        Some(())
+    }
+
+    /// Sheds one connection where the process has run out of something.
+    pub(super) fn shed(&self) {
+        let mut open = self.lock();
+        let _shed = Self::make_room(&mut open, |_| true);
+    }
+
+    /// The answer is out; says whether the connection may go on.
+    pub(super) fn answered(&self, connection: &Connection) -> bool {
+        connection.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        connection.phase.store(IDLE, Ordering::Release);
+        !self.lock().stopping
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    pub(super) fn leave(&self, connection: &Connection) {
+        self.lock().connections.remove(&connection.id);
+        self.left.notify_all();
+    }
+
+    /// Lets nobody in any more, shuts the idle down, and waits for the others to be answered.
+    pub(super) fn stop(&self, within: Duration) -> bool {
+        let deadline = Instant::now().checked_add(within);
+        let mut open = self.lock();
+        open.stopping = true;
+        for connection in open.connections.values() {
+            if connection.go(IDLE, CUT) {
+                connection.stream.shutdown(Shutdown::Both);
+            }
+        }
+        while !open.connections.is_empty() {
+            let left = deadline.map_or(Duration::ZERO, |it| {
+                it.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return false;
+            }
+            open = self
+                .left
+                .wait_timeout(open, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whom an address stands for: an IPv6 host has a whole /64 to itself, and IPv4 in IPv6 clothes is IPv4.
+fn block(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(it) => {
+            let host_bits = u128::from(u64::MAX);
+            IpAddr::V6((it.to_bits() & !host_bits).into())
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}

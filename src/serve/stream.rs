@@ -1,0 +1,60 @@
+//! A client's socket, of either family.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A socket that several hold: its own thread reads and writes, the registry may shut it down.
+#[derive(Clone)]
+pub(super) enum Stream {
+    Tcp(Arc<TcpStream>),
+    Unix(Arc<UnixStream>),
+}
+
+impl Stream {
+    pub(super) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(it) => it.set_read_timeout(Some(timeout)),
+            Self::Unix(it) => it.set_read_timeout(Some(timeout)),
+        }
+    }
+
+    pub(super) fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(it) => it.set_write_timeout(Some(timeout)),
+            Self::Unix(it) => it.set_write_timeout(Some(timeout)),
+        }
+    }
+
+    /// Shuts the socket down; a client that is gone already is gone.
+    pub(super) fn shutdown(&self, how: Shutdown) {
+        let _gone = match self {
+            Self::Tcp(it) => it.shutdown(how),
+            Self::Unix(it) => it.shutdown(how),
+        };
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(it) => it.as_ref().read(buffer),
+            Self::Unix(it) => it.as_ref().read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(it) => it.as_ref().write(buffer),
+            Self::Unix(it) => it.as_ref().write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

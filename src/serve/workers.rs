@@ -1,0 +1,178 @@
+//! tiny_http behind the door: a private socket, a fixed pool of connections, and the threads that work.
+//!
+//! tiny_http accepts exactly the pool, one connection after another, each primed by an answered request, and
+//! never again: it starves a burst of new connections, and one failed accept would end it for good.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use super::head::{BodyLength, Head};
+use super::upstream::{PEER, Upstream};
+use super::{Death, Handler};
+use crate::api::http::{EVERY_REPLY, Reply, Request};
+use crate::api::status::{AtTheDoor, Refusal};
+
+/// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
+const STACK_BYTES: usize = 512 * 1024;
+/// What `sun_path` holds, less its final NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// tiny_http and its workers.
+pub(super) struct Workers {
+    server: Arc<tiny_http::Server>,
+    count: usize,
+}
+
+impl Workers {
+    /// Starts so many workers, and returns the connections to them.
+    pub(super) fn start(
+        dir: &Path,
+        count: usize,
+        handler: &Arc<Handler>,
+        death: &Arc<Death>,
+    ) -> io::Result<(Self, Vec<Upstream>)> {
+        let socket = Socket::in_dir(dir)?;
+        let server = tiny_http::Server::from_listener(UnixListener::bind(&socket.path)?, None)
+            .map_err(io::Error::other)?;
+        let server = Arc::new(server);
+        for n in 0..count {
+            let (server, handler, death) =
+                (Arc::clone(&server), Arc::clone(handler), Arc::clone(death));
+            thread::Builder::new()
+                .name(format!("worker-{n}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || work(&server, handler.as_ref(), &death))?;
+        }
+        let mut upstreams = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut upstream = Upstream::open(&socket.path)?;
+            upstream.exchange(&priming(), "", b"")?;
+            upstreams.push(upstream);
+        }
+        // From here on nobody can connect to it.
+        drop(socket);
+        Ok((Self { server, count }, upstreams))
+    }
+
+    /// Tells the workers to end.
+    pub(super) fn stop(&self) {
+        for _ in 0..self.count {
+            self.server.unblock();
+        }
+    }
+}
+
+/// The request that primes a connection: health, which touches nothing.
+fn priming() -> Head {
+    Head {
+        method: "GET".to_owned(),
+        target: "/debug/healthz".to_owned(),
+        authorization: None,
+        body: BodyLength::Bytes(0),
+        expects_continue: false,
+        keep_alive: true,
+        length: 0,
+    }
+}
+
+fn work(server: &tiny_http::Server, handler: &Handler, death: &Death) {
+    loop {
+        // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
+        match server.recv() {
+            Ok(request) => answer(request, handler),
+            Err(error) => return death.report(&format!("tiny_http has stopped: {error}")),
+        }
+    }
+}
+
+fn answer(mut request: tiny_http::Request, handler: &Handler) {
+    let mut body = Vec::new();
+    let reply = match request.as_reader().read_to_end(&mut body) {
+        Ok(_) => handle(&request, &body, handler),
+        Err(_) => Refusal::from(AtTheDoor::Bug).into_reply(),
+    };
+    let mut response = tiny_http::Response::from_data(reply.body)
+        .with_status_code(reply.status)
+        .with_chunked_threshold(usize::MAX);
+    let content_type = ("Content-Type", reply.content_type.to_owned());
+    let every = EVERY_REPLY
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()));
+    for (name, value) in reply.headers.into_iter().chain(every).chain([content_type]) {
+        if let Ok(header) = tiny_http::Header::from_bytes(name, value) {
+            response.add_header(header);
+        }
+    }
+    if let Err(error) = request.respond(response) {
+        log::debug!("the door did not take an answer: {error}");
+    }
+}
+
+/// A panic is the end of one request and of nothing else.
+fn handle(request: &tiny_http::Request, body: &[u8], handler: &Handler) -> Reply {
+    let field = |name: &'static str| {
+        request
+            .headers()
+            .iter()
+            .find(|it| it.field.equiv(name))
+            .map(|it| it.value.as_str())
+    };
+    let method = request.method().to_string();
+    let request = Request {
+        method: &method,
+        target: request.url(),
+        authorization: field("Authorization"),
+        body,
+        peer: field(PEER).and_then(|it| it.parse::<IpAddr>().ok()),
+    };
+    catch_unwind(AssertUnwindSafe(|| handler(&request))).unwrap_or_else(|_| {
+        log::error!("a request panicked; it alone is lost");
+        Refusal::from(AtTheDoor::Bug).into_reply()
+    })
+}
+
+/// The private socket's name, there only while the pool is being opened.
+struct Socket {
+    path: PathBuf,
+    /// Keeps the short way to a long directory open.
+    _dir: Option<File>,
+}
+
+impl Socket {
+    fn in_dir(dir: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!(
+            "door-{}-{}.sock",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let direct = dir.join(&name);
+        let (path, handle) = if direct.as_os_str().len() <= MAX_SOCKET_PATH {
+            (direct, None)
+        } else {
+            let handle = File::open(dir)?;
+            (
+                PathBuf::from(format!("/proc/self/fd/{}/{name}", handle.as_raw_fd())),
+                Some(handle),
+            )
+        };
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Self { path, _dir: handle }),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,258 @@
+//! Who may do what, and what differs in no byte. SECURITY.md 20, 23, 28 and contract §4.
+
+use std::time::Duration;
+
+use totpd::service::{Caller, Power};
+
+use crate::harness::{Answer, Phone, TestServer};
+
+const FORBIDDEN: (u16, i64, Option<&str>) = (403, 7, Some("AUTH-AWfge"));
+
+/// A user and one confirmed and one pending authenticator of it.
+struct Target {
+    user: String,
+    phone: Phone,
+    pending: Phone,
+}
+
+fn target(server: &TestServer, org: &str, name: &str) -> Target {
+    let user = server.user_in(org, name);
+    let (phone, pending) = (server.enrol(&user), server.start_enrolment(&user));
+    Target {
+        user,
+        phone,
+        pending,
+    }
+}
+
+const CALLS: [&str; 7] = [
+    "create", "get", "start", "verify", "check", "remove", "delete",
+];
+
+fn call(server: &TestServer, token: &str, call: &str, org: &str, at: &Target) -> Answer {
+    let user = format!("/users/{}", at.user);
+    let (phone, pending) = (&at.phone.id, &at.pending.id);
+    let right = format!("\"{}\"", at.pending.code_at(server.now()));
+    let good = format!("\"{}\"", at.phone.code_at(server.now()));
+    match call {
+        "create" => server.ask_as(
+            token,
+            "POST",
+            &format!("/users?organization.orgId={org}"),
+            "{}",
+        ),
+        "get" => server.ask_as(token, "GET", &user, ""),
+        "start" => server.ask_as(token, "POST", &format!("{user}/totp"), ""),
+        "verify" => server.ask_as(
+            token,
+            "POST",
+            &format!("{user}/totp/{pending}/_verify"),
+            &right,
+        ),
+        "check" => server.ask_as(token, "POST", &format!("{user}/totp/_check"), &good),
+        "remove" => server.ask_as(token, "DELETE", &format!("{user}/totp/{phone}"), ""),
+        "delete" => server.ask_as(token, "DELETE", &user, ""),
+        other => panic!("{other}"),
+    }
+}
+
+/// SECURITY.md 20: every role × {own, another's, another organization's, unknown} × every call.
+#[test]
+fn rights_are_judged_on_organization_user_and_authenticator() {
+    let server = TestServer::start();
+    let (here, there) = (server.org.clone(), server.organization("Elsewhere"));
+    let unknown_org = "1".to_owned();
+    for role in ["admin", "manager", "checker", "checker of all", "self"] {
+        for call_name in CALLS {
+            for place in ["own", "another's", "another organization's", "unknown"] {
+                let label = format!("{role}-{call_name}-{place}");
+                let own = target(&server, &here, &format!("own-{label}"));
+                let power = match role {
+                    "admin" => Power::Admin,
+                    "manager" => Power::Manager(here.parse().unwrap()),
+                    "checker" => Power::Checker(Some(here.parse().unwrap())),
+                    "checker of all" => Power::Checker(None),
+                    _ => Power::Own(own.user.parse().unwrap()),
+                };
+                let token = server.token(power);
+                let (org, at) = match place {
+                    "own" => (&here, own),
+                    "another's" => (&here, target(&server, &here, &format!("other-{label}"))),
+                    "another organization's" => {
+                        (&there, target(&server, &there, &format!("far-{label}")))
+                    }
+                    _ => (
+                        &unknown_org,
+                        Target {
+                            user: "nobody".to_owned(),
+                            ..own
+                        },
+                    ),
+                };
+                let missing = (
+                    404,
+                    5,
+                    Some(match call_name {
+                        "create" => "TOTPD-Org01",
+                        "delete" => "COMMAND-syHyCsGmvM",
+                        _ => "COMMAND-6T2xrOHxTx",
+                    }),
+                );
+                let may = match role {
+                    "admin" | "manager" => true,
+                    "checker" | "checker of all" => call_name == "check",
+                    _ => {
+                        place == "own" && ["get", "start", "verify", "remove"].contains(&call_name)
+                    }
+                };
+                let sees = match place {
+                    "own" | "another's" => true,
+                    "another organization's" => ["admin", "checker of all"].contains(&role),
+                    _ => false,
+                };
+                let before = server.count("SELECT count(*) FROM event");
+                let answer = call(&server, &token, call_name, org, &at);
+                match (may, sees) {
+                    (false, _) => {
+                        answer.expect_error(FORBIDDEN.0, FORBIDDEN.1, FORBIDDEN.2);
+                    }
+                    (true, false) => {
+                        answer.expect_error(missing.0, missing.1, missing.2);
+                    }
+                    (true, true) => {
+                        let status = if call_name == "create" { 201 } else { 200 };
+                        answer.expect_status(status);
+                    }
+                }
+                let changed = server.count("SELECT count(*) FROM event") - before;
+                let expected = i64::from(may && sees && call_name != "get");
+                assert_eq!(changed, expected, "{label}");
+            }
+        }
+    }
+}
+
+/// SECURITY.md 20: an authenticator is found under its own user and nobody else's.
+#[test]
+fn an_authenticator_of_another_user_is_not_there() {
+    let server = TestServer::start();
+    let (alice, bob) = (server.user("alice"), server.user("bob"));
+    let (phone, pending) = (server.enrol(&alice), server.start_enrolment(&alice));
+    server
+        .remove(&bob, &phone)
+        .expect_error(404, 5, Some("COMMAND-Hd9sd"));
+    let right = pending.code_at(server.now());
+    server
+        .confirm(&bob, &pending, &right)
+        .expect_error(404, 5, Some("COMMAND-3Mif9s"));
+    let named = format!("/users/{bob}/totp/{}/_check", phone.id);
+    let code = format!("\"{}\"", phone.code_at(server.now()));
+    server
+        .ask("POST", &named, &code)
+        .expect_error(404, 5, Some("COMMAND-3Mif9s"));
+    server
+        .check(&alice, &phone.code_at(server.now()))
+        .expect_status(200);
+}
+
+/// SECURITY.md 23
+#[test]
+fn out_of_sight_is_not_there_byte_for_byte() {
+    let server = TestServer::start();
+    let there = server.organization("Elsewhere");
+    let far = target(&server, &there, "far");
+    let manager = server.token(Power::Manager(server.org.parse().unwrap()));
+    let own = server.token(Power::Own(server.user("me").parse().unwrap()));
+    let nobody = Target {
+        user: "9".repeat(far.user.len()),
+        phone: server_phone(&far),
+        pending: server_phone(&far),
+    };
+    for token in [&manager, &own] {
+        for name in CALLS {
+            let (seen, unseen) = (
+                call(&server, token, name, &there, &far),
+                call(&server, token, name, "1", &nobody),
+            );
+            let bytes = |it: &Answer| {
+                let head: Vec<String> = it
+                    .head
+                    .lines()
+                    .filter(|it| !it.starts_with("Date"))
+                    .map(str::to_owned)
+                    .collect();
+                (head, it.body.clone())
+            };
+            assert_eq!(bytes(&seen), bytes(&unseen), "{name}");
+        }
+    }
+}
+
+/// The same ids and secrets under a name of their own.
+fn server_phone(of: &Target) -> Phone {
+    let secret = totpd::totp::Secret::from_base32(&of.phone.secret.base32()).unwrap();
+    Phone {
+        id: of.phone.id.clone(),
+        secret,
+    }
+}
+
+/// SECURITY.md 28
+#[test]
+fn a_token_ends_at_once_by_revocation_by_time_and_with_its_user() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let path = format!("/users/{alice}");
+    let get = |token: &str| server.ask_as(token, "GET", &path, "");
+    let refused = |answer: Answer| answer.expect_error(401, 16, Some("AUTH-7fs1e"));
+
+    let (id, token) = server.token_with(Power::Admin, None);
+    get(&token).expect_status(200);
+    let caller = Caller::command_line();
+    server
+        .service
+        .revoke_token(&caller, &id.parse().unwrap(), server.now())
+        .unwrap();
+    refused(get(&token));
+
+    let (_, token) = server.token_with(Power::Admin, Some(Duration::from_mins(1)));
+    server.pass_seconds(59);
+    get(&token).expect_status(200);
+    server.pass_seconds(1);
+    refused(get(&token));
+
+    let own = server.token(Power::Own(alice.parse().unwrap()));
+    get(&own).expect_status(200);
+    server.ask("DELETE", &path, "").expect_status(200);
+    refused(get(&own));
+    let again = format!(r#"{{"userId":"{alice}"}}"#);
+    server.ask("POST", "/users", &again).expect_status(201);
+    refused(get(&own));
+    server.ask("GET", &path, "").expect_status(200);
+}
+
+/// A manager's users go to its organization, and it learns of a taken id elsewhere and of nothing else.
+#[test]
+fn a_new_user_goes_where_the_token_belongs() {
+    let server = TestServer::start();
+    let there = server.organization("Elsewhere");
+    let manager = server.token(Power::Manager(there.parse().unwrap()));
+    let made = server
+        .ask_as(&manager, "POST", "/users", r#"{"userId":"u"}"#)
+        .expect_status(201);
+    assert_eq!(made.text("/details/owner/id"), there);
+    let first = server
+        .ask("POST", "/users", r#"{"userId":"v"}"#)
+        .expect_status(201);
+    assert_eq!(first.text("/details/owner/id"), server.org);
+    let taken = server.ask_as(&manager, "POST", "/users", r#"{"userId":"v"}"#);
+    taken.expect_error(409, 6, Some("TOTPD-Taken"));
+    let name = r#"{"authenticators":{"usernames":[{"username":"ann"}]}}"#;
+    server.ask("POST", "/users", name).expect_status(201);
+    server
+        .ask_as(&manager, "POST", "/users", name)
+        .expect_status(201);
+    server
+        .ask_as(&manager, "POST", "/users", name)
+        .expect_error(409, 6, Some("TOTPD-Taken"));
+}

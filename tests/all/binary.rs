@@ -1,0 +1,479 @@
+//! The real binary: its demo, its commands, SIGKILL, SIGTERM, and what a full run prints and stores.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use totpd::model::Timestamp;
+use totpd::totp::Secret;
+
+use crate::harness::{Answer, Client, Phone};
+
+/// A data directory and the real binary on it.
+struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    /// An initialised one, and its admin token.
+    fn init() -> (Self, String) {
+        let home = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let made = home.json(&["init", "--issuer", "Test"]);
+        (home, made["token"]["token"].as_str().unwrap().to_owned())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_totpd"));
+        command
+            .env_clear()
+            .env("TOTPD_DATA_DIR", self.data())
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// What a command says with `--json`.
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Insists that a command fails with this status and one line that holds `told`.
+    #[track_caller]
+    fn refuses(&self, args: &[&str], status: i32, told: &str) {
+        refused(&self.run(args), status, told);
+    }
+
+    fn serve(&self, args: &[&str]) -> Server {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let mut printed = String::new();
+        let address = loop {
+            let line = lines.next().expect("serve ended without listening");
+            if let Some(address) = line.strip_prefix("listening on http://") {
+                break address.to_owned();
+            }
+            printed.push_str(&line);
+        };
+        Server {
+            child,
+            address,
+            printed,
+        }
+    }
+}
+
+#[track_caller]
+fn refused(output: &Output, status: i32, told: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    assert_eq!(said.lines().count(), 1, "one line: {said}");
+    assert!(said.contains(told), "{said}");
+    assert!(output.stdout.is_empty());
+}
+
+struct Server {
+    child: Child,
+    address: String,
+    printed: String,
+}
+
+impl Server {
+    fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> Answer {
+        let bearer = format!("Authorization: Bearer {token}\r\n");
+        let target = format!("/resources/v3alpha{path}");
+        Client::connect(&self.address).ask(method, &target, &bearer, body.as_bytes())
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends SIGTERM, and returns the status and everything printed to stderr.
+    fn terminate(mut self) -> (i32, String) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let status = self.child.wait().unwrap().code().unwrap();
+        let mut said = String::new();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut said)
+            .unwrap();
+        (status, said)
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp::from_seconds(since.as_secs() as i64)
+}
+
+/// A user and a confirmed authenticator, by the command line alone. The code of the present step is used.
+fn enrolled(home: &Home) -> (String, Phone) {
+    let user = home.json(&["user", "create", "alice"]);
+    let started = home.json(&["totp", "start", "alice", "--name", "Pixel 9"]);
+    let phone = Phone {
+        id: started["totpId"].as_str().unwrap().to_owned(),
+        secret: Secret::from_base32(started["secret"].as_str().unwrap()).unwrap(),
+    };
+    home.json(&[
+        "totp",
+        "confirm",
+        "alice",
+        &phone.id,
+        &phone.code_of(now(), -1),
+    ]);
+    (user["details"]["id"].as_str().unwrap().to_owned(), phone)
+}
+
+#[test]
+fn the_demo_tells_its_story_and_vouches_for_it() {
+    let home = Home {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let output = home
+        .command(&["demo"])
+        .env("TMPDIR", home.dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(told.lines().count() < 60);
+    let statuses: Vec<&str> = told
+        .lines()
+        .filter_map(|it| it.trim().strip_prefix("< HTTP/1.1 ")?.split(' ').next())
+        .collect();
+    assert_eq!(
+        statuses,
+        [
+            "201", "200", "200", "200", "400", "200", "400", "404", "404"
+        ]
+    );
+    assert!(told.contains("> DELETE /resources/v3alpha/users/"));
+    assert!(!told.contains("totpd_"), "no token is shown");
+    assert_eq!(
+        fs::read_dir(home.dir.path()).unwrap().count(),
+        0,
+        "nothing is left behind"
+    );
+}
+
+/// SECURITY.md 3 and 18
+#[test]
+fn what_was_answered_holds_after_sigkill() {
+    let (home, token) = Home::init();
+    let (alice, phone) = enrolled(&home);
+    let check = format!("/users/{alice}/totp/_check");
+    let removal = format!("/users/{alice}/totp/{}", phone.id);
+
+    let server = home.serve(&[]);
+    let code = format!("\"{}\"", phone.code_of(now(), 0));
+    server.ask(&token, "POST", &check, &code).expect_status(200);
+    server.kill();
+    let server = home.serve(&[]);
+    server
+        .ask(&token, "POST", &check, &code)
+        .expect_error(400, 3, Some("TOTPD-Used1"));
+    server
+        .ask(&token, "DELETE", &removal, "")
+        .expect_status(200);
+    server.kill();
+    let server = home.serve(&[]);
+    let code = format!("\"{}\"", phone.code_of(now(), 1));
+    server
+        .ask(&token, "POST", &check, &code)
+        .expect_error(400, 9, Some("COMMAND-3Mif9s"));
+    server
+        .ask(&token, "DELETE", &removal, "")
+        .expect_error(404, 5, Some("COMMAND-Hd9sd"));
+    let (status, said) = server.terminate();
+    assert_eq!(status, 0, "{said}");
+    let log = fs::metadata(home.data().join("totpd.db-wal")).map_or(0, |it| it.len());
+    assert_eq!(log, 0, "a clean stop leaves no log");
+}
+
+/// SECURITY.md 27: with everything logged that can be logged.
+#[test]
+fn a_full_run_prints_and_stores_no_secret_code_or_token() {
+    let (home, token) = Home::init();
+    let (alice, phone) = enrolled(&home);
+    let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let log = home.dir.path().join("log");
+    let file = fs::File::create(&log).unwrap();
+    serve
+        .env("RUST_LOG", "trace")
+        .stderr(file)
+        .stdout(Stdio::piped());
+    let mut child = serve.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line
+        .trim()
+        .strip_prefix("listening on http://")
+        .unwrap()
+        .to_owned();
+    let server = Server {
+        child,
+        address,
+        printed: String::new(),
+    };
+    let check = format!("/users/{alice}/totp/_check");
+    let (good, wrong) = (phone.code_of(now(), 0), phone.wrong_at(now()));
+    let started = server
+        .ask(&token, "POST", &format!("/users/{alice}/totp"), "")
+        .expect_status(200);
+    let pending = started.text("/secret");
+    for code in [&good, &good, &wrong] {
+        server.ask(&token, "POST", &check, &format!("\"{code}\""));
+    }
+    server
+        .ask("totpd_unknown-token-of-somebody", "POST", &check, "\"123\"")
+        .expect_status(401);
+    server
+        .ask(&token, "POST", &check, &format!("{{\"code\":\"{good}\"}}"))
+        .expect_status(400);
+    server
+        .ask(
+            &token,
+            "DELETE",
+            &format!("/users/{alice}/totp/{}", phone.id),
+            "",
+        )
+        .expect_status(200);
+    server.kill();
+    let logged = fs::read_to_string(&log).unwrap();
+    assert!(
+        logged.contains("DELETE /resources/v3alpha/users/"),
+        "the log is on: {logged}"
+    );
+
+    let hex = |base32: &str| {
+        let bytes = data_encoding::BASE32_NOPAD
+            .decode(base32.as_bytes())
+            .unwrap();
+        data_encoding::HEXLOWER.encode(&bytes)
+    };
+    let secret = phone.secret.base32();
+    let quoted = [format!("\"{good}\""), format!("\"{wrong}\"")];
+    let mut needles = vec![token, hex(&secret), secret, hex(&pending), pending];
+    needles.extend(["somebody".to_owned()].into_iter().chain(quoted));
+    let files = fs::read_dir(home.data())
+        .unwrap()
+        .map(|it| it.unwrap().path());
+    for path in files.chain([log]) {
+        let content = fs::read(&path).unwrap();
+        for needle in &needles {
+            let found = content
+                .windows(needle.len())
+                .any(|it| it == needle.as_bytes());
+            assert!(!found, "{} holds {needle}", path.display());
+        }
+    }
+}
+
+#[test]
+fn serve_makes_a_new_directory_and_shows_no_token_to_a_pipe() {
+    let home = Home {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let server = home.serve(&[]);
+    assert!(
+        server.printed.contains("token create"),
+        "{}",
+        server.printed
+    );
+    assert!(!server.printed.contains("totpd_"), "{}", server.printed);
+    assert_eq!(home.json(&["token", "list"]), serde_json::json!([]));
+    let made = home.json(&["token", "create", "--role", "admin", "--name", "ops"]);
+    let token = made["token"].as_str().unwrap();
+    server.ask(token, "GET", "/users/1", "").expect_status(404);
+    let id = made["id"].as_str().unwrap();
+    let revoked = home.json(&["token", "revoke", id]);
+    assert_eq!(
+        (&revoked["id"], &revoked["role"], &revoked["name"]),
+        (&made["id"], &"admin".into(), &"ops".into())
+    );
+    server.ask(token, "GET", "/users/1", "").expect_status(401);
+    assert_eq!(server.terminate().0, 0);
+    let server = home.serve(&[]);
+    assert_eq!(server.printed, "", "an existing directory is simply served");
+    server.kill();
+}
+
+#[test]
+fn every_command_works_beside_a_server_and_speaks_json() {
+    let (home, token) = Home::init();
+    let server = home.serve(&[]);
+    let (alice, phone) = enrolled(&home);
+    let shown = home.json(&["user", "show", "alice"]);
+    assert_eq!(
+        shown,
+        server
+            .ask(&token, "GET", &format!("/users/{alice}"), "")
+            .json()
+    );
+    assert_eq!(home.json(&["user", "list"])[0], shown["user"]);
+    let listed = home.json(&["totp", "list", &alice]);
+    assert_eq!(
+        listed,
+        serde_json::json!([{"totpId": phone.id, "name": "Pixel 9", "isVerified": true}])
+    );
+    let code = phone.code_of(now(), 0);
+    assert_eq!(
+        home.json(&["totp", "check", "alice", &code])["totpId"],
+        phone.id.as_str()
+    );
+    home.refuses(
+        &["totp", "check", "alice", &code],
+        1,
+        "wait for the next code",
+    );
+    home.refuses(
+        &["totp", "check", "alice", &phone.wrong_at(now())],
+        1,
+        "wrong",
+    );
+    home.json(&["user", "unlock", "alice"]);
+    let org = home.json(&["org", "create", "Second"]);
+    assert_eq!(home.json(&["org", "list"])[1], org);
+    let org = org["id"].as_str().unwrap();
+    home.json(&["user", "create", "alice", "--org", org]);
+    home.refuses(&["user", "show", "alice"], 1, "give the user's id");
+    for args in [
+        &["--role", "manager", "--org", org][..],
+        &["--role", "checker", "--all-orgs"],
+        &["--role", "self", "--user", &alice, "--expires", "90d"],
+    ] {
+        home.json(&[&["token", "create"], args].concat());
+    }
+    assert_eq!(home.json(&["token", "list"]).as_array().unwrap().len(), 4);
+    assert_eq!(
+        home.json(&["totp", "remove", &alice, "--all"])
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(home.json(&["totp", "list", &alice]), serde_json::json!([]));
+    let removed = home.json(&["user", "remove", &alice]);
+    assert_eq!(removed["details"]["id"], alice.as_str());
+    server
+        .ask(&token, "GET", &format!("/users/{alice}"), "")
+        .expect_status(404);
+    server.kill();
+}
+
+#[test]
+fn bad_words_on_the_command_line_are_told_in_one_line() {
+    let (home, _) = Home::init();
+    home.refuses(&["token", "create", "--role", "boss"], 2, "manager");
+    home.refuses(&["token", "create", "--role", "manager"], 1, "--org ID");
+    home.refuses(&["token", "create", "--role", "checker"], 1, "--all-orgs");
+    home.refuses(
+        &["token", "create", "--role", "manager", "--org", "7"],
+        1,
+        "organization not found",
+    );
+    home.refuses(
+        &["token", "create", "--role", "self", "--user", "7"],
+        1,
+        "user not found",
+    );
+    home.refuses(
+        &["token", "create", "--role", "admin", "--expires", "soon"],
+        2,
+        "90d",
+    );
+    home.refuses(&["token", "revoke", "7"], 1, "token not found");
+    home.refuses(&["user", "create", "a\nb"], 1, "control characters");
+    home.refuses(&["totp", "remove", "alice"], 2, "<TOTP>");
+    home.refuses(&["serve", "--listen", "8080"], 2, "127.0.0.1:8080");
+    home.refuses(&["serve", "--listen", "0.0.0.0:0"], 1, "TLS");
+    home.refuses(&["init"], 1, "already");
+    home.refuses(&["nonsense"], 2, "nonsense");
+}
+
+#[test]
+fn a_data_directory_that_is_not_right_is_told_in_one_line_and_left_alone() {
+    let nowhere = Home {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    nowhere.refuses(&["user", "list"], 1, "totpd init");
+    fs::write(nowhere.data(), "a file").unwrap();
+    nowhere.refuses(&["user", "list"], 1, "a data directory is expected");
+    nowhere.refuses(&["serve"], 1, "a data directory is expected");
+
+    let broken = |breaks: &dyn Fn(&Path), told: &str| {
+        let (home, _) = Home::init();
+        breaks(&home.data());
+        home.refuses(&["user", "list"], 1, told);
+        home.refuses(&["serve", "--listen", "127.0.0.1:0"], 1, told);
+        home.refuses(&["init"], 1, "already");
+    };
+    let key = |dir: &Path| dir.join("master.key");
+    broken(
+        &|it| fs::set_permissions(key(it), Permissions::from_mode(0o644)).unwrap(),
+        "chmod 600",
+    );
+    broken(
+        &|it| fs::write(key(it), [7; 31]).unwrap(),
+        "exactly 32 bytes",
+    );
+    broken(
+        &|it| fs::write(key(it), [7; 33]).unwrap(),
+        "exactly 32 bytes",
+    );
+    broken(
+        &|it| fs::write(key(it), [7; 32]).unwrap(),
+        "not the master key",
+    );
+    broken(&|it| fs::remove_file(key(it)).unwrap(), "put the file back");
+    broken(
+        &|it| fs::write(it.join("totpd.db"), "x".repeat(9000)).unwrap(),
+        "not a database",
+    );
+    broken(
+        &|it| fs::remove_file(it.join("totpd.db")).unwrap(),
+        "no database here",
+    );
+}

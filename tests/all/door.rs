@@ -1,0 +1,258 @@
+//! The front door: one reading of a request, limits, bursts, panics, stopping.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use totpd::model::Window;
+use totpd::serve::Limits;
+
+use crate::harness::{Client, TestServer};
+
+const FIELD: Option<&str> = Some("TOTPD-Field");
+
+#[test]
+fn a_burst_of_120_clients_that_stay_is_answered_within_a_second_ten_times_over() {
+    let server = TestServer::start();
+    for round in 0..10 {
+        let begun = Instant::now();
+        let mut clients: Vec<Client> = (0..120)
+            .map(|_| Client::connect(&server.address()))
+            .collect();
+        for client in &mut clients {
+            client.send(b"GET /debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n");
+        }
+        for client in &mut clients {
+            client.answer(false, "healthz").expect_status(200);
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(1), "round {round} took {took:?}");
+    }
+}
+
+#[test]
+fn what_can_be_read_in_two_ways_is_refused_and_the_connection_closed() {
+    let server = TestServer::start();
+    let body = "\r\n\r\nGET /debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n";
+    for head in [
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nContent-Length: 3",
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3, 3",
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: +3",
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 0x3",
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length:",
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked",
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "POST / HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked",
+        "GET / HTTP/1.1\r\nHost: t\r\nHost: u",
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.1\r\nHost : t",
+        "GET / HTTP/1.1\r\nHost: t\r\nX-Folded: a\r\n b",
+        "GET / HTTP/1.1\nHost: t",
+        "GET / HTTP/1.1\r\nHost: t\r\nX: a\nY: b",
+        "GET / HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b",
+        "GET / HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer \u{fc}",
+        "GET /\u{fc} HTTP/1.1\r\nHost: t",
+        "GET  / HTTP/1.1\r\nHost: t",
+        "GET * HTTP/1.1\r\nHost: t",
+        "GET / HTTP/2.0\r\nHost: t",
+        "GET / HTTP/1.1\r\nHost: t\r\nExpect: a-miracle",
+        "PRI * HTTP/2.0",
+        "nonsense",
+    ] {
+        let mut client = Client::connect(&server.address());
+        client.send(format!("{head}{body}").as_bytes());
+        client.answer(false, head).expect_error(400, 3, FIELD);
+        assert!(client.is_closed(), "a second answer to {head}");
+    }
+}
+
+#[test]
+fn a_second_request_hidden_in_a_body_is_body() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server.address());
+    let hidden = b"DELETE /debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n";
+    client
+        .ask("GET", "/debug/healthz", "", hidden)
+        .expect_status(200);
+    client
+        .ask("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+}
+
+#[test]
+fn chunks_pipelining_continue_and_http_1_0_do_what_the_rfcs_say() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server.address());
+    let post = |headers: &str| {
+        format!(
+            "POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {}\r\n{headers}\r\n",
+            server.admin
+        )
+    };
+    let chunked = post("Transfer-Encoding: Chunked\r\n");
+    client.send(format!("{chunked}1;x=y\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes());
+    client.answer(false, &chunked).expect_status(201);
+    for (chunks, status) in [
+        ("zz\r\n", 400),
+        ("2\r\n{}x\r\n0\r\n\r\n", 400),
+        ("fffffffffffffffff\r\n", 400),
+        ("10001\r\n", 413),
+        ("0\r\nTrailer: x\r\n\r\n", 400),
+    ] {
+        let mut client = Client::connect(&server.address());
+        client.send(format!("{chunked}{chunks}").as_bytes());
+        client.answer(false, chunks).expect_status(status);
+        assert!(client.is_closed(), "{chunks}");
+    }
+
+    let two = "GET /debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n".repeat(2);
+    client.send(format!("\r\n{two}").as_bytes());
+    client.answer(false, &two).expect_status(200);
+    client.answer(false, &two).expect_status(200);
+
+    let expecting = post("Content-Length: 2\r\nExpect: 100-continue\r\n");
+    client.send(expecting.as_bytes());
+    assert_eq!(client.answer(false, &expecting).status, 100);
+    client.send(b"{}");
+    client.answer(false, &expecting).expect_status(201);
+
+    client.send(b"GET http://t/debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n");
+    client.answer(false, "absolute form").expect_status(200);
+    let head = client.ask("HEAD", "/debug/healthz", "", b"");
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, Some("2"))
+    );
+    let last = client.ask("GET", "/debug/healthz", "Connection: Close\r\n", b"");
+    assert_eq!(last.header("connection"), Some("close"));
+    assert!(last.header("server").is_none() && last.header("date").is_some());
+    assert!(client.is_closed());
+
+    let mut old = Client::connect(&server.address());
+    old.send(b"GET /debug/healthz HTTP/1.0\r\n\r\n");
+    old.answer(false, "HTTP/1.0").expect_status(200);
+    assert!(old.is_closed());
+}
+
+#[test]
+fn a_panic_is_the_end_of_one_request_alone() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server.address());
+    for _ in 0..40 {
+        client
+            .ask("GET", "/panic", "", b"")
+            .expect_error(500, 13, None);
+    }
+    client
+        .ask("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+}
+
+/// A header of ours that somebody sends from outside says nothing.
+#[test]
+fn the_peer_in_events_is_the_sockets_and_nobody_elses_word() {
+    let server = TestServer::start();
+    let headers = format!(
+        "Authorization: Bearer {}\r\nX-Totpd-Peer: 203.0.113.7\r\nX-Forwarded-For: 203.0.113.8\r\n",
+        server.admin
+    );
+    server
+        .raw("POST", "/resources/v3alpha/users", &headers, b"{}")
+        .expect_status(201);
+    let forged = "SELECT count(*) FROM event WHERE peer LIKE '203%'";
+    assert_eq!(server.count(forged), 0);
+    let own = "SELECT count(*) FROM event WHERE peer = '127.0.0.1'";
+    assert_eq!(server.count(own), 1);
+}
+
+#[test]
+fn a_request_that_is_not_whole_in_time_is_told_so() {
+    let limits = Limits {
+        request_time: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    for part in [
+        "GET /debug/healthz HTT",
+        "POST /debug/healthz HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab",
+    ] {
+        let mut client = Client::connect(&server.address());
+        client.send(part.as_bytes());
+        client
+            .answer(false, part)
+            .expect_error(408, 4, Some("TOTPD-Slow"));
+        assert!(client.is_closed());
+    }
+    // Dripping buys no time: the limit is on the whole request.
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let begun = Instant::now();
+    while stream.write_all(b"x").is_ok() && begun.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "closed after {:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn whoever_is_silent_too_long_is_sent_away_without_a_word() {
+    let limits = Limits {
+        idle_time: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    let mut client = Client::connect(&server.address());
+    assert!(client.is_closed());
+    client = Client::connect(&server.address());
+    client
+        .ask("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn over_a_limit_the_longest_silent_makes_room() {
+    for (connections, connections_per_peer) in [(3, 100), (100, 3)] {
+        let limits = Limits {
+            connections,
+            connections_per_peer,
+            ..Limits::default()
+        };
+        let server = TestServer::with(Window::OneEitherSide, limits);
+        let connect = || {
+            let mut client = Client::connect(&server.address());
+            client
+                .ask("GET", "/debug/healthz", "", b"")
+                .expect_status(200);
+            client
+        };
+        let mut first = connect();
+        let (mut second, mut third) = (connect(), connect());
+        let mut fourth = connect();
+        assert!(first.is_closed(), "the one that was silent longest");
+        for client in [&mut second, &mut third, &mut fourth] {
+            client
+                .ask("GET", "/debug/healthz", "", b"")
+                .expect_status(200);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let server = TestServer::start();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let head =
+        "POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\nContent-Length: 200000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b'x'; 200_000]).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("TOTPD-Large"), "{answer}");
+}

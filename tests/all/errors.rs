@@ -1,0 +1,470 @@
+//! Every row of contract §3 that can be reached, and bad input of every kind, which changes nothing.
+
+use crate::harness::TestServer;
+
+const FIELD: Option<&str> = Some("TOTPD-Field");
+
+#[test]
+fn every_refusal_has_its_status_code_and_id() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let phone = server.enrol(&alice);
+    let (pending, totps) = (
+        server.start_enrolment(&alice),
+        format!("/users/{alice}/totp"),
+    );
+    let wrong = format!("\"{}\"", phone.wrong_at(server.now()));
+    let user = r#"{"authenticators":{"usernames":[{"username":"alice"}]}}"#;
+    let taken = format!(r#"{{"userId":"{alice}"}}"#);
+    let unknown = "COMMAND-6T2xrOHxTx";
+    let verify_confirmed = format!("{totps}/{}/_verify", phone.id);
+    let check_pending = format!("{totps}/{}/_check", pending.id);
+    let elsewhere = format!("{totps}?organization.orgId=1");
+    let domain = format!("{totps}?organization.orgDomain=example.org");
+    let instance = format!("/users/{alice}?instance.id=1");
+    let instance_domain = format!("/users/{alice}?instance.domain=x");
+    // Path, token, fields, rights, existence, state, wait, code: the order of judgement.
+    let table: &[(&str, &str, &str, u16, i64, Option<&str>)] = &[
+        ("GET", "/users/nobody", "", 404, 5, Some(unknown)),
+        (
+            "DELETE",
+            "/users/nobody",
+            "",
+            404,
+            5,
+            Some("COMMAND-syHyCsGmvM"),
+        ),
+        ("POST", "/users/nobody/totp", "", 404, 5, Some(unknown)),
+        (
+            "POST",
+            "/users/nobody/totp/1/_verify",
+            &wrong,
+            404,
+            5,
+            Some(unknown),
+        ),
+        (
+            "POST",
+            "/users/nobody/totp/_check",
+            &wrong,
+            404,
+            5,
+            Some(unknown),
+        ),
+        ("DELETE", "/users/nobody/totp/1", "", 404, 5, Some(unknown)),
+        (
+            "DELETE",
+            &format!("{totps}/1"),
+            "",
+            404,
+            5,
+            Some("COMMAND-Hd9sd"),
+        ),
+        (
+            "POST",
+            &format!("{totps}/1/_verify"),
+            &wrong,
+            404,
+            5,
+            Some("COMMAND-3Mif9s"),
+        ),
+        (
+            "POST",
+            &format!("{totps}/1/_check"),
+            &wrong,
+            404,
+            5,
+            Some("COMMAND-3Mif9s"),
+        ),
+        (
+            "POST",
+            &verify_confirmed,
+            &wrong,
+            400,
+            9,
+            Some("COMMAND-qx4ls"),
+        ),
+        (
+            "POST",
+            &check_pending,
+            &wrong,
+            400,
+            9,
+            Some("COMMAND-3Mif9s"),
+        ),
+        (
+            "POST",
+            &format!("{totps}/_check"),
+            &wrong,
+            400,
+            3,
+            Some("EVENT-8isk2"),
+        ),
+        ("POST", "/users", user, 409, 6, Some("TOTPD-Taken")),
+        ("POST", "/users", &taken, 409, 6, Some("TOTPD-Taken")),
+        (
+            "POST",
+            "/users?organization.orgId=1",
+            "{}",
+            404,
+            5,
+            Some("TOTPD-Org01"),
+        ),
+        (
+            "POST",
+            "/users?organization.orgDomain=x",
+            "{}",
+            404,
+            5,
+            Some("TOTPD-Org01"),
+        ),
+        ("POST", &elsewhere, "", 404, 5, Some(unknown)),
+        ("POST", &domain, "", 404, 5, Some(unknown)),
+        ("GET", &instance, "", 404, 5, Some(unknown)),
+        ("GET", &instance_domain, "", 404, 5, Some(unknown)),
+        ("GET", "/nothing", "", 404, 5, None),
+        ("GET", "", "", 404, 5, None),
+        ("PUT", "/users", "", 405, 12, None),
+        ("POST", &format!("/users/{alice}"), "", 405, 12, None),
+    ];
+    for (method, path, body, status, code, id) in table {
+        server
+            .ask(method, path, body)
+            .expect_error(*status, *code, *id);
+    }
+    for target in [
+        "/",
+        "/debug/metrics",
+        "/resources",
+        "/resources/v3alpha/",
+        "/favicon.ico",
+    ] {
+        server
+            .raw("GET", target, "", b"")
+            .expect_error(404, 5, None);
+    }
+    server
+        .raw("DELETE", "/debug/healthz", "", b"")
+        .expect_error(405, 12, None);
+}
+
+#[test]
+fn what_is_documented_and_not_offered_is_501_without_a_token() {
+    let server = TestServer::start();
+    let table = [
+        ("PATCH", ""),
+        ("PUT", "/email"),
+        ("POST", "/email/_verify"),
+        ("POST", "/email/_resend"),
+        ("PUT", "/phone"),
+        ("POST", "/phone/_verify"),
+        ("POST", "/phone/_resend"),
+        ("POST", "/username"),
+        ("DELETE", "/username/1"),
+        ("POST", "/password"),
+        ("POST", "/password/_reset"),
+        ("POST", "/webauthn"),
+        ("POST", "/webauthn/registration_link"),
+        ("POST", "/webauthn/1/_verify"),
+        ("DELETE", "/webauthn/1"),
+        ("POST", "/otp_sms"),
+        ("POST", "/otp_sms/1/_verify"),
+        ("DELETE", "/otp_sms/1"),
+        ("POST", "/otp_email"),
+        ("POST", "/otp_email/1/_verify"),
+        ("DELETE", "/otp_email/1"),
+        ("POST", "/idps"),
+        ("DELETE", "/idps/1"),
+        ("POST", "/_lock"),
+        ("POST", "/_unlock"),
+        ("POST", "/_deactivate"),
+        ("POST", "/_activate"),
+    ];
+    for (method, path) in table {
+        let target = format!("/resources/v3alpha/users/7{path}");
+        server
+            .raw(method, &target, "", b"")
+            .expect_error(501, 12, None);
+        let refused = server
+            .raw("TRACE", &target, "", b"")
+            .expect_error(405, 12, None);
+        assert!(refused.header("allow").is_some(), "{path}");
+    }
+    for (method, target) in [
+        ("POST", "/resources/v3alpha/users/_search"),
+        ("POST", "/resources/v3alpha/idp_intents"),
+        ("GET", "/resources/v3alpha/idp_intents/1"),
+        (
+            "POST",
+            "/zitadel.resources.user.v3alpha.ZITADELUsers/GetUser",
+        ),
+        ("POST", "/totpd.v1.TOTPService/CheckTOTP"),
+    ] {
+        server
+            .raw(method, target, "", b"")
+            .expect_error(501, 12, None);
+    }
+}
+
+#[test]
+fn the_order_of_judgement_is_path_token_fields() {
+    let server = TestServer::start();
+    let target = "/resources/v3alpha/users/%zz/totp/1/_verify";
+    server
+        .raw("PUT", target, "", b"{")
+        .expect_error(405, 12, None);
+    let refused = server
+        .raw("POST", target, "", b"{")
+        .expect_error(401, 16, None);
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    let no_bearer = "Authorization: Basic eDp5\r\n";
+    server
+        .raw("POST", target, no_bearer, b"{")
+        .expect_error(401, 16, Some("AUTH-7fs1e"));
+    let unknown = "Authorization: Bearer nonsense\r\n";
+    server
+        .raw("POST", target, unknown, b"{")
+        .expect_error(401, 16, Some("AUTH-7fs1e"));
+    server
+        .ask("POST", "/users/%zz/totp/1/_verify", "{")
+        .expect_error(400, 3, FIELD);
+}
+
+/// Bad input of every kind: the contract's error, and afterwards the database is what it was to the byte.
+#[test]
+fn bad_input_is_told_so_and_changes_nothing() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let phone = server.enrol(&alice);
+    let totps = format!("/users/{alice}/totp");
+    let (check, verify) = (
+        format!("{totps}/_check"),
+        format!("{totps}/{}/_verify", phone.id),
+    );
+    let long = "x".repeat(201);
+    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    let deep_data = format!(
+        r#"{{"data":{{"a":{}1{}}}}}"#,
+        "[".repeat(500),
+        "]".repeat(500)
+    );
+    let many: Vec<String> = (0..51)
+        .map(|it| format!(r#"{{"username":"u{it}"}}"#))
+        .collect();
+    let many = format!(
+        r#"{{"authenticators":{{"usernames":[{}]}}}}"#,
+        many.join(",")
+    );
+    let table: &[(&str, &str, &[u8])] = &[
+        // Malformed JSON, wrong types, a missing body, bytes that are no text.
+        ("POST", "/users", b"{"),
+        ("POST", "/users", b""),
+        ("POST", "/users", b"[]"),
+        ("POST", "/users", b"{} {}"),
+        ("POST", "/users", b"{\"userId\":5}"),
+        ("POST", "/users", b"{\"userId\":\"\"}"),
+        ("POST", "/users", b"{\"userId\":\"a\",\"user_id\":\"a\"}"),
+        ("POST", "/users", b"{\"userId\":\"a\\u0007\"}"),
+        ("POST", "/users", b"{\"userId\":\"\xff\"}"),
+        ("POST", "/users", b"{\"data\":[]}"),
+        ("POST", "/users", b"{\"contact\":{}}"),
+        ("POST", "/users", b"{\"authenticators\":{\"password\":{}}}"),
+        (
+            "POST",
+            "/users",
+            b"{\"authenticators\":{\"usernames\":[{}]}}",
+        ),
+        (
+            "POST",
+            "/users",
+            b"{\"authenticators\":{\"usernames\":[{\"username\":\"a\\nb\"}]}}",
+        ),
+        ("POST", "/users", deep.as_bytes()),
+        ("POST", "/users", deep_data.as_bytes()),
+        ("POST", "/users", many.as_bytes()),
+        ("POST", &totps, b"nonsense"),
+        ("POST", &totps, b"\"name\""),
+        ("POST", &totps, b"{\"name\":7}"),
+        ("POST", &totps, b"{\"name\":\"\"}"),
+        ("POST", &check, b""),
+        ("POST", &check, b"123456"),
+        ("POST", &check, b"{\"code\":\"123456\"}"),
+        ("POST", &check, b"\"123456\" x"),
+        ("POST", &check, b"\"12345\""),
+        ("POST", &check, b"null"),
+        ("POST", &verify, b"\"1234567890\""),
+        ("POST", &verify, b"\"\xff23456\""),
+        ("POST", &verify, deep.as_bytes()),
+        // Ids too long, too short, and not what percent-encoding makes.
+        ("GET", "/users/", b""),
+        ("GET", &format!("/users/{long}"), b""),
+        ("DELETE", &format!("{totps}/"), b""),
+        ("DELETE", &format!("{totps}/{long}"), b""),
+        ("GET", "/users/%", b""),
+        ("GET", "/users/%2", b""),
+        ("GET", "/users/%zz", b""),
+        ("GET", "/users/%+1", b""),
+        ("GET", "/users/%ff", b""),
+        ("GET", "/users/%00", b""),
+        ("GET", "/users/a%0Ab", b""),
+        // Queries.
+        (
+            "GET",
+            &format!("/users/{alice}?instance.id=a&instance.id=b"),
+            b"",
+        ),
+        ("GET", &format!("/users/{alice}?unknown=a&unknown=b"), b""),
+        ("GET", &format!("/users/{alice}?instance.id=%zz"), b""),
+        ("GET", &format!("/users/{alice}?instance.id="), b""),
+        (
+            "GET",
+            &format!("/users/{alice}?instance.id=1&instance.domain=x"),
+            b"",
+        ),
+        (
+            "GET",
+            &format!("/users/{alice}?organization.orgId=1&organization.org_id=1"),
+            b"",
+        ),
+    ];
+    server
+        .service
+        .tidy(std::time::Duration::from_hours(1), server.now())
+        .unwrap();
+    let file = || std::fs::read(server.path().join("totpd.db")).unwrap();
+    let log = || std::fs::metadata(server.path().join("totpd.db-wal")).map_or(0, |it| it.len());
+    let before = file();
+    let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
+    for (method, path, body) in table {
+        let target = format!("/resources/v3alpha{path}");
+        server
+            .raw(method, &target, &bearer, body)
+            .expect_error(400, 3, FIELD);
+    }
+    let whole = vec![b' '; 64 * 1024 + 1];
+    let target = "/resources/v3alpha/users";
+    server
+        .raw("POST", target, &bearer, &whole)
+        .expect_error(413, 8, Some("TOTPD-Large"));
+    let head = format!("X-Large: {}\r\n", "x".repeat(16 * 1024));
+    server
+        .raw("POST", target, &head, b"")
+        .expect_error(431, 8, Some("TOTPD-Large"));
+    assert_eq!(log(), 0, "nothing was written");
+    assert!(file() == before, "the database is what it was, to the byte");
+}
+
+/// What only looks bad: it is taken as it was meant.
+#[test]
+fn what_is_not_needed_is_ignored() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let phone = server.enrol(&alice);
+    let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
+    let get = format!("/resources/v3alpha/users/{alice}?utm=1&x.y=%20&flag");
+    server
+        .raw("GET", &get, &bearer, b"{ not JSON")
+        .expect_status(200);
+    let lower = format!("authorization: bearer {}\r\n", server.admin);
+    server.raw("GET", &get, &lower, b"").expect_status(200);
+    let typed = format!("{bearer}Content-Type: text/plain\r\n");
+    let body = format!(" \"{}\" ", phone.code_at(server.now()));
+    let check = format!("/resources/v3alpha/users/{alice}/totp/_check");
+    server
+        .raw("POST", &check, &typed, body.as_bytes())
+        .expect_status(200);
+    let body = br#"{"schema_id":"s","user_id":null,"unknown":[{}],"data":{"b":1,"a":"\u00fc"}}"#;
+    let made = server
+        .raw("POST", "/resources/v3alpha/users", &typed, body)
+        .expect_status(201);
+    let shown = server
+        .ask("GET", &format!("/users/{}", made.text("/details/id")), "")
+        .json();
+    assert_eq!(shown["user"]["schema"]["id"], "s");
+    assert_eq!(shown["user"]["data"], serde_json::json!({"a": "ü", "b": 1}));
+    assert_eq!(shown["user"]["state"], "USER_STATE_ACTIVE");
+    assert!(
+        shown["user"].get("authenticators").is_none(),
+        "unset is left out"
+    );
+    let removal = format!("/resources/v3alpha/users/{alice}/totp/{}", phone.id);
+    server
+        .raw("DELETE", &removal, &bearer, b"\xff\xfe")
+        .expect_status(200);
+}
+
+/// Ids of the caller's choice are free strings, percent-encoded in paths.
+#[test]
+fn an_id_may_be_any_text() {
+    let server = TestServer::start();
+    let body = r#"{"userId":"a/b ü?#%","authenticators":{"usernames":[{"username":"x:é"}]}}"#;
+    let made = server.ask("POST", "/users", body).expect_status(201);
+    assert_eq!(made.text("/details/id"), "a/b ü?#%");
+    let path = "/users/a%2Fb%20%c3%BC%3F%23%25";
+    server.ask("GET", path, "").expect_status(200);
+    let started = server
+        .ask("POST", &format!("{path}/totp"), r#"{"name":"Pixel 9"}"#)
+        .expect_status(200);
+    let uri = started.text("/uri");
+    let secret = started.text("/secret");
+    assert_eq!(
+        uri,
+        format!(
+            "otpauth://totp/Test:x%3A%C3%A9?algorithm=SHA1&digits=6&issuer=Test&period=30&secret={secret}"
+        )
+    );
+    let shown = server.ask("GET", path, "").json();
+    assert_eq!(
+        shown["user"]["authenticators"]["totps"][0]["name"],
+        "Pixel 9"
+    );
+}
+
+#[test]
+fn health_needs_no_token_and_readiness_writes() {
+    let server = TestServer::start();
+    let healthz = server
+        .raw("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+    assert_eq!(healthz.body, b"ok");
+    let probed = "SELECT probed_at FROM instance";
+    assert_eq!(server.count(probed), 0);
+    assert_eq!(
+        server
+            .raw("GET", "/debug/ready", "", b"")
+            .expect_status(200)
+            .body,
+        b"ok"
+    );
+    assert_eq!(server.count(probed), server.now().micros());
+    assert!(
+        server
+            .raw("HEAD", "/debug/ready", "", b"")
+            .expect_status(200)
+            .body
+            .is_empty()
+    );
+    server.pass_seconds(-901);
+    std::thread::sleep(std::time::Duration::from_millis(210));
+    server
+        .raw("GET", "/debug/ready", "", b"")
+        .expect_error(503, 14, Some("TOTPD-Store"));
+}
+
+/// SECURITY.md 31
+#[test]
+fn a_clock_that_cannot_be_right_is_a_fault_and_no_yes() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let phone = server.enrol(&alice);
+    let code = phone.code_at(server.now());
+    server.pass_seconds(-901 - 30);
+    server
+        .check(&alice, &code)
+        .expect_error(503, 14, Some("TOTPD-Store"));
+    server
+        .remove(&alice, &phone)
+        .expect_error(503, 14, Some("TOTPD-Store"));
+    server.pass_seconds(901 + 30);
+    server.check(&alice, &code).expect_status(200);
+}

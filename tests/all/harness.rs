@@ -1,0 +1,398 @@
+//! A server of its own for each test: port 0, a directory that goes away, a clock that moves when told.
+//!
+//! Requests go over real sockets. What an answer should have been is said in the test; when it was
+//! something else, everything that went over the wire is printed.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use totpd::api::Api;
+use totpd::model::{Clock, Timestamp, Window};
+use totpd::serve::{self, Config, Limits, Listen, Running};
+use totpd::service::{Caller, DataDir, KeyFile, NewToken, Power, Service, Settings};
+use totpd::totp::{Parameters, Secret, code_at};
+
+/// An ordinary moment, in the middle of a step.
+const START_S: i64 = 1_795_453_575;
+/// Enough to race, few enough to start at once.
+const WORKERS: usize = 16;
+
+pub struct TestServer {
+    pub service: Service,
+    pub dir: TempDir,
+    pub org: String,
+    pub admin: String,
+    running: Option<Running>,
+    now_us: Arc<AtomicI64>,
+}
+
+impl TestServer {
+    pub fn start() -> Self {
+        Self::with(Window::OneEitherSide, Limits::default())
+    }
+
+    pub fn with(window: Window, limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now_us = Arc::new(AtomicI64::new(START_S * 1_000_000));
+        let settings = Settings {
+            issuer: "Test".parse().unwrap(),
+            window,
+        };
+        let at = Timestamp::from_seconds(START_S);
+        let (service, org) =
+            DataDir::create(dir.path(), KeyFile::InDataDir, &settings, at).unwrap();
+        let mut server = Self {
+            service,
+            dir,
+            org: org.to_string(),
+            admin: String::new(),
+            running: None,
+            now_us,
+        };
+        server.admin = server.token(Power::Admin);
+        server.running = Some(server.open_door(limits));
+        server
+    }
+
+    fn open_door(&self, limits: Limits) -> Running {
+        let api = Api::new(self.service.clone(), self.clock());
+        let handler: Arc<serve::Handler> = Arc::new(move |request| {
+            assert!(request.target != "/panic", "on purpose");
+            api.answer(request)
+        });
+        let config = Config {
+            listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
+            private_dir: self.dir.path().to_owned(),
+            workers: WORKERS,
+            limits,
+            insecure_plaintext: false,
+            on_death: Box::new(|why| panic!("{why}")),
+        };
+        serve::start(config, &handler).unwrap()
+    }
+
+    pub fn clock(&self) -> Clock {
+        let now_us = Arc::clone(&self.now_us);
+        Arc::new(move || Timestamp::from_micros(now_us.load(Ordering::SeqCst)))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.clock())()
+    }
+
+    /// Moves the clock, back too.
+    pub fn pass_seconds(&self, seconds: i64) {
+        self.now_us.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+
+    pub fn address(&self) -> String {
+        let bound = self.running.as_ref().unwrap().addresses()[0].to_string();
+        bound.trim_start_matches("http://").to_owned()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn token(&self, power: Power) -> String {
+        self.token_with(power, None).1
+    }
+
+    /// A token's id and the token.
+    pub fn token_with(&self, power: Power, lasts: Option<Duration>) -> (String, String) {
+        let new = NewToken {
+            power,
+            name: None,
+            lasts,
+        };
+        let (id, token) = self
+            .service
+            .create_token(&Caller::command_line(), new, self.now())
+            .unwrap();
+        (id.to_string(), token.reveal().to_owned())
+    }
+
+    pub fn organization(&self, name: &str) -> String {
+        let caller = Caller::command_line();
+        self.service
+            .create_organization(&caller, name.parse().unwrap(), self.now())
+            .unwrap()
+            .to_string()
+    }
+
+    /// One request as admin, below `/resources/v3alpha`.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_as(&self.admin, method, path, body)
+    }
+
+    pub fn ask_as(&self, token: &str, method: &str, path: &str, body: &str) -> Answer {
+        let bearer = format!("Authorization: Bearer {token}\r\n");
+        self.raw(
+            method,
+            &format!("/resources/v3alpha{path}"),
+            &bearer,
+            body.as_bytes(),
+        )
+    }
+
+    pub fn raw(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
+        Client::connect(&self.address()).ask(method, target, headers, body)
+    }
+
+    /// A new user's id.
+    pub fn user(&self, username: &str) -> String {
+        self.user_in(&self.org, username)
+    }
+
+    pub fn user_in(&self, org: &str, username: &str) -> String {
+        let body = format!(r#"{{"authenticators":{{"usernames":[{{"username":"{username}"}}]}}}}"#);
+        let path = format!("/users?organization.orgId={org}");
+        self.ask("POST", &path, &body)
+            .expect_status(201)
+            .text("/details/id")
+    }
+
+    /// Begins an enrolment.
+    pub fn start_enrolment(&self, user: &str) -> Phone {
+        let answer = self
+            .ask("POST", &format!("/users/{user}/totp"), "")
+            .expect_status(200);
+        Phone {
+            id: answer.text("/totpId"),
+            secret: Secret::from_base32(&answer.text("/secret")).unwrap(),
+        }
+    }
+
+    /// Enrols and confirms an authenticator, and lets the step pass that confirmed it.
+    pub fn enrol(&self, user: &str) -> Phone {
+        let phone = self.start_enrolment(user);
+        self.confirm(user, &phone, &phone.code_at(self.now()))
+            .expect_status(200);
+        self.pass_seconds(30);
+        phone
+    }
+
+    pub fn confirm(&self, user: &str, phone: &Phone, code: &str) -> Answer {
+        let path = format!("/users/{user}/totp/{}/_verify", phone.id);
+        self.ask("POST", &path, &format!("\"{code}\""))
+    }
+
+    pub fn check(&self, user: &str, code: &str) -> Answer {
+        self.ask(
+            "POST",
+            &format!("/users/{user}/totp/_check"),
+            &format!("\"{code}\""),
+        )
+    }
+
+    pub fn remove(&self, user: &str, phone: &Phone) -> Answer {
+        self.ask("DELETE", &format!("/users/{user}/totp/{}", phone.id), "")
+    }
+
+    /// One number that a statement finds in the database.
+    pub fn count(&self, sql: &str) -> i64 {
+        let path = self.path().join("totpd.db");
+        rusqlite::Connection::open(path)
+            .unwrap()
+            .query_row(sql, (), |row| row.get(0))
+            .unwrap()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop(Duration::from_secs(5));
+        }
+    }
+}
+
+/// What an authenticator app knows.
+pub struct Phone {
+    pub id: String,
+    pub secret: Secret,
+}
+
+impl Phone {
+    pub fn code_at(&self, now: Timestamp) -> String {
+        self.code_of(now, 0)
+    }
+
+    /// The code so many steps from now.
+    pub fn code_of(&self, now: Timestamp, offset: i64) -> String {
+        let step = totpd::model::Step::from_number(now.step().number() + offset);
+        code_at(&self.secret, Parameters::ENROLLED, step)
+            .unwrap()
+            .digits()
+            .to_owned()
+    }
+
+    /// A code that is good at no step near now.
+    pub fn wrong_at(&self, now: Timestamp) -> String {
+        let good: Vec<String> = (-3..=3).map(|it| self.code_of(now, it)).collect();
+        (0..)
+            .map(|it| format!("{it:06}"))
+            .find(|it| !good.contains(it))
+            .unwrap()
+    }
+}
+
+/// A connection that is kept.
+pub struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    pub fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Self { stream }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        // A server that has refused already may have closed.
+        let _refused = self.stream.write_all(bytes);
+    }
+
+    pub fn ask(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
+        let mut request = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{headers}");
+        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+        let mut bytes = request.clone().into_bytes();
+        bytes.extend_from_slice(body);
+        self.send(&bytes);
+        self.answer(
+            method == "HEAD",
+            &format!("{request}{}", String::from_utf8_lossy(body)),
+        )
+    }
+
+    /// Reads one answer.
+    pub fn answer(&mut self, to_head: bool, asked: &str) -> Answer {
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while !bytes.ends_with(b"\r\n\r\n") {
+            match self.stream.read(&mut byte) {
+                Ok(1) => bytes.push(byte[0]),
+                other => panic!("no answer ({other:?}) to:\n{asked:.2000}"),
+            }
+        }
+        let head = String::from_utf8(bytes).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer {
+            status,
+            head,
+            body: Vec::new(),
+            asked: asked.to_owned(),
+        };
+        if !to_head && status != 100 {
+            let length = answer.header("content-length").unwrap().parse().unwrap();
+            answer.body = vec![0; length];
+            self.stream.read_exact(&mut answer.body).unwrap();
+        }
+        answer
+    }
+
+    /// Whether the server closes without another byte.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        matches!(self.stream.read_to_end(&mut rest), Ok(0))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+    asked: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (field, value) = line.split_once(": ")?;
+            field.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| self.fail(&error.to_string()))
+    }
+
+    pub fn text(&self, pointer: &str) -> String {
+        let json = self.json();
+        let text = json.pointer(pointer).and_then(Value::as_str);
+        text.unwrap_or_else(|| self.fail(&format!("no {pointer}")))
+            .to_owned()
+    }
+
+    #[track_caller]
+    pub fn expect_status(self, status: u16) -> Self {
+        if self.status != status {
+            self.fail(&format!("expected {status}"));
+        }
+        assert_eq!(
+            self.header("cache-control"),
+            Some("no-store"),
+            "{}",
+            self.head
+        );
+        assert_eq!(
+            self.header("x-content-type-options"),
+            Some("nosniff"),
+            "{}",
+            self.head
+        );
+        self
+    }
+
+    /// Insists on the whole shape of contract §3: status, code, id, and both places of the message.
+    #[track_caller]
+    pub fn expect_error(self, status: u16, code: i64, id: Option<&str>) -> Self {
+        let it = self.expect_status(status);
+        let json = it.json();
+        assert_eq!(
+            it.header("content-type"),
+            Some("application/json"),
+            "{}",
+            it.head
+        );
+        let field = |pointer: &str| json.pointer(pointer).cloned().unwrap_or_default();
+        if field("/code") != Value::from(code) {
+            it.fail(&format!("expected code {code}"));
+        }
+        let message = field("/message").as_str().unwrap().to_owned();
+        match id {
+            None if json.get("details").is_some() => it.fail("expected no details"),
+            None => assert!(!message.is_empty()),
+            Some(id) => {
+                if field("/details/0/id") != Value::from(id) {
+                    it.fail(&format!("expected id {id}"));
+                }
+                let kind = "type.googleapis.com/zitadel.v1.ErrorDetail";
+                assert_eq!(field("/details/0/@type"), Value::from(kind));
+                let sentence = field("/details/0/message").as_str().unwrap().to_owned();
+                assert_eq!(message, format!("{sentence} ({id})"));
+            }
+        }
+        it
+    }
+
+    #[track_caller]
+    fn fail(&self, why: &str) -> ! {
+        let body = String::from_utf8_lossy(&self.body);
+        panic!(
+            "{why}; asked:\n{:.3000}\nanswered:\n{}{body}",
+            self.asked, self.head
+        )
+    }
+}

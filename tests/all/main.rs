@@ -1,0 +1,21 @@
+//! What totpd promises, seen from the outside. One binary, a server of its own for each test.
+#![expect(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::format_push_string,
+    reason = "a test says what went wrong by panicking, and its numbers are small"
+)]
+
+mod access;
+mod binary;
+mod codes;
+mod door;
+mod errors;
+mod guessing;
+mod harness;
+mod removal;
+mod secrets;
