@@ -86,6 +86,9 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         "totpd is listening on {address}, its data in {}",
         dir.display()
     ));
+    output::say(
+        "Every request carries `Authorization: Bearer totpd_…`, and below you see it go over the wire.",
+    );
     let client = Client {
         address,
         token: token.reveal().to_owned(),

@@ -74,7 +74,9 @@ impl Home {
             .map(Result::unwrap);
         let mut printed = String::new();
         let address = loop {
-            let line = lines.next().expect("serve ended without listening");
+            let line = lines
+                .next()
+                .unwrap_or_else(|| panic!("serve ended without listening"));
             if let Some(address) = line.strip_prefix("listening on http://") {
                 break address.to_owned();
             }
@@ -139,7 +141,7 @@ impl Server {
 
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Timestamp::from_seconds(since.as_secs() as i64)
+    Timestamp::from_seconds(since.as_secs().cast_signed())
 }
 
 /// A user and a confirmed authenticator, by the command line alone. The code of the present step is used.

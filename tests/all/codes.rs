@@ -44,7 +44,7 @@ fn of_64_threads_with_one_code_one_is_told_yes_200_times_over() {
     let barrier = &barrier;
     let accepted: Vec<Vec<u16>> = thread::scope(|scope| {
         let clients: Vec<_> = (0..threads)
-            .map(|number| {
+            .map(|_| {
                 scope.spawn(move || {
                     let mut client = Client::connect(&server.address());
                     let round = |code: &String| {
@@ -56,14 +56,13 @@ fn of_64_threads_with_one_code_one_is_told_yes_200_times_over() {
                         }
                         status
                     };
-                    let _ = number;
                     codes.iter().map(round).collect()
                 })
             })
             .collect();
         clients.into_iter().map(|it| it.join().unwrap()).collect()
     });
-    for round in 0..rounds as usize {
+    for round in 0..codes.len() {
         let yes = accepted.iter().filter(|it| it[round] == 200).count();
         let no = accepted.iter().filter(|it| it[round] == 400).count();
         assert_eq!((yes, no), (1, threads - 1), "round {round}");

@@ -2,6 +2,9 @@
 
 use crate::harness::TestServer;
 
+/// Method, path, body; status, code, id.
+type Row<'a> = (&'a str, &'a str, &'a str, u16, i64, Option<&'a str>);
+
 const FIELD: Option<&str> = Some("TOTPD-Field");
 
 #[test]
@@ -24,7 +27,7 @@ fn every_refusal_has_its_status_code_and_id() {
     let instance = format!("/users/{alice}?instance.id=1");
     let instance_domain = format!("/users/{alice}?instance.domain=x");
     // Path, token, fields, rights, existence, state, wait, code: the order of judgement.
-    let table: &[(&str, &str, &str, u16, i64, Option<&str>)] = &[
+    let table: &[Row<'_>] = &[
         ("GET", "/users/nobody", "", 404, 5, Some(unknown)),
         (
             "DELETE",
@@ -332,7 +335,8 @@ fn bad_input_is_told_so_and_changes_nothing() {
         .tidy(std::time::Duration::from_hours(1), server.now())
         .unwrap();
     let file = || std::fs::read(server.path().join("totpd.db")).unwrap();
-    let log = || std::fs::metadata(server.path().join("totpd.db-wal")).map_or(0, |it| it.len());
+    let log_length =
+        || std::fs::metadata(server.path().join("totpd.db-wal")).map_or(0, |it| it.len());
     let before = file();
     let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
     for (method, path, body) in table {
@@ -350,7 +354,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
     server
         .raw("POST", target, &head, b"")
         .expect_error(431, 8, Some("TOTPD-Large"));
-    assert_eq!(log(), 0, "nothing was written");
+    assert_eq!(log_length(), 0, "nothing was written");
     assert!(file() == before, "the database is what it was, to the byte");
 }
 

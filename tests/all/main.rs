@@ -1,6 +1,7 @@
 //! What totpd promises, seen from the outside. One binary, a server of its own for each test.
 #![expect(
     unreachable_pub,
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
