@@ -190,7 +190,9 @@ fn the_demo_tells_its_story_and_vouches_for_it() {
         ]
     );
     assert!(told.contains("> DELETE /resources/v3alpha/users/"));
-    assert!(!told.contains("totpd_"), "no token is shown");
+    let masked = told.matches("Bearer totpd_…").count();
+    assert_eq!(told.matches("totpd_").count(), masked, "no token is shown whole");
+    assert_eq!(masked, 1);
     assert_eq!(
         fs::read_dir(home.dir.path()).unwrap().count(),
         0,
