@@ -191,7 +191,11 @@ fn the_demo_tells_its_story_and_vouches_for_it() {
     );
     assert!(told.contains("> DELETE /resources/v3alpha/users/"));
     let masked = told.matches("Bearer totpd_…").count();
-    assert_eq!(told.matches("totpd_").count(), masked, "no token is shown whole");
+    assert_eq!(
+        told.matches("totpd_").count(),
+        masked,
+        "no token is shown whole"
+    );
     assert_eq!(masked, 1);
     assert_eq!(
         fs::read_dir(home.dir.path()).unwrap().count(),
