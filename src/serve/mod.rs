@@ -252,3 +252,36 @@ fn welcome(door: &Arc<Door>, stream: stream::Stream, peer: Option<std::net::IpAd
         door.registry.leave(&connection);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn if_the_side_behind_the_door_dies_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, told) = mpsc::channel();
+        let config = Config {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            private_dir: dir.path().to_owned(),
+            workers: 3,
+            limits: Limits::default(),
+            insecure_plaintext: false,
+            on_death: Box::new(move |why| tell.send(why.to_owned()).unwrap()),
+        };
+        let handler: Arc<Handler> = Arc::new(|_| Reply {
+            status: 200,
+            content_type: "text/plain",
+            headers: Vec::new(),
+            body: Vec::new(),
+        });
+        let running = start(config, &handler).unwrap();
+        assert!(told.try_recv().is_err());
+        running.workers.stop();
+        let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(why.contains("tiny_http has stopped"), "{why}");
+        running.stop(Duration::from_secs(1));
+    }
+}

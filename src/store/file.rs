@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::{STATEMENTS, unavailable};
 use crate::error::{Error, Result};
@@ -14,10 +14,8 @@ use crate::error::{Error, Result};
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `application_id` in the schema: `totp` in ASCII.
 const APPLICATION_ID: i64 = 0x746F_7470;
-/// `user_version` in the schema.
-const VERSION: i64 = 1;
 /// What brings a file of version `n + 1` to version `n + 2`, at index `n`. A step is never changed once a
-/// release has carried it.
+/// release has carried it; `user_version` in the schema is always one more than there are steps.
 const UPGRADES: [&str; 0] = [];
 
 /// How long to wait for another process that is writing. The command line works beside a server, and its
@@ -48,7 +46,7 @@ pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> Result<()>) 
 /// Opens an existing file for the writer, after making sure that it is one of ours.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     let connection = connect(path)?;
-    upgrade(&connection, path)?;
+    upgrade(&connection, path, &UPGRADES)?;
     Ok(connection)
 }
 
@@ -104,7 +102,7 @@ fn connect(path: &Path) -> Result<Connection> {
 }
 
 /// Takes an older file to the present version step by step, in one transaction; refuses any other file.
-fn upgrade(connection: &Connection, path: &Path) -> Result<()> {
+fn upgrade(connection: &Connection, path: &Path, steps: &[&str]) -> Result<()> {
     let number = |name| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
@@ -116,33 +114,31 @@ fn upgrade(connection: &Connection, path: &Path) -> Result<()> {
             "this database is not totpd's; put the right file or a backup there",
         ));
     }
+    let newest = i64::try_from(steps.len())
+        .unwrap_or(i64::MAX)
+        .saturating_add(1);
     let version = number("user_version")?;
-    if version > VERSION {
+    if version > newest {
         return Err(refused(
             path,
             &format!(
-                "the database has version {version}, this totpd knows up to {VERSION}: use a newer totpd"
+                "the database has version {version}, this totpd knows up to {newest}: use a newer totpd"
             ),
         ));
     }
-    let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
-    let Some(steps @ [_, ..]) = UPGRADES.get(done..) else {
+    if version == newest {
         return Ok(());
-    };
-    connection
-        .execute_batch("BEGIN IMMEDIATE")
+    }
+    let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
+    let tx = tx.map_err(unavailable)?;
+    // Again, now that nobody else can write: another process may have been faster.
+    let done = usize::try_from(number("user_version")?.saturating_sub(1)).unwrap_or(0);
+    for step in steps.get(done..).unwrap_or_default() {
+        tx.execute_batch(step).map_err(unavailable)?;
+    }
+    tx.pragma_update(None, "user_version", newest)
         .map_err(unavailable)?;
-    let outcome = steps
-        .iter()
-        .try_for_each(|step| connection.execute_batch(step))
-        .and_then(|()| connection.pragma_update(None, "user_version", VERSION))
-        .and_then(|()| connection.execute_batch("COMMIT"));
-    outcome.map_err(|error| {
-        if let Err(error) = connection.execute_batch("ROLLBACK") {
-            log::debug!("rolling an upgrade back: {error}");
-        }
-        unavailable(error)
-    })
+    tx.commit().map_err(unavailable)
 }
 
 fn refused(path: &Path, problem: &str) -> Error {
@@ -170,7 +166,10 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(number("application_id"), APPLICATION_ID);
-        assert_eq!(number("user_version"), VERSION);
+        assert_eq!(
+            number("user_version"),
+            1 + i64::try_from(UPGRADES.len()).unwrap()
+        );
         assert_eq!(number("synchronous"), 2, "FULL");
         assert_eq!(number("secure_delete"), 1);
         assert_eq!(number("foreign_keys"), 1);
@@ -187,6 +186,30 @@ mod tests {
             let error = open_for_writing(&path).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn an_older_file_is_taken_up_step_by_step_or_left_as_it_was() {
+        let (_dir, path) = fresh();
+        let connection = open_for_writing(&path).unwrap();
+        let steps = ["CREATE TABLE one (n)", "ALTER TABLE one ADD COLUMN m"];
+        let version = || {
+            let row = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            let version = connection.pragma_query_value(None, "user_version", row);
+            version.unwrap()
+        };
+        let broken = [steps[0], "ALTER TABLE nothing ADD COLUMN m"];
+        assert!(upgrade(&connection, &path, &broken).is_err());
+        assert_eq!(version(), 1);
+        assert!(
+            connection.execute_batch("SELECT * FROM one").is_err(),
+            "not half of it"
+        );
+        for _ in 0..2 {
+            upgrade(&connection, &path, &steps).unwrap();
+            assert_eq!(version(), 3);
+        }
+        connection.execute_batch("SELECT n, m FROM one").unwrap();
     }
 
     #[test]
