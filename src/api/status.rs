@@ -270,13 +270,13 @@ impl From<AtTheDoor> for Refusal {
                 Code::ResourceExhausted,
                 413,
                 LARGE,
-                "the body is over 64 KiB",
+                "the body is too large: 64 KiB unless set otherwise",
             ),
             AtTheDoor::HeadTooLarge => Self::new(
                 Code::ResourceExhausted,
                 431,
                 LARGE,
-                "the request's head is over 16 KiB",
+                "the request's head is too large: 16 KiB unless set otherwise",
             ),
             AtTheDoor::TooSlow => {
                 let message = "the request was not whole in time";

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use totpd::serve::Listen;
+use totpd::serve::{Cidr, Listen};
 
 /// Owns the TOTP second factors of the users on one node: enrols, checks, and removes for good.
 #[derive(Parser)]
@@ -78,6 +78,33 @@ pub(super) struct Serve {
         value_delimiter = ','
     )]
     pub(super) listen: Vec<Listen>,
+    /// Speak TLS on TCP, with this certificate chain (PEM); read again on SIGHUP
+    #[arg(
+        long,
+        env = "TOTPD_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(
+        long,
+        env = "TOTPD_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub(super) tls_key: Option<PathBuf>,
+    /// A proxy whose X-Forwarded-For counts, as an address or a range; may be given more than once
+    #[arg(
+        long,
+        env = "TOTPD_TRUSTED_PROXY",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub(super) trusted_proxy: Vec<Cidr>,
+    /// The mode of Unix sockets, in octal
+    #[arg(long, env = "TOTPD_UNIX_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
+    pub(super) unix_mode: u32,
     /// Allow plain HTTP on an address that is not loopback
     #[arg(long, env = "TOTPD_INSECURE_PLAINTEXT")]
     pub(super) insecure_plaintext: bool,
@@ -99,6 +126,30 @@ pub(super) struct Serve {
     #[arg(long, env = "TOTPD_MAX_CONNECTIONS_PER_PEER", value_name = "N", default_value = "128",
         value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_connections_per_peer: u16,
+    /// Bytes of a request's head
+    #[arg(long, env = "TOTPD_MAX_HEAD_BYTES", value_name = "N", default_value = "16384",
+        value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
+    pub(super) max_head_bytes: u32,
+    /// Bytes of a request's body
+    #[arg(long, env = "TOTPD_MAX_BODY_BYTES", value_name = "N", default_value = "65536",
+        value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
+    pub(super) max_body_bytes: u32,
+    /// Requests that wait for a worker
+    #[arg(long, env = "TOTPD_MAX_WAITING", value_name = "N", default_value = "512",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) max_waiting: u16,
+    /// From a request's first byte to its last
+    #[arg(long, env = "TOTPD_REQUEST_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span)]
+    pub(super) request_timeout: Duration,
+    /// How long a whole request waits for a worker
+    #[arg(long, env = "TOTPD_WAIT_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span)]
+    pub(super) wait_timeout: Duration,
+    /// How long a client may be silent between requests
+    #[arg(long, env = "TOTPD_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = span)]
+    pub(super) idle_timeout: Duration,
+    /// How long a client has to take an answer
+    #[arg(long, env = "TOTPD_TAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span)]
+    pub(super) take_timeout: Duration,
 }
 
 #[derive(Subcommand)]
@@ -249,6 +300,16 @@ fn lifetime(text: &str) -> Result<Lifetime, String> {
     } else {
         span(text).map(Lifetime::For)
     }
+}
+
+/// Reads the mode of a file.
+fn mode(text: &str) -> Result<u32, String> {
+    let digits =
+        (3..=4).contains(&text.len()) && text.bytes().all(|it| (b'0'..=b'7').contains(&it));
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|it| digits && *it <= 0o777);
+    mode.ok_or_else(|| "expected three octal digits, such as 660".to_owned())
 }
 
 /// Reads a length of time: a number and one of d, h, m, s.

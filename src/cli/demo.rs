@@ -69,6 +69,10 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
     let config = Config {
         listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
+        inherited: Vec::new(),
+        tls: None,
+        trusted_proxies: Vec::new(),
+        unix_mode: 0o600,
         private_dir: dir.to_owned(),
         workers: WORKERS,
         limits: Limits::default(),

@@ -109,7 +109,7 @@ impl Home {
         let key = match (&args.master_key, credential.filter(|it| it.exists())) {
             (Some(path), _) => KeyFile::Given {
                 path: path.clone(),
-                group_may_read: false,
+                group_may_read: is_credential(path),
             },
             (None, Some(path)) => KeyFile::Given {
                 path,
@@ -123,6 +123,11 @@ impl Home {
     fn open(&self) -> Result<Service> {
         Service::open(DataDir::open(&self.path, self.key.clone())?)
     }
+}
+
+/// Whether systemd handed this file over; its group can read it then.
+fn is_credential(path: &Path) -> bool {
+    env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|it| path.starts_with(it))
 }
 
 /// Whoever sits at the command line may do everything.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Timestamp, Window};
-use totpd::serve::{self, Config, Limits};
+use totpd::serve::{self, Config, Inherited, Limits, TlsFiles};
 use totpd::service::{DataDir, Service, Settings};
 
 use super::{Home, admin, args, now, output};
@@ -21,20 +23,43 @@ const TIDY_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     let service = open_or_init(home)?;
-    let signals = Signals::new([SIGTERM, SIGINT]);
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     let api = Api::new(service.clone(), Arc::new(now));
     let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
-    let limits = Limits {
-        connections: args.max_connections.into(),
-        connections_per_peer: args.max_connections_per_peer.into(),
-        ..Limits::default()
-    };
+    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {
+        let group_may_read = super::is_credential(&key);
+        TlsFiles {
+            cert,
+            key,
+            group_may_read,
+        }
+    });
+    let inherited = inherited()?;
     let config = Config {
-        listen: args.listen,
+        // Where systemd has opened the sockets, it has said where to listen.
+        listen: if inherited.is_empty() {
+            args.listen
+        } else {
+            Vec::new()
+        },
+        inherited,
+        tls,
+        trusted_proxies: args.trusted_proxy,
+        unix_mode: args.unix_mode,
         private_dir: home.path.clone(),
         workers: args.workers.into(),
-        limits,
+        limits: Limits {
+            connections: args.max_connections.into(),
+            connections_per_peer: args.max_connections_per_peer.into(),
+            head_bytes: usize::try_from(args.max_head_bytes).unwrap_or(usize::MAX),
+            body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
+            request_time: args.request_timeout,
+            answer_time: args.wait_timeout,
+            idle_time: args.idle_timeout,
+            take_time: args.take_timeout,
+            waiting: args.max_waiting.into(),
+        },
         insecure_plaintext: args.insecure_plaintext,
         on_death: Box::new(|why| {
             output::complain(&format!("cannot serve any more: {why}"));
@@ -52,11 +77,21 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
         output::say(&format!("listening on {address}"));
     }
 
-    let _first = signals.forever().next();
+    tell_systemd(&NotifyState::Ready);
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        match running.reload_tls() {
+            Ok(()) => log::info!("certificate and key were read again"),
+            Err(error) => log::error!("{error}"),
+        }
+    }
     log::info!("stopping");
+    tell_systemd(&NotifyState::Stopping);
     thread::spawn(move || {
         // Whoever signals twice does not want to wait.
-        let _second = signals.forever().next();
+        let _second = signals.forever().find(|it| *it != SIGHUP);
         process::exit(1)
     });
     let answered = running.stop(args.stop_timeout);
@@ -65,6 +100,34 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     }
     // What was removed does not stay behind in the log.
     service.tidy(args.keep_events, now())
+}
+
+/// Sockets that systemd has opened for us (`LISTEN_FDS`).
+fn inherited() -> Result<Vec<Inherited>> {
+    let mut given = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for at in 0..given.len() {
+        sockets.push(
+            match (given.take_unix_listener(at), given.take_tcp_listener(at)) {
+                (Ok(Some(it)), _) => Inherited::Unix(it),
+                (_, Ok(Some(it))) => Inherited::Tcp(it),
+                _ => {
+                    return Err(Error::invalid(
+                        "LISTEN_FDS",
+                        "expected stream sockets, TCP or Unix",
+                    ));
+                }
+            },
+        );
+    }
+    Ok(sockets)
+}
+
+/// Says how we are, where systemd waits to hear it.
+fn tell_systemd(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        log::debug!("telling systemd: {error}");
+    }
 }
 
 fn tidy(service: &Service, keep_events: Duration, clock: fn() -> Timestamp) {

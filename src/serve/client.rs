@@ -1,38 +1,48 @@
 //! The life of one client's connection: a whole request in, through a worker, the answer out, and again.
 
-use std::io::{self, Write};
-use std::net::Shutdown;
+use std::net::IpAddr;
 use std::time::Instant;
 
-use super::Door;
+use super::forwarded::last_untrusted_hop;
 use super::incoming::{Ended, Incoming};
 use super::registry::Connection;
 use super::stream::Stream;
 use super::upstream::Answer;
+use super::wire::Wire;
+use super::{Door, tls::Tls};
 use crate::api::http::{EVERY_REPLY, Reply};
 use crate::api::status::{AtTheDoor, Refusal};
 
+/// Who is at the other end.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    /// The socket's address; a Unix socket has none.
+    pub(super) address: Option<IpAddr>,
+    /// Whether it is a proxy whose word about its own clients counts.
+    pub(super) is_trusted: bool,
+}
+
 /// Serves one client until it leaves, falters or has to make room.
-pub(super) fn serve(door: &Door, connection: &Connection, mut stream: Stream, peer: &str) {
-    if stream.set_write_timeout(door.limits.take_time).is_err() {
+pub(super) fn serve(
+    door: &Door,
+    connection: &Connection,
+    stream: Stream,
+    peer: Peer,
+    tls: Option<&Tls>,
+) {
+    let Some(wire) = greet(door, connection, stream, tls) else {
         return;
-    }
-    let mut incoming = Incoming::new(stream.clone());
+    };
+    let mut incoming = Incoming::new(wire);
     loop {
-        match one_request(door, connection, &mut incoming, &mut stream, peer) {
+        match one_request(door, connection, &mut incoming, peer) {
             Ok(true) if door.registry.answered(connection) => {}
-            Ok(_) => {
-                // A client that has the answer closes; until then nothing of it may be lost.
-                stream.shutdown(Shutdown::Write);
-                incoming.drain();
-                return;
-            }
+            Ok(_) => return leave(door, &mut incoming),
             Err(Ended::Closed) => return,
             Err(Ended::Refused(refusal)) => {
-                let reply = Refusal::from(refusal).into_reply();
-                if send_whole(&mut stream, &own_answer(&reply), door).is_ok() {
-                    stream.shutdown(Shutdown::Write);
-                    incoming.drain();
+                let reply = own_answer(&Refusal::from(refusal).into_reply());
+                if send(door, &mut incoming, &reply).is_ok() {
+                    leave(door, &mut incoming);
                 }
                 return;
             }
@@ -40,13 +50,35 @@ pub(super) fn serve(door: &Door, connection: &Connection, mut stream: Stream, pe
     }
 }
 
+/// Shakes hands where there is TLS. Nobody waits for a client that is slow at it but its own thread.
+fn greet(door: &Door, connection: &Connection, stream: Stream, tls: Option<&Tls>) -> Option<Wire> {
+    let Some(tls) = tls else {
+        return Some(Wire::plain(stream));
+    };
+    if !connection.begins_request() {
+        return None;
+    }
+    let wire = tls
+        .accept()
+        .map_err(std::io::Error::other)
+        .and_then(|it| Wire::tls(stream, it, door.limits.request_time))
+        .map_err(|error| log::debug!("a TLS handshake failed: {error}"))
+        .ok()?;
+    connection.rests().then_some(wire)
+}
+
+/// A client that has the answer closes; until then nothing of the answer may be lost.
+fn leave(door: &Door, incoming: &mut Incoming) {
+    incoming.wire().finish(door.limits.take_time);
+    incoming.drain();
+}
+
 /// Answers one request; says whether another may follow.
 fn one_request(
     door: &Door,
     connection: &Connection,
     incoming: &mut Incoming,
-    stream: &mut Stream,
-    peer: &str,
+    peer: Peer,
 ) -> Result<bool, Ended> {
     incoming.first_byte(door.limits.idle_time)?;
     if !connection.begins_request() {
@@ -57,33 +89,42 @@ fn one_request(
         .ok_or(Ended::Closed)?;
     let head = incoming.head(&door.limits, deadline)?;
     if head.expects_continue && !incoming.has(head.body) {
-        send_whole(stream, b"HTTP/1.1 100 Continue\r\n\r\n", door).map_err(|_| Ended::Closed)?;
+        send(door, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let body = incoming.body(head.body, &door.limits, deadline)?;
     if !connection.request_is_whole() {
         return Err(Ended::Closed);
     }
+    let named = peer
+        .is_trusted
+        .then(|| last_untrusted_hop(&head.forwarded_for, &door.trusted_proxies))
+        .flatten();
+    // Behind a proxy connections say nothing about whose they are; requests in progress do.
+    let place = named.map(|it| door.registry.progress(it, &door.limits));
+    let _place = place.transpose().map_err(Ended::Refused)?;
+    let address = named
+        .or(peer.address)
+        .map_or_else(String::new, |it| it.to_string());
+
     let writes = !matches!(head.method.as_str(), "GET" | "HEAD");
-    let mut upstream = match door.pool.take(writes) {
-        Ok(upstream) => upstream,
-        Err(refusal) => {
-            let reply = Refusal::from(refusal).into_reply();
-            send_whole(stream, &own_answer(&reply), door).map_err(|_| Ended::Closed)?;
-            return Ok(false);
-        }
-    };
-    let answer = match upstream.exchange(&head, peer, &body) {
-        Ok(answer) => answer,
-        Err(error) => {
-            door.death
-                .report(&format!("a worker's connection broke: {error}"));
-            return Err(Ended::Refused(AtTheDoor::Bug));
-        }
-    };
+    let mut upstream = door.pool.take(writes).map_err(Ended::Refused)?;
+    let answer = upstream.exchange(&head, &address, &body).map_err(|error| {
+        door.death
+            .report(&format!("a worker's connection broke: {error}"));
+        Ended::Refused(AtTheDoor::Bug)
+    })?;
     door.pool.give(upstream, writes);
     let goes_on = head.keep_alive && !door.registry.is_stopping();
-    send_whole(stream, &bytes_of(&answer, goes_on), door).map_err(|_| Ended::Closed)?;
+    send(door, incoming, &bytes_of(&answer, goes_on))?;
     Ok(goes_on)
+}
+
+/// Writes an answer within the time that a client has to take it.
+fn send(door: &Door, incoming: &mut Incoming, bytes: &[u8]) -> Result<(), Ended> {
+    incoming
+        .wire()
+        .write_all(bytes, door.limits.take_time)
+        .map_err(|_| Ended::Closed)
 }
 
 fn bytes_of(answer: &Answer, goes_on: bool) -> Vec<u8> {
@@ -132,21 +173,4 @@ fn own_answer(reply: &Reply) -> Vec<u8> {
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(&reply.body);
     bytes
-}
-
-/// Writes all of `bytes` within the time that a client has to take an answer, however it doles it out.
-fn send_whole(stream: &mut Stream, mut bytes: &[u8], door: &Door) -> io::Result<()> {
-    let begun = Instant::now();
-    loop {
-        let written = stream.write(bytes)?;
-        bytes = bytes.get(written..).unwrap_or_default();
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let left = door.limits.take_time.saturating_sub(begun.elapsed());
-        if written == 0 || left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_write_timeout(left)?;
-    }
 }

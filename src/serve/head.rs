@@ -13,6 +13,8 @@ pub(super) struct Head {
     /// Path and query, visible ASCII.
     pub(super) target: String,
     pub(super) authorization: Option<String>,
+    /// What `X-Forwarded-For` says, all of it in order; whether it counts is for others to judge.
+    pub(super) forwarded_for: String,
     pub(super) body: BodyLength,
     pub(super) expects_continue: bool,
     /// Whether the client means to go on after this request.
@@ -45,6 +47,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
     let mut transfer_encoding = None;
     let mut expect = None;
     let mut connection = String::new();
+    let mut forwarded_for = String::new();
     for field in request.headers.iter() {
         let slot = match field.name.to_ascii_lowercase().as_str() {
             "host" => &mut host,
@@ -52,6 +55,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
             "content-length" => &mut content_length,
             "transfer-encoding" => &mut transfer_encoding,
             "expect" => &mut expect,
+            "x-forwarded-for" => {
+                forwarded_for.push(',');
+                forwarded_for.push_str(ascii(field.value)?);
+                continue;
+            }
             "connection" => {
                 connection.push(',');
                 connection.push_str(&ascii(field.value)?.to_ascii_lowercase());
@@ -100,6 +108,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
         method: request.method.unwrap_or_default().to_owned(),
         target: path_of(request.path.unwrap_or_default())?.to_owned(),
         authorization: authorization.map(str::to_owned),
+        forwarded_for,
         body,
         expects_continue,
         keep_alive: is_1_1 && !says("close"),

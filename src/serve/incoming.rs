@@ -1,11 +1,11 @@
 //! Bytes from a client: within a limit of time, within a limit of length. Knows requests, not calls.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::Limits;
 use super::head::{self, BodyLength, Head};
-use super::stream::Stream;
+use super::wire::Wire;
 use crate::api::status::AtTheDoor;
 
 /// How much is read at once. Nearly every request fits.
@@ -27,19 +27,21 @@ pub(super) enum Ended {
 
 /// A client's bytes: read, and not yet understood.
 pub(super) struct Incoming {
-    stream: Stream,
+    wire: Wire,
     buffer: Vec<u8>,
-    /// The time limit set on the socket, so that it is set only when it changes.
-    timeout: Option<Duration>,
 }
 
 impl Incoming {
-    pub(super) const fn new(stream: Stream) -> Self {
+    pub(super) const fn new(wire: Wire) -> Self {
         Self {
-            stream,
+            wire,
             buffer: Vec::new(),
-            timeout: None,
         }
+    }
+
+    /// The other direction.
+    pub(super) const fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// Waits until a request begins.
@@ -161,22 +163,12 @@ impl Incoming {
         })
     }
 
-    fn read(&mut self, timeout: Duration) -> io::Result<()> {
-        if self.timeout != Some(timeout) {
-            self.stream.set_read_timeout(timeout)?;
-            self.timeout = Some(timeout);
-        }
+    fn read(&mut self, time: Duration) -> io::Result<()> {
         let old = self.buffer.len();
         self.buffer.resize(old.saturating_add(READ_BYTES), 0);
-        let read = loop {
-            match self
-                .stream
-                .read(self.buffer.get_mut(old..).unwrap_or_default())
-            {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
+        let read = self
+            .wire
+            .read(self.buffer.get_mut(old..).unwrap_or_default(), time);
         self.buffer
             .truncate(old.saturating_add(*read.as_ref().unwrap_or(&0)));
         match read? {

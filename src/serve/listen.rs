@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::stream::Stream;
 
@@ -51,57 +51,148 @@ impl FromStr for Listen {
 pub enum Bound {
     /// An address, with the port that was picked.
     Tcp(SocketAddr),
+    /// The same, under TLS.
+    Tls(SocketAddr),
     /// A path.
     Unix(PathBuf),
+}
+
+impl Bound {
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Unix(path) => Some(path.clone()),
+            Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Tls(address) => write!(f, "https://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
-pub(super) enum Listener {
+/// How to bind.
+pub(super) struct Terms {
+    pub(super) tls: bool,
+    pub(super) insecure_plaintext: bool,
+    pub(super) unix_mode: u32,
+}
+
+/// A socket that listens already: systemd opened it.
+#[derive(Debug)]
+pub enum Inherited {
+    /// A TCP socket.
     Tcp(TcpListener),
+    /// A Unix socket; systemd removes its path.
     Unix(UnixListener),
 }
 
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        /// Whether nobody but this user can connect, so that whoever does is our own proxy.
+        is_private: bool,
+    },
+}
+
 impl Listener {
-    pub(super) fn bind(listen: &Listen, insecure_plaintext: bool) -> io::Result<(Self, Bound)> {
+    pub(super) fn bind(listen: &Listen, terms: &Terms) -> io::Result<(Self, Bound)> {
         match listen {
             Listen::Tcp(text) => {
                 let address = text
                     .to_socket_addrs()?
                     .next()
                     .ok_or(io::ErrorKind::NotFound)?;
-                if !insecure_plaintext && !address.ip().to_canonical().is_loopback() {
-                    return Err(io::Error::other(
-                        "codes and tokens would cross the network in the clear; listen on loopback \
-                         behind a reverse proxy that speaks TLS, or say --insecure-plaintext",
-                    ));
-                }
-                let socket = Socket::new(
-                    Domain::for_address(address),
-                    Type::STREAM,
-                    Some(Protocol::TCP),
-                )?;
+                allow_plaintext(address, terms)?;
+                let domain = Domain::for_address(address);
+                let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
                 socket.set_reuse_address(true)?;
                 socket.bind(&address.into())?;
                 socket.listen(BACKLOG)?;
-                let listener = TcpListener::from(socket);
-                let bound = Bound::Tcp(listener.local_addr()?);
-                Ok((Self::Tcp(listener), bound))
+                Self::tcp(TcpListener::from(socket), terms)
             }
             Listen::Unix(path) => {
                 remove_stale(path)?;
-                let listener = UnixListener::bind(path)?;
-                fs::set_permissions(path, Permissions::from_mode(0o600))?;
-                Ok((Self::Unix(listener), Bound::Unix(path.clone())))
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&SockAddr::unix(path)?)?;
+                // Before anyone can connect, and not after.
+                fs::set_permissions(path, Permissions::from_mode(terms.unix_mode))?;
+                socket.listen(BACKLOG)?;
+                let is_private = !lets_others_in(terms.unix_mode);
+                let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
+                Ok((
+                    Self::Unix {
+                        listener,
+                        is_private,
+                    },
+                    Bound::Unix(path.clone()),
+                ))
             }
         }
+    }
+
+    /// Takes over a socket that systemd opened.
+    pub(super) fn inherit(inherited: Inherited, terms: &Terms) -> io::Result<(Self, Bound)> {
+        match inherited {
+            Inherited::Tcp(listener) => {
+                allow_plaintext(listener.local_addr()?, terms)?;
+                Self::tcp(listener, terms)
+            }
+            Inherited::Unix(listener) => {
+                let path = listener.local_addr()?.as_pathname().map(Path::to_owned);
+                let path =
+                    path.ok_or_else(|| io::Error::other("expected a Unix socket with a path"))?;
+                let is_private = !lets_others_in(fs::metadata(&path)?.permissions().mode());
+                Ok((
+                    Self::Unix {
+                        listener,
+                        is_private,
+                    },
+                    Bound::Unix(path),
+                ))
+            }
+        }
+    }
+
+    fn tcp(listener: TcpListener, terms: &Terms) -> io::Result<(Self, Bound)> {
+        let address = listener.local_addr()?;
+        let bound = if terms.tls {
+            Bound::Tls(address)
+        } else {
+            Bound::Tcp(address)
+        };
+        Ok((Self::Tcp(listener), bound))
+    }
+
+    /// Whether clients of this socket shake hands for TLS; a Unix socket's are on this machine.
+    pub(super) const fn speaks_tls(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Whether whoever connects here may speak for others.
+    pub(super) const fn is_private_unix(&self) -> bool {
+        matches!(
+            self,
+            Self::Unix {
+                is_private: true,
+                ..
+            }
+        )
     }
 
     pub(super) fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
@@ -115,14 +206,14 @@ impl Listener {
                     Some(peer.ip().to_canonical()),
                 ))
             }
-            Self::Unix(it) => Ok((Stream::Unix(Arc::new(it.accept()?.0)), None)),
+            Self::Unix { listener, .. } => Ok((Stream::Unix(Arc::new(listener.accept()?.0)), None)),
         }
     }
 
     /// Makes `accept` return once more, so that the accepting thread sees that it is to stop.
     pub(super) fn wake(bound: &Bound) {
         let _woken = match bound {
-            Bound::Tcp(address) => {
+            Bound::Tcp(address) | Bound::Tls(address) => {
                 let mut address = *address;
                 if address.ip().is_unspecified() {
                     address.set_ip(match address.ip() {
@@ -135,6 +226,21 @@ impl Listener {
             Bound::Unix(path) => UnixStream::connect(path).map(|_| ()),
         };
     }
+}
+
+const fn lets_others_in(mode: u32) -> bool {
+    mode & 0o077 != 0
+}
+
+/// Codes and tokens do not cross a network in the clear unless somebody insists.
+fn allow_plaintext(address: SocketAddr, terms: &Terms) -> io::Result<()> {
+    if terms.tls || terms.insecure_plaintext || address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "codes and tokens would cross the network in the clear: give --tls-cert and --tls-key, or listen on \
+         loopback behind a reverse proxy that speaks TLS, or say --insecure-plaintext",
+    ))
 }
 
 /// Removes a socket that nobody answers on any more; anything else at that path is left alone.

@@ -7,12 +7,16 @@
 //! JSON; signals, environment and clock are the command line's.
 
 mod client;
+mod descriptors;
+mod forwarded;
 mod head;
 mod incoming;
 mod listen;
 mod registry;
 mod stream;
+mod tls;
 mod upstream;
+mod wire;
 mod workers;
 
 use std::fmt;
@@ -22,17 +26,22 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::http::{Reply, Request};
-use listen::Listener;
-pub use listen::{Bound, Listen};
+use client::Peer;
+pub use forwarded::Cidr;
+pub use listen::{Bound, Inherited, Listen};
+use listen::{Listener, Terms};
 use registry::Registry;
+use stream::Stream;
+use tls::Tls;
+pub use tls::TlsFiles;
 use upstream::Pool;
 use workers::Workers;
 
 /// What answers requests.
 pub type Handler = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
 
-/// A client's thread only parses and copies; its buffers are on the heap.
-const CLIENT_STACK_BYTES: usize = 128 * 1024;
+/// A client's thread only parses and copies, its buffers are on the heap; a TLS handshake needs most of this.
+const CLIENT_STACK_BYTES: usize = 256 * 1024;
 /// How long the accepting thread rests after an error that shedding a connection did not cure.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -79,6 +88,14 @@ impl Default for Limits {
 pub struct Config {
     /// Where to listen.
     pub listen: Vec<Listen>,
+    /// Sockets that listen already.
+    pub inherited: Vec<Inherited>,
+    /// Certificate and key, where TCP clients are to speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// Proxies whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The mode of Unix sockets. Where it lets others in, `X-Forwarded-For` does not count there.
+    pub unix_mode: u32,
     /// A directory that only this user can look into: for the moment of starting a socket stands there.
     pub private_dir: PathBuf,
     /// Threads that work, and connections to them.
@@ -106,6 +123,8 @@ impl std::error::Error for Error {}
 /// What all clients' threads share.
 struct Door {
     limits: Limits,
+    trusted_proxies: Vec<Cidr>,
+    tls: Option<Tls>,
     registry: Registry,
     pool: Pool,
     death: Arc<Death>,
@@ -133,57 +152,92 @@ pub struct Running {
     workers: Workers,
     addresses: Vec<Bound>,
     accepting: Vec<thread::JoinHandle<()>>,
+    /// Paths of sockets that are ours to remove.
+    paths: Vec<PathBuf>,
 }
 
 /// Opens the door. When this returns, clients are accepted.
-pub fn start(config: Config, handler: &Arc<Handler>) -> Result<Running, Error> {
+pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Error> {
+    descriptors::fit(&mut config.limits, config.workers).map_err(Error)?;
+    let tls = config
+        .tls
+        .map(Tls::load)
+        .transpose()
+        .map_err(|why| Error(format!("TLS: {why}")))?;
+    let terms = Terms {
+        tls: tls.is_some(),
+        insecure_plaintext: config.insecure_plaintext,
+        unix_mode: config.unix_mode,
+    };
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        let bound = Listener::bind(listen, &terms);
+        listeners
+            .push(bound.map_err(|error| Error(format!("cannot listen on {listen}: {error}")))?);
+    }
+    let paths = listeners
+        .iter()
+        .filter_map(|(_, bound)| bound.path())
+        .collect();
+    for inherited in config.inherited {
+        let bound = Listener::inherit(inherited, &terms);
+        listeners
+            .push(bound.map_err(|error| Error(format!("cannot take a socket over: {error}")))?);
+    }
+
     let expected = std::sync::atomic::AtomicBool::new(false);
     let death = Arc::new(Death {
         once: Once::new(),
         tell: config.on_death,
         expected,
     });
-    let mut listeners = Vec::new();
-    for listen in &config.listen {
-        let bound = Listener::bind(listen, config.insecure_plaintext);
-        listeners.push(bound.map_err(|error| match listen {
-            Listen::Tcp(address) => Error(format!("cannot listen on {address}: {error}")),
-            Listen::Unix(path) => {
-                Error(format!("cannot listen on unix:{}: {error}", path.display()))
-            }
-        })?);
-    }
     let (workers, upstreams) = Workers::start(&config.private_dir, config.workers, handler, &death)
         .map_err(|error| Error(format!("cannot start the workers: {error}")))?;
     let pool = Pool::new(upstreams, &config.limits);
+    let (limits, registry) = (config.limits, Registry::new());
+    let trusted_proxies = config.trusted_proxies;
     let door = Arc::new(Door {
-        limits: config.limits,
-        registry: Registry::new(),
+        limits,
+        trusted_proxies,
+        tls,
+        registry,
         pool,
         death,
     });
-    let mut running = Running {
-        door,
-        workers,
-        addresses: Vec::new(),
-        accepting: Vec::new(),
-    };
+
+    let (mut addresses, mut accepting) = (Vec::new(), Vec::new());
     for (listener, bound) in listeners {
-        running.addresses.push(bound);
-        let door = Arc::clone(&running.door);
+        addresses.push(bound);
+        let door = Arc::clone(&door);
         let thread = thread::Builder::new()
             .name("accept".to_owned())
             .spawn(move || accept(&listener, &door))
             .map_err(|error| Error(format!("cannot start accepting: {error}")))?;
-        running.accepting.push(thread);
+        accepting.push(thread);
     }
-    Ok(running)
+    Ok(Running {
+        door,
+        workers,
+        addresses,
+        accepting,
+        paths,
+    })
 }
 
 impl Running {
     /// Where clients are accepted.
     pub fn addresses(&self) -> &[Bound] {
         &self.addresses
+    }
+
+    /// Reads certificate and key again, for new connections; those there are go on with the old ones.
+    pub fn reload_tls(&self) -> Result<(), Error> {
+        match &self.door.tls {
+            Some(tls) => tls
+                .reload()
+                .map_err(|why| Error(format!("TLS: {why}; the old one stays in force"))),
+            None => Ok(()),
+        }
     }
 
     /// Closes the door: nobody is let in any more, those who wait silently are sent away, and every
@@ -194,16 +248,15 @@ impl Running {
             .death
             .expected
             .store(true, std::sync::atomic::Ordering::Release);
-        let answered = self.door.registry.stop(within);
+        self.door.registry.close();
         self.addresses.iter().for_each(Listener::wake);
         for thread in self.accepting {
             let _ended = thread.join();
         }
-        for bound in &self.addresses {
-            if let Bound::Unix(path) = bound {
-                let _gone = std::fs::remove_file(path);
-            }
+        for path in &self.paths {
+            let _gone = std::fs::remove_file(path);
         }
+        let answered = self.door.registry.wait(within);
         self.workers.stop();
         answered
     }
@@ -211,16 +264,34 @@ impl Running {
 
 /// Accepts until the door is closed, whatever goes wrong.
 fn accept(listener: &Listener, door: &Arc<Door>) {
+    let mut told = false;
     loop {
         let accepted = listener.accept();
         if door.registry.is_stopping() {
             return;
         }
         match accepted {
-            Ok((stream, peer)) => welcome(door, stream, peer),
+            Ok((stream, address)) => {
+                told = false;
+                let by_address =
+                    address.is_some_and(|it| door.trusted_proxies.iter().any(|of| of.holds(it)));
+                let is_trusted = by_address || listener.is_private_unix();
+                welcome(
+                    door,
+                    stream,
+                    Peer {
+                        address,
+                        is_trusted,
+                    },
+                    listener.speaks_tls(),
+                );
+            }
             Err(error) => {
                 // Out of descriptors, most likely: whoever has been longest without a request makes room.
-                log::warn!("cannot accept: {error}");
+                if !told {
+                    log::warn!("cannot accept: {error}");
+                }
+                told = true;
                 door.registry.shed();
                 thread::sleep(ACCEPT_REST);
             }
@@ -229,8 +300,10 @@ fn accept(listener: &Listener, door: &Arc<Door>) {
 }
 
 /// Gives a new client a thread of its own, if there is room for it.
-fn welcome(door: &Arc<Door>, stream: stream::Stream, peer: Option<std::net::IpAddr>) {
-    let Some(connection) = door.registry.admit(stream.clone(), peer, &door.limits) else {
+fn welcome(door: &Arc<Door>, stream: Stream, peer: Peer, speaks_tls: bool) {
+    // A proxy's connections are not one client's.
+    let counted = peer.address.filter(|_| !peer.is_trusted);
+    let Some(connection) = door.registry.admit(stream.clone(), counted, &door.limits) else {
         return;
     };
     let (own, of_thread) = (Arc::clone(door), Arc::clone(&connection));
@@ -238,9 +311,9 @@ fn welcome(door: &Arc<Door>, stream: stream::Stream, peer: Option<std::net::IpAd
         .name("client".to_owned())
         .stack_size(CLIENT_STACK_BYTES)
         .spawn(move || {
-            let peer = peer.map_or_else(String::new, |it| it.to_string());
             let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                client::serve(&own, &of_thread, stream, &peer);
+                let tls = own.tls.as_ref().filter(|_| speaks_tls);
+                client::serve(&own, &of_thread, stream, peer, tls);
             }));
             if served.is_err() {
                 log::error!("a client's thread panicked; that client alone is gone");
@@ -265,6 +338,10 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let config = Config {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
+            inherited: Vec::new(),
+            tls: None,
+            trusted_proxies: Vec::new(),
+            unix_mode: 0o600,
             private_dir: dir.path().to_owned(),
             workers: 3,
             limits: Limits::default(),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Limits;
 use super::stream::Stream;
+use crate::api::status::AtTheDoor;
 
 /// Between requests, or not yet whole: may be shut down.
 const IDLE: u8 = 0;
@@ -41,6 +42,10 @@ impl Connection {
         self.go(IDLE, SENDING)
     }
 
+    pub(super) fn rests(&self) -> bool {
+        self.go(SENDING, IDLE)
+    }
+
     pub(super) fn request_is_whole(&self) -> bool {
         self.go(SENDING, WORKING)
     }
@@ -63,7 +68,27 @@ pub(super) struct Registry {
 struct Open {
     next_id: u64,
     connections: HashMap<u64, Arc<Connection>>,
+    /// Requests in progress of each client that a trusted proxy names.
+    in_progress: HashMap<IpAddr, usize>,
     stopping: bool,
+}
+
+/// A request in progress of a named client, until this is dropped.
+pub(super) struct Progress<'a> {
+    registry: &'a Registry,
+    block: IpAddr,
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        let mut open = self.registry.lock();
+        if let Some(count) = open.in_progress.get_mut(&self.block) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.in_progress.remove(&self.block);
+            }
+        }
+    }
 }
 
 impl Registry {
@@ -71,6 +96,7 @@ impl Registry {
         let open = Open {
             next_id: 0,
             connections: HashMap::new(),
+            in_progress: HashMap::new(),
             stopping: false,
         };
         Self {
@@ -117,6 +143,25 @@ impl Registry {
         Some(connection)
     }
 
+    /// Counts a request of a client that a trusted proxy names, unless it has too many in progress.
+    pub(super) fn progress(
+        &self,
+        named: IpAddr,
+        limits: &Limits,
+    ) -> Result<Progress<'_>, AtTheDoor> {
+        let block = block(named);
+        let mut open = self.lock();
+        let count = open.in_progress.entry(block).or_insert(0);
+        if *count >= limits.connections_per_peer {
+            return Err(AtTheDoor::Busy { retry_after_s: 1 });
+        }
+        *count = count.saturating_add(1);
+        Ok(Progress {
+            registry: self,
+            block,
+        })
+    }
+
     /// Cuts the connection that has been longest without a whole request among those that `may` go.
     fn make_room(open: &mut Open, may: impl Fn(&&Arc<Connection>) -> bool) -> Option<()> {
         let mut candidates: Vec<_> = open.connections.values().filter(may).cloned().collect();
@@ -148,9 +193,8 @@ impl Registry {
         self.left.notify_all();
     }
 
-    /// Lets nobody in any more, shuts the idle down, and waits for the others to be answered.
-    pub(super) fn stop(&self, within: Duration) -> bool {
-        let deadline = Instant::now().checked_add(within);
+    /// Lets nobody in any more, and shuts the idle down.
+    pub(super) fn close(&self) {
         let mut open = self.lock();
         open.stopping = true;
         for connection in open.connections.values() {
@@ -158,20 +202,16 @@ impl Registry {
                 connection.stream.shutdown(Shutdown::Both);
             }
         }
-        while !open.connections.is_empty() {
-            let left = deadline.map_or(Duration::ZERO, |it| {
-                it.saturating_duration_since(Instant::now())
-            });
-            if left.is_zero() {
-                return false;
-            }
-            open = self
-                .left
-                .wait_timeout(open, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+    }
+
+    /// Waits until everyone has left, and says whether they had by then.
+    pub(super) fn wait(&self, within: Duration) -> bool {
+        let someone_is_there = |open: &mut Open| !open.connections.is_empty();
+        let (open, _) = self
+            .left
+            .wait_timeout_while(self.lock(), within, someone_is_there)
+            .unwrap_or_else(PoisonError::into_inner);
+        open.connections.is_empty()
     }
 
     fn now_ms(&self) -> u64 {

@@ -76,6 +76,7 @@ fn priming() -> Head {
         method: "GET".to_owned(),
         target: "/debug/healthz".to_owned(),
         authorization: None,
+        forwarded_for: String::new(),
         body: BodyLength::Bytes(0),
         expects_continue: false,
         keep_alive: true,

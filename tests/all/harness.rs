@@ -38,6 +38,11 @@ impl TestServer {
     }
 
     pub fn with(window: Window, limits: Limits) -> Self {
+        Self::custom(window, |config| config.limits = limits)
+    }
+
+    /// A server whose door is opened in another way than usual.
+    pub fn custom(window: Window, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now_us = Arc::new(AtomicI64::new(START_S * 1_000_000));
         let settings = Settings {
@@ -56,24 +61,29 @@ impl TestServer {
             now_us,
         };
         server.admin = server.token(Power::Admin);
-        server.running = Some(server.open_door(limits));
+        server.running = Some(server.open_door(change));
         server
     }
 
-    fn open_door(&self, limits: Limits) -> Running {
+    fn open_door(&self, change: impl FnOnce(&mut Config)) -> Running {
         let api = Api::new(self.service.clone(), self.clock());
         let handler: Arc<serve::Handler> = Arc::new(move |request| {
             assert!(request.target != "/panic", "on purpose");
             api.answer(request)
         });
-        let config = Config {
+        let mut config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
+            inherited: Vec::new(),
+            tls: None,
+            trusted_proxies: Vec::new(),
+            unix_mode: 0o600,
             private_dir: self.dir.path().to_owned(),
             workers: WORKERS,
-            limits,
+            limits: Limits::default(),
             insecure_plaintext: false,
             on_death: Box::new(|why| panic!("{why}")),
         };
+        change(&mut config);
         serve::start(config, &handler).unwrap()
     }
 
@@ -93,7 +103,17 @@ impl TestServer {
 
     pub fn address(&self) -> String {
         let bound = self.running.as_ref().unwrap().addresses()[0].to_string();
-        bound.trim_start_matches("http://").to_owned()
+        bound.split_once("://").unwrap().1.to_owned()
+    }
+
+    /// The door itself.
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    /// Closes the door, and says whether everyone was answered.
+    pub fn stop(&mut self, within: Duration) -> bool {
+        self.running.take().unwrap().stop(within)
     }
 
     pub fn path(&self) -> &Path {
@@ -299,6 +319,11 @@ impl Client {
             self.stream.read_exact(&mut answer.body).unwrap();
         }
         answer
+    }
+
+    /// Reads until the server closes.
+    pub fn read_rest(&mut self, into: &mut Vec<u8>) -> std::io::Result<usize> {
+        self.stream.read_to_end(into)
     }
 
     /// Whether the server closes without another byte.

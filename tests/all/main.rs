@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
+    clippy::cast_possible_truncation,
     clippy::format_push_string,
     reason = "a test says what went wrong by panicking, and its numbers are small"
 )]
@@ -18,5 +19,6 @@ mod door;
 mod errors;
 mod guessing;
 mod harness;
+mod network;
 mod removal;
 mod secrets;

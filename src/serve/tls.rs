@@ -1,0 +1,89 @@
+//! Certificate and key for TLS: read from files, and read again when told, without dropping anybody.
+//!
+//! rustls does the protocol; nothing of it is decided here but versions and ALPN.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
+
+/// Where certificate and key are.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate and those that vouch for it, in PEM.
+    pub cert: PathBuf,
+    /// The private key, in PEM.
+    pub key: PathBuf,
+    /// Whether the key's group may read it, as systemd makes credentials.
+    pub group_may_read: bool,
+}
+
+/// What new connections are greeted with.
+pub(super) struct Tls {
+    files: TlsFiles,
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    pub(super) fn load(files: TlsFiles) -> Result<Self, String> {
+        let config = RwLock::new(read(&files)?);
+        Ok(Self { files, config })
+    }
+
+    /// Reads the files again. Where they cannot be used the old ones stay in force.
+    pub(super) fn reload(&self) -> Result<(), String> {
+        let config = read(&self.files)?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    /// The server's side of one new connection.
+    pub(super) fn accept(&self) -> Result<ServerConnection, rustls::Error> {
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        ServerConnection::new(config)
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
+    let wrong = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let bytes = |path: &Path| fs::read(path).map_err(|error| wrong(path, &error));
+    let forbidden = if files.group_may_read { 0o037 } else { 0o077 };
+    let mode = fs::metadata(&files.key)
+        .map_err(|error| wrong(&files.key, &error))?
+        .mode();
+    if mode & forbidden != 0 {
+        let why = format!(
+            "others can read this key (mode {:04o}); run chmod 600 on it",
+            mode & 0o7777
+        );
+        return Err(wrong(&files.key, &why));
+    }
+    let certificates = CertificateDer::pem_slice_iter(&bytes(&files.cert)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| wrong(&files.cert, &error))?;
+    if certificates.is_empty() {
+        return Err(wrong(&files.cert, &"expected a certificate in PEM"));
+    }
+    let key = zeroize::Zeroizing::new(bytes(&files.key)?);
+    let key = PrivateKeyDer::from_pem_slice(&key)
+        .map_err(|_| wrong(&files.key, &"expected a private key in PEM"))?;
+    // The provider is named: with two in the tree rustls would refuse to choose.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(|error| {
+            wrong(
+                &files.cert,
+                &format!("certificate and key do not go together: {error}"),
+            )
+        })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

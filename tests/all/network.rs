@@ -1,0 +1,424 @@
+//! The door on an open network: TLS, proxies, Unix sockets, floods, drips, and bytes that make no sense.
+//! SECURITY.md 22, 31 and 34.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::CertificateDer;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
+use totpd::model::Window;
+use totpd::serve::{Limits, Listen, TlsFiles};
+
+use crate::harness::{Client, TestServer};
+
+const HEALTH: &[u8] = b"GET /debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n";
+
+/// A self-signed certificate in two files, and the certificate.
+fn certificate(dir: &Path, name: &str) -> (TlsFiles, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let files = TlsFiles {
+        cert: dir.join("cert.pem"),
+        key: dir.join("key.pem"),
+        group_may_read: false,
+    };
+    fs::write(&files.cert, made.cert.pem()).unwrap();
+    fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(&files.key, Permissions::from_mode(0o600)).unwrap();
+    (files, made.cert.der().clone())
+}
+
+type TlsClient = StreamOwned<ClientConnection, TcpStream>;
+
+fn tls(
+    address: &str,
+    name: &str,
+    root: &CertificateDer<'static>,
+    version: &'static SupportedProtocolVersion,
+) -> TlsClient {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let mut config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let name = name.to_owned().try_into().unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    StreamOwned::new(
+        ClientConnection::new(Arc::new(config), name).unwrap(),
+        socket,
+    )
+}
+
+fn healthy(stream: &mut (impl Read + Write)) -> std::io::Result<bool> {
+    stream.write_all(HEALTH)?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    while !answer.ends_with(b"ok") {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(false),
+            read => answer.extend_from_slice(&buffer[..read]),
+        }
+    }
+    Ok(answer.starts_with(b"HTTP/1.1 200 "))
+}
+
+#[test]
+fn tls_12_and_13_are_spoken_and_a_new_certificate_disturbs_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, old) = certificate(dir.path(), "old.test");
+    let server = TestServer::custom(Window::OneEitherSide, |it| it.tls = Some(files));
+    assert!(
+        server.running().addresses()[0]
+            .to_string()
+            .starts_with("https://127.0.0.1:")
+    );
+    let mut clients = Vec::new();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut client = tls(&server.address(), "old.test", &old, version);
+        assert!(healthy(&mut client).unwrap() && healthy(&mut client).unwrap());
+        assert_eq!(client.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        clients.push(client);
+    }
+    let mut plain = Client::connect(&server.address());
+    plain.send(HEALTH);
+    let mut nothing = Vec::new();
+    assert!(plain.read_rest(&mut nothing).is_err() || !nothing.starts_with(b"HTTP"));
+
+    let (_, new) = certificate(dir.path(), "new.test");
+    server.running().reload_tls().unwrap();
+    assert!(
+        healthy(&mut tls(
+            &server.address(),
+            "new.test",
+            &new,
+            &rustls::version::TLS13
+        ))
+        .unwrap()
+    );
+    let old_for_new = tls(&server.address(), "old.test", &old, &rustls::version::TLS13);
+    assert!(healthy(&mut { old_for_new }).is_err());
+    for client in &mut clients {
+        assert!(healthy(client).unwrap(), "those who were there go on");
+    }
+    fs::write(dir.path().join("key.pem"), "no key").unwrap();
+    let error = server.running().reload_tls().unwrap_err().to_string();
+    assert!(error.contains("stays in force"), "{error}");
+    assert!(
+        healthy(&mut tls(
+            &server.address(),
+            "new.test",
+            &new,
+            &rustls::version::TLS12
+        ))
+        .unwrap()
+    );
+    fs::set_permissions(dir.path().join("key.pem"), Permissions::from_mode(0o640)).unwrap();
+    let error = server.running().reload_tls().unwrap_err().to_string();
+    assert!(error.contains("others can read this key"), "{error}");
+}
+
+#[test]
+fn silent_and_broken_handshakes_delay_nobody_and_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, root) = certificate(dir.path(), "t.test");
+    let server = TestServer::custom(Window::OneEitherSide, |it| {
+        it.tls = Some(files);
+        it.limits.request_time = Duration::from_millis(500);
+    });
+    let mut silent: Vec<TcpStream> = (0..60)
+        .map(|_| TcpStream::connect(server.address()).unwrap())
+        .collect();
+    let begun = Instant::now();
+    assert!(
+        healthy(&mut tls(
+            &server.address(),
+            "t.test",
+            &root,
+            &rustls::version::TLS13
+        ))
+        .unwrap()
+    );
+    assert!(
+        begun.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        begun.elapsed()
+    );
+    for stream in &mut silent {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0, "sent away");
+    }
+    // A record that drips is no way around the limit.
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.write_all(&[0x16, 3, 1, 1, 0]).unwrap();
+    let begun = Instant::now();
+    while stream.write_all(&[1]).is_ok() && begun.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn a_unix_socket_is_private_replaces_a_stale_one_and_goes_with_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("totpd.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let listen = |path: &Path| {
+        format!("unix:{}", path.display())
+            .parse::<Listen>()
+            .unwrap()
+    };
+    let mut server = TestServer::custom(Window::OneEitherSide, |it| it.listen.push(listen(&path)));
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert!(healthy(&mut UnixStream::connect(&path).unwrap()).unwrap());
+    assert!(healthy(&mut TcpStream::connect(server.address()).unwrap()).unwrap());
+    let second = UnixListener::bind(&path).unwrap_err();
+    assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
+    assert!(server.stop(Duration::from_secs(5)));
+    assert!(!path.exists());
+}
+
+/// A proxy that is trusted says whose request it is; nobody else's word counts.
+#[test]
+fn the_peer_is_the_one_that_a_trusted_proxy_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("totpd.sock");
+    let listen = || format!("unix:{}", path.display()).parse().unwrap();
+    for (mode, trusted, over_unix, expected) in [
+        (0o600, "", true, Some("203.0.113.7")),
+        (0o666, "", true, None),
+        (0o600, "127.0.0.0/8", false, Some("203.0.113.7")),
+        (0o600, "10.0.0.0/8", false, Some("127.0.0.1")),
+    ] {
+        let server = TestServer::custom(Window::OneEitherSide, |it| {
+            it.listen.push(listen());
+            it.unix_mode = mode;
+            it.trusted_proxies = trusted.parse().into_iter().collect();
+        });
+        let request = format!(
+            "POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 6.6.6.6\r\n\
+             X-Forwarded-For: 203.0.113.7\r\nAuthorization: Bearer {}\r\nContent-Length: 2\r\n\
+             Connection: close\r\n\r\n{{}}",
+            server.admin
+        );
+        let mut answer = String::new();
+        if over_unix {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.read_to_string(&mut answer).unwrap();
+        } else {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.read_to_string(&mut answer).unwrap();
+        }
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+        let of = |condition: &str| {
+            let sql =
+                format!("SELECT count(*) FROM event WHERE kind = 'user.created' AND {condition}");
+            server.count(&sql)
+        };
+        let condition = expected.map_or("peer IS NULL".to_owned(), |it| format!("peer = '{it}'"));
+        assert_eq!(of(&condition), 1, "{mode:o} {trusted} {over_unix}");
+    }
+}
+
+/// A thousand who say nothing, and some who drip, shut nobody out.
+#[test]
+fn silent_and_dripping_peers_shut_out_no_honest_one() {
+    let limits = Limits {
+        connections: 200,
+        connections_per_peer: 120,
+        request_time: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    let port = server.address().rsplit_once(':').unwrap().1.to_owned();
+    let connect = |number: usize| TcpStream::connect(format!("127.0.0.{}:{port}", 1 + number % 5));
+    let mut idle: Vec<TcpStream> = (0..400).filter_map(|it| connect(it).ok()).collect();
+    let mut dripping: Vec<TcpStream> = (0..100).filter_map(|it| connect(it).ok()).collect();
+    let begun = Instant::now();
+    let mut slowest = Duration::ZERO;
+    for round in 0..20 {
+        for stream in &mut dripping {
+            let _cut = stream.write_all(if round == 0 { b"GET /" } else { b"x" });
+        }
+        let asked = Instant::now();
+        let mut client = Client::connect(&server.address());
+        client
+            .ask("GET", "/debug/healthz", "", b"")
+            .expect_status(200);
+        slowest = slowest.max(asked.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    for stream in &mut dripping {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut rest = Vec::new();
+        let _reset = stream.read_to_end(&mut rest);
+        assert!(
+            rest.is_empty() || rest.starts_with(b"HTTP/1.1 408 "),
+            "told, or cut"
+        );
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "every drip has ended by then"
+    );
+    idle.clear();
+}
+
+/// SIGTERM's half of the door: whoever has begun a request is answered.
+#[test]
+fn stopping_answers_what_was_begun_and_sends_the_silent_away() {
+    let mut server = TestServer::start();
+    let mut silent = Client::connect(&server.address());
+    silent
+        .ask("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+    let mut begun = Client::connect(&server.address());
+    begun.send(b"POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\n");
+    let rest = format!(
+        "Authorization: Bearer {}\r\nContent-Length: 2\r\n\r\n{{}}",
+        server.admin
+    );
+    // The first byte is taken once the connection is no longer idle; healthz over another one passes after it.
+    let mut other = Client::connect(&server.address());
+    for _ in 0..20 {
+        other
+            .ask("GET", "/debug/healthz", "", b"")
+            .expect_status(200);
+    }
+    let address = server.address();
+    let stopping = thread::spawn(move || {
+        let answered = server.stop(Duration::from_secs(5));
+        (server, answered)
+    });
+    assert!(silent.is_closed() && other.is_closed());
+    begun.send(rest.as_bytes());
+    let answer = begun.answer(false, "begun before").expect_status(201);
+    assert_eq!(answer.header("connection"), Some("close"));
+    drop(begun);
+    let (_server, answered) = stopping.join().unwrap();
+    assert!(answered);
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "nobody listens any more"
+    );
+}
+
+/// Numbers that are the same in every run (an xorshift generator).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+#[test]
+fn ten_thousand_mutated_requests_are_refused_or_closed_and_none_succeeds() {
+    let limits = Limits {
+        request_time: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    // No token: nothing of this may ever succeed, whatever becomes of the bytes.
+    let seeds: [&[u8]; 4] = [
+        b"POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\nContent-Length: 2\r\n\r\n{}",
+        b"DELETE /resources/v3alpha/users/1/totp/2 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"GET /resources/v3alpha/users/a%20b?instance.id=1 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
+        b"PUT /x HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n\"123\"",
+    ];
+    let odd: [&[u8]; 10] = [
+        b"\r\n",
+        b"\n",
+        b"\0",
+        b" ",
+        b":",
+        b"\xff",
+        b"Content-Length: 9\r\n",
+        b"chunked",
+        b"%",
+        b"HTTP/1.1",
+    ];
+    let address = server.address();
+    let (threads, each) = (16, 625);
+    let answered: usize = thread::scope(|scope| {
+        let (address, seeds, odd) = (&address, &seeds, &odd);
+        let clients: Vec<_> = (0..threads)
+            .map(|number| {
+                scope.spawn(move || {
+                    let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (number as u64 + 1));
+                    let mut answered = 0;
+                    for _ in 0..each {
+                        let mut bytes = seeds[dice.below(seeds.len())].to_vec();
+                        for _ in 0..=dice.below(4) {
+                            bytes.extend(bytes.is_empty().then_some(b' '));
+                            let at = dice.below(bytes.len());
+                            match dice.below(4) {
+                                0 => bytes[at] = dice.below(256) as u8,
+                                1 => drop(bytes.remove(at)),
+                                2 => bytes.truncate(at.max(1)),
+                                _ => {
+                                    let piece = odd[dice.below(odd.len())];
+                                    bytes.splice(at..at, piece.iter().copied());
+                                }
+                            }
+                        }
+                        let mut stream = TcpStream::connect(address).unwrap();
+                        stream
+                            .set_read_timeout(Some(Duration::from_secs(20)))
+                            .unwrap();
+                        let _refused = stream.write_all(&bytes);
+                        let _refused = stream.shutdown(Shutdown::Write);
+                        let mut answer = Vec::new();
+                        let _reset = stream.read_to_end(&mut answer);
+                        let text = String::from_utf8_lossy(&answer);
+                        for line in text.lines().filter(|it| it.starts_with("HTTP/1.1 ")) {
+                            let refused = [" 4", " 5", " 100"]
+                                .iter()
+                                .any(|it| line[8..].starts_with(it));
+                            assert!(refused, "{line} to {:?}", String::from_utf8_lossy(&bytes));
+                        }
+                        answered += usize::from(!answer.is_empty());
+                    }
+                    answered
+                })
+            })
+            .collect();
+        clients.into_iter().map(|it| it.join().unwrap()).sum()
+    });
+    assert!(answered > threads * each / 2, "{answered} were answered");
+    server
+        .raw("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+    assert_eq!(server.count("SELECT count(*) FROM user"), 0);
+}
