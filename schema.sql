@@ -32,7 +32,7 @@ CREATE TABLE user (
     org_id    TEXT    NOT NULL REFERENCES organization (id),
     state     TEXT    NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'inactive', 'locked')),
     schema_id TEXT    CHECK (length(schema_id) BETWEEN 1 AND 200),
-    data      TEXT    CHECK (json_valid(data)),
+    data      TEXT    CHECK (data IS NULL OR json_valid(data)),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL
 ) STRICT;

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl Connection {
     /// Moves from one phase to the next, unless the connection was cut meanwhile.
     fn go(&self, from: u8, to: u8) -> bool {
         self.phase
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 
@@ -62,6 +62,8 @@ impl Connection {
 pub(super) struct Registry {
     start: Instant,
     open: Mutex<Open>,
+    /// Beside the lock and not under it: every request looks at it.
+    stopping: AtomicBool,
     left: Condvar,
 }
 
@@ -70,7 +72,6 @@ struct Open {
     connections: HashMap<u64, Arc<Connection>>,
     /// Requests in progress of each client that a trusted proxy names.
     in_progress: HashMap<IpAddr, usize>,
-    stopping: bool,
 }
 
 /// A request in progress of a named client, until this is dropped.
@@ -97,11 +98,11 @@ impl Registry {
             next_id: 0,
             connections: HashMap::new(),
             in_progress: HashMap::new(),
-            stopping: false,
         };
         Self {
             start: Instant::now(),
             open: Mutex::new(open),
+            stopping: AtomicBool::new(false),
             left: Condvar::new(),
         }
     }
@@ -114,7 +115,7 @@ impl Registry {
         limits: &Limits,
     ) -> Option<Arc<Connection>> {
         let mut open = self.lock();
-        if open.stopping {
+        if self.is_stopping() {
             return None;
         }
         let block = peer.map(block);
@@ -180,12 +181,14 @@ impl Registry {
     /// The answer is out; says whether the connection may go on.
     pub(super) fn answered(&self, connection: &Connection) -> bool {
         connection.since_ms.store(self.now_ms(), Ordering::Relaxed);
-        connection.phase.store(IDLE, Ordering::Release);
-        !self.lock().stopping
+        // Whoever closes the door either finds this connection idle, or is seen here: the order of these two
+        // against the two in `close` is the same for everybody.
+        connection.phase.store(IDLE, Ordering::SeqCst);
+        !self.is_stopping()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.lock().stopping
+        self.stopping.load(Ordering::SeqCst)
     }
 
     pub(super) fn leave(&self, connection: &Connection) {
@@ -195,8 +198,8 @@ impl Registry {
 
     /// Lets nobody in any more, and shuts the idle down.
     pub(super) fn close(&self) {
-        let mut open = self.lock();
-        open.stopping = true;
+        let open = self.lock();
+        self.stopping.store(true, Ordering::SeqCst);
         for connection in open.connections.values() {
             if connection.go(IDLE, CUT) {
                 connection.stream.shutdown(Shutdown::Both);

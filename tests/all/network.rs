@@ -3,11 +3,12 @@
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
+use socket2::{Domain, Socket, Type};
 use totpd::model::Window;
 use totpd::serve::{Limits, Listen, TlsFiles};
 
@@ -421,4 +423,58 @@ fn ten_thousand_mutated_requests_are_refused_or_closed_and_none_succeeds() {
         .raw("GET", "/debug/healthz", "", b"")
         .expect_status(200);
     assert_eq!(server.count("SELECT count(*) FROM user"), 0);
+}
+
+/// A burst of clients that stay starves neither itself nor those who are at work.
+#[test]
+fn five_hundred_clients_at_once_are_all_answered_while_others_work() {
+    let server = TestServer::start();
+    let port = server
+        .address()
+        .rsplit_once(':')
+        .unwrap()
+        .1
+        .parse::<u16>()
+        .unwrap();
+    let done = AtomicBool::new(false);
+    let connect = |number: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket
+            .bind(&SocketAddr::from(([127, 0, 1, number as u8], 0)).into())
+            .unwrap();
+        socket
+            .connect(&SocketAddr::from(([127, 0, 0, 1], port)).into())
+            .unwrap();
+        TcpStream::from(socket)
+    };
+    thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                let mut client = Client::connect(&server.address());
+                while !done.load(Ordering::SeqCst) {
+                    client
+                        .ask("GET", "/debug/healthz", "", b"")
+                        .expect_status(200);
+                }
+            });
+        }
+        let begun = Instant::now();
+        let mut clients: Vec<TcpStream> = (0..500_u16).map(|it| connect(it % 5 + 1)).collect();
+        for client in &mut clients {
+            client.write_all(HEALTH).unwrap();
+        }
+        for client in &mut clients {
+            client
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            let mut answer = [0; 1024];
+            let read = client.read(&mut answer).unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200 "));
+        }
+        let took = begun.elapsed();
+        done.store(true, Ordering::SeqCst);
+        // Unoptimised code has more time; the figure that counts is that of a release build.
+        let allowed_s = if cfg!(debug_assertions) { 5 } else { 1 };
+        assert!(took < Duration::from_secs(allowed_s), "{took:?}");
+    });
 }
