@@ -1,10 +1,13 @@
 //! The real binary: its demo, its commands, SIGKILL, SIGTERM, and what a full run prints and stores.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -484,4 +487,136 @@ fn a_data_directory_that_is_not_right_is_told_in_one_line_and_left_alone() {
         &|it| fs::remove_file(it.join("totpd.db")).unwrap(),
         "no database here",
     );
+}
+
+/// `serve` under a limit of open files, hard and soft.
+fn serve_with_files(home: &Home, files: u32) -> Command {
+    let mut shell = Command::new("sh");
+    let line = format!("ulimit -n {files}; exec \"$0\" serve --listen 127.0.0.1:0");
+    shell.env_clear().env("TOTPD_DATA_DIR", home.data());
+    shell
+        .args(["-c", &line, env!("CARGO_BIN_EXE_totpd")])
+        .stdin(Stdio::null());
+    shell
+}
+
+/// SECURITY.md 34
+#[test]
+fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
+    let (home, _) = Home::init();
+    refused(
+        &serve_with_files(&home, 64).output().unwrap(),
+        1,
+        "LimitNOFILE=",
+    );
+
+    let mut command = serve_with_files(&home, 300);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line
+        .trim()
+        .strip_prefix("listening on http://")
+        .unwrap()
+        .to_owned();
+    let server = Server {
+        child,
+        address,
+        printed: String::new(),
+    };
+    for _ in 0..3 {
+        let flood: Vec<_> = (0..400)
+            .map(|_| TcpStream::connect(&server.address))
+            .collect();
+        drop(flood);
+    }
+    for _ in 0..20 {
+        let answer = Client::connect(&server.address).ask("GET", "/debug/ready", "", b"");
+        answer.expect_status(200);
+    }
+    let (status, said) = server.terminate();
+    assert_eq!(status, 0, "{said}");
+    assert!(
+        said.contains("300 files may be open: serving 44 connections"),
+        "{said}"
+    );
+}
+
+/// Nothing that was done is left unanswered, and nothing that was answered undone.
+#[test]
+fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
+    let (home, token) = Home::init();
+    home.json(&["user", "create", "alice", "--id", "alice"]);
+    let (clients, each) = (16, 200);
+    let database = rusqlite::Connection::open(home.data().join("totpd.db")).unwrap();
+    let rows = format!(
+        "WITH RECURSIVE n (it) AS (SELECT 1 UNION ALL SELECT it + 1 FROM n WHERE it < {})
+         INSERT INTO totp (id, user_id, state, secret, algorithm, digits, last_step, created, changed)
+         SELECT it, 'alice', 'confirmed', zeroblob(56), 'SHA1', 6, -1, 1, 1 FROM n",
+        clients * each
+    );
+    database.execute_batch(&rows).unwrap();
+    let server = home.serve(&[]);
+    let (address, bearer) = (
+        &server.address,
+        &format!("Authorization: Bearer {token}\r\n"),
+    );
+    let pid = server.child.id().to_string();
+    let acknowledged = AtomicUsize::new(0);
+    let acknowledged = &acknowledged;
+    thread::scope(|scope| {
+        for client in 0..clients {
+            scope.spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                for id in client * each + 1..=(client + 1) * each {
+                    let request = format!(
+                        "DELETE /resources/v3alpha/users/alice/totp/{id} HTTP/1.1\r\nHost: t\r\n{bearer}\r\n"
+                    );
+                    let mut answer = [0; 2048];
+                    if stream.write_all(request.as_bytes()).is_err() {
+                        return;
+                    }
+                    match stream.read(&mut answer) {
+                        Ok(read) if answer[..read].starts_with(b"HTTP/1.1 200 ") => {
+                            acknowledged.fetch_add(1, Ordering::SeqCst);
+                        }
+                        _ => return,
+                    }
+                }
+            });
+        }
+        while acknowledged.load(Ordering::SeqCst) < clients * each / 10 {
+            thread::yield_now();
+        }
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    });
+    let mut server = server;
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let acknowledged = acknowledged.load(Ordering::SeqCst);
+    let count = |sql: &str| -> usize {
+        database
+            .query_row(sql, (), |row| row.get::<_, u32>(0))
+            .unwrap() as usize
+    };
+    assert_eq!(
+        count("SELECT count(*) FROM event WHERE kind = 'totp.removed'"),
+        acknowledged
+    );
+    assert_eq!(
+        count("SELECT count(*) FROM totp"),
+        clients * each - acknowledged
+    );
+    assert!(acknowledged < clients * each, "it was stopped under load");
 }
