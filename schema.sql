@@ -28,14 +28,14 @@ CREATE TABLE organization (
 ) STRICT;
 
 CREATE TABLE user (
-    id        TEXT    PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 200),
+    id        TEXT    NOT NULL PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 200),
     org_id    TEXT    NOT NULL REFERENCES organization (id),
     state     TEXT    NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'inactive', 'locked')),
     schema_id TEXT    CHECK (length(schema_id) BETWEEN 1 AND 200),
     data      TEXT    CHECK (data IS NULL OR json_valid(data)),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE username (
     id           TEXT    PRIMARY KEY,
@@ -48,9 +48,10 @@ CREATE TABLE username (
 ) STRICT;
 CREATE INDEX username_of_user ON username (user_id);
 
--- An authenticator. A pending one checks nothing; a removed one has no row.
+-- An authenticator. A pending one checks nothing; a removed one has no row. The rows of a user lie side by
+-- side and the table is its own index: a removal changes one page of it, and a sync costs by the page.
 CREATE TABLE totp (
-    id        TEXT    PRIMARY KEY,
+    id        TEXT    NOT NULL,
     user_id   TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
     name      TEXT    CHECK (length(name) BETWEEN 1 AND 200),
     state     TEXT    NOT NULL CHECK (state IN ('pending', 'confirmed')),
@@ -61,17 +62,17 @@ CREATE TABLE totp (
     -- The newest step that was used, or -1. It only rises.
     last_step INTEGER NOT NULL CHECK (last_step >= -1),
     created   INTEGER NOT NULL,
-    changed   INTEGER NOT NULL
-) STRICT;
-CREATE INDEX totp_of_user ON totp (user_id);
+    changed   INTEGER NOT NULL,
+    PRIMARY KEY (user_id, id)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX totp_pending ON totp (created) WHERE state = 'pending';
 
 -- Failures in a row, counted per user: it outlives every authenticator.
 CREATE TABLE failure (
-    user_id   TEXT    PRIMARY KEY REFERENCES user (id) ON DELETE CASCADE,
+    user_id   TEXT    NOT NULL PRIMARY KEY REFERENCES user (id) ON DELETE CASCADE,
     in_a_row  INTEGER NOT NULL CHECK (in_a_row > 0),
     judged_at INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- A bearer token: the SHA-256 of it, never the token.
 CREATE TABLE token (

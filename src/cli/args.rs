@@ -118,6 +118,10 @@ pub(super) struct Serve {
     #[arg(long, env = "TOTPD_WORKERS", value_name = "N", default_value = "64",
         value_parser = clap::value_parser!(u16).range(2..=1024))]
     pub(super) workers: u16,
+    /// Changes that share one commit, at most; 1 is one commit a request
+    #[arg(long, env = "TOTPD_COMMIT_BATCH", value_name = "N", default_value = "128",
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) commit_batch: u16,
     /// Connections in all
     #[arg(long, env = "TOTPD_MAX_CONNECTIONS", value_name = "N", default_value = "1024",
         value_parser = clap::value_parser!(u16).range(1..))]

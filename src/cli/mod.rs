@@ -121,7 +121,11 @@ impl Home {
     }
 
     fn open(&self) -> Result<Service> {
-        Service::open(DataDir::open(&self.path, self.key.clone())?)
+        Service::open(self.take_hold()?)
+    }
+
+    fn take_hold(&self) -> Result<DataDir> {
+        DataDir::open(&self.path, self.key.clone())
     }
 }
 

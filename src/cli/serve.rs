@@ -22,7 +22,7 @@ use super::{Home, admin, args, now, output};
 const TIDY_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
-    let service = open_or_init(home)?;
+    let service = open_or_init(home, args.commit_batch.into())?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     let api = Api::new(service.clone(), Arc::new(now));
@@ -140,10 +140,14 @@ fn tidy(service: &Service, keep_events: Duration, clock: fn() -> Timestamp) {
 }
 
 /// Opens the data directory, or makes a new one where there is none.
-fn open_or_init(home: &Home) -> Result<Service> {
-    if DataDir::is_initialised(&home.path) {
-        return home.open();
+fn open_or_init(home: &Home, commit_batch: usize) -> Result<Service> {
+    if !DataDir::is_initialised(&home.path) {
+        init(home)?;
     }
+    Service::open_with(home.take_hold()?, commit_batch)
+}
+
+fn init(home: &Home) -> Result<()> {
     let settings = Settings {
         issuer: Name::parse("issuer", "totpd")?,
         window: Window::OneEitherSide,
@@ -158,5 +162,5 @@ fn open_or_init(home: &Home) -> Result<Service> {
             "made a new data directory; `totpd token create --role admin` makes a token for it",
         );
     }
-    Ok(service)
+    Ok(())
 }

@@ -22,6 +22,8 @@ use crate::model::{Name, OrgId, Timestamp};
 use crate::seal::{Sealer, token_hash};
 use crate::store::{Event, Instance, Kind, Organization, Source, Store, WriteTx};
 
+/// Changes in one transaction: at this size a sync is a small part of the whole, and none waits long.
+pub const COMMIT_BATCH: usize = 128;
 /// How long one answer about readiness is shared: five probes a second at most.
 const READY_SHARED_FOR: Duration = Duration::from_millis(200);
 /// Rows that one sweep removes in one transaction, so that it never holds others up.
@@ -63,8 +65,14 @@ struct Inner {
 impl Service {
     /// Opens an initialised data directory.
     pub fn open(dir: DataDir) -> Result<Self> {
+        Self::open_with(dir, COMMIT_BATCH)
+    }
+
+    /// Opens an initialised data directory; at most `commit_batch` changes share a commit. One makes each
+    /// change wait for a sync of its own, which is good for comparison and nothing else.
+    pub fn open_with(dir: DataDir, commit_batch: usize) -> Result<Self> {
         let sealer = Sealer::new(&dir.read_key()?)?;
-        let store = Store::open(&dir.database())?;
+        let store = Store::open(&dir.database(), commit_batch.max(1))?;
         let instance = store.read(|tx| tx.instance())?;
         if instance.key_id != *sealer.key_id() {
             return Err(Error::invalid(
@@ -143,7 +151,7 @@ impl Service {
             tx.forget_events(now.before(keep_events), SWEEP_SLICE)
                 .map(|_| ())
         })?;
-        self.inner.store.truncate_log()
+        self.inner.store.empty_log()
     }
 
     /// Makes an organization.

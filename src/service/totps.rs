@@ -110,11 +110,12 @@ impl Service {
                 return Ok(Verdict::Wait { retry_after_s });
             }
             match inner.step_of(&user, &totp, &code, now)? {
-                Some(step) if tx.confirm_totp(&totp.id, step)? => {
+                Some(step) if tx.confirm_totp(&user.id, &totp.id, step)? => {
                     append(tx, Kind::TotpConfirmed, &caller.source, &user, &totp.id)?;
                     Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
                 }
-                _ => refuse(tx, &caller.source, &user, Some(&totp.id)),
+                Some(_) => Ok(Verdict::Used),
+                None => refuse(tx, &caller.source, &user, Some(&totp.id)),
             }
         })
     }
@@ -156,7 +157,7 @@ impl Service {
                 let Some(step) = inner.step_of(&user, it, &code, now)? else {
                     continue;
                 };
-                if tx.claim_step(&it.id, step)? {
+                if tx.claim_step(&user.id, &it.id, step)? {
                     tx.clear_failures(&user.id)?;
                     append(tx, Kind::TotpChecked, &caller.source, &user, &it.id)?;
                     return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));

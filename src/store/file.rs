@@ -20,9 +20,7 @@ const UPGRADES: [&str; 0] = [];
 
 /// How long to wait for another process that is writing. The command line works beside a server, and its
 /// transactions take milliseconds.
-const BUSY: Duration = Duration::from_secs(5);
-/// How long emptying the log may hold up a writer.
-const TRUNCATE_BUSY: Duration = Duration::from_millis(250);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// The writer's page cache in KiB.
 const WRITER_CACHE_KIB: i64 = 4096;
 
@@ -50,26 +48,13 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Empties the log, unless somebody is in the way for longer than a moment.
-pub(super) fn truncate_log(path: &Path) -> Result<()> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let length = std::fs::metadata(&log).map_or(0, |it| it.len());
-    if length == 0 {
-        return Ok(());
-    }
+/// A connection that copies the log into the database and does nothing else.
+pub(super) fn connect_for_checkpoints(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags()).map_err(unavailable)?;
     connection
-        .busy_timeout(TRUNCATE_BUSY)
+        .pragma_update(None, "synchronous", "FULL")
         .map_err(unavailable)?;
-    let busy: i64 = connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))
-        .map_err(unavailable)?;
-    if busy == 0 {
-        Ok(())
-    } else {
-        Err(Error::Unavailable("the log is in use".to_owned()))
-    }
+    Ok(connection)
 }
 
 fn flags() -> OpenFlags {
@@ -87,6 +72,10 @@ fn connect(path: &Path) -> Result<Connection> {
         // A commit is on disk before anybody hears of it.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // The log is looked after beside the writer, not by it.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        // What a statement may have to take back stays in memory: a full disk elsewhere is nothing to us.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         // What is deleted is overwritten: gone means gone.
         connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())

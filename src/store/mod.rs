@@ -4,6 +4,7 @@
 //! through it sealed. A read transaction and a write transaction are types of their own, so that
 //! writing inside a read does not compile.
 
+mod checkpoint;
 mod events;
 mod file;
 mod instance;
@@ -13,7 +14,9 @@ mod users;
 mod writer;
 
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -28,7 +31,8 @@ pub(crate) use users::{UserRow, UserState, UsernameRow};
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
 use crate::totp::LONGEST_WAIT;
-use writer::Writer;
+use checkpoint::Checkpoints;
+use writer::{Logged, Writer};
 
 /// Reads run beside the writer on so many connections: more than there are cores to run them, fewer than
 /// would cost memory that an edge box misses.
@@ -41,10 +45,15 @@ const READER_CACHE_KIB: i64 = 256;
 const STATEMENTS: usize = 64;
 
 /// The database of one data directory.
+///
+/// Whoever closes it last moves the log into the database: SQLite does that with the last connection, and the
+/// writer's is the last of these.
 pub(crate) struct Store {
+    checkpoints: Arc<Checkpoints>,
+    logged: Arc<Logged>,
+    looks_after_log: Option<thread::JoinHandle<()>>,
     readers: r2d2::Pool<SqliteConnectionManager>,
-    writer: Writer,
-    path: PathBuf,
+    writer: Arc<Writer>,
 }
 
 impl Store {
@@ -69,8 +78,9 @@ impl Store {
         })
     }
 
-    /// Opens an existing database, bringing an older schema up to date.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens an existing database, bringing an older schema up to date. At most `commit_batch` changes share a
+    /// commit.
+    pub(crate) fn open(path: &Path, commit_batch: usize) -> Result<Self> {
         let writer = file::open_for_writing(path)?;
         let manager = SqliteConnectionManager::file(path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -88,10 +98,16 @@ impl Store {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|error| Error::Unavailable(format!("opening {}: {error}", path.display())))?;
+        let logged = Arc::new(Logged::new());
+        let writer = Arc::new(Writer::new(writer, commit_batch, Arc::clone(&logged)));
+        let checkpoints = Checkpoints::new(path, Arc::clone(&writer));
+        let looks_after_log = Some(checkpoints.look_after(Arc::clone(&logged))?);
         Ok(Self {
+            checkpoints,
+            logged,
+            looks_after_log,
             readers,
-            writer: Writer::new(writer),
-            path: path.to_owned(),
+            writer,
         })
     }
 
@@ -119,16 +135,17 @@ impl Store {
     }
 
     /// Moves what the log holds into the database and empties the log, so that no ciphertext of a removed
-    /// authenticator lingers there. Does nothing if the log is empty; a busy database is left for later.
-    pub(crate) fn truncate_log(&self) -> Result<()> {
-        file::truncate_log(&self.path)
+    /// authenticator lingers there. Does nothing where the log is empty, or starts over by itself under load.
+    pub(crate) fn empty_log(&self) -> Result<()> {
+        self.checkpoints.empty()
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Err(error) = self.truncate_log() {
-            log::debug!("leaving the log for the next start: {error:?}");
+        self.logged.end();
+        if let Some(thread) = self.looks_after_log.take() {
+            let _ended = thread.join();
         }
     }
 }

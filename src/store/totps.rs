@@ -98,32 +98,40 @@ impl WriteTx<'_> {
     /// Marks `step` as used, unless it or a later one already was (RFC 6238 §5.2).
     ///
     /// Of two requests racing with one code only one can win.
-    pub(crate) fn claim_step(&self, id: &TotpId, step: Step) -> Result<bool> {
-        const SQL: &str = "UPDATE totp SET last_step = ?2, changed = ?3
-            WHERE id = ?1 AND state = 'confirmed' AND last_step < ?2";
-        Ok(self.execute(SQL, (id.as_str(), step.number(), self.event_at().micros()))? == 1)
+    pub(crate) fn claim_step(&self, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
+        const SQL: &str = "UPDATE totp SET last_step = ?3, changed = ?4
+            WHERE user_id = ?1 AND id = ?2 AND state = 'confirmed' AND last_step < ?3";
+        self.take_step(SQL, user, id, step)
     }
 
-    /// Confirms a pending authenticator; the code that did it counts as used.
-    pub(crate) fn confirm_totp(&self, id: &TotpId, step: Step) -> Result<bool> {
-        const SQL: &str = "UPDATE totp SET state = 'confirmed', last_step = ?2, changed = ?3
-            WHERE id = ?1 AND state = 'pending'";
-        Ok(self.execute(SQL, (id.as_str(), step.number(), self.event_at().micros()))? == 1)
+    /// Confirms a pending authenticator; the code that did it counts as used. A restored one may know a floor
+    /// already, and the same rule holds.
+    pub(crate) fn confirm_totp(&self, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
+        const SQL: &str = "UPDATE totp SET state = 'confirmed', last_step = ?3, changed = ?4
+            WHERE user_id = ?1 AND id = ?2 AND state = 'pending' AND last_step < ?3";
+        self.take_step(SQL, user, id, step)
+    }
+
+    fn take_step(&self, sql: &'static str, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
+        let at = self.event_at().micros();
+        let row = (user.as_str(), id.as_str(), step.number(), at);
+        Ok(self.execute(sql, row)? == 1)
     }
 
     /// Removes an authenticator of this user, unless it is gone or has expired, and says when it was begun.
     pub(crate) fn delete_totp(&self, user: &UserId, id: &TotpId) -> Result<Option<Timestamp>> {
         const SQL: &str = "DELETE FROM totp
-            WHERE id = ?1 AND user_id = ?2 AND (state = 'confirmed' OR created > ?3)
+            WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
             RETURNING created";
-        let key = (id.as_str(), user.as_str(), expired_before(self.now()));
+        let key = (user.as_str(), id.as_str(), expired_before(self.now()));
         self.one(SQL, key, |row| row.get(0).map(Timestamp::from_micros))
     }
 
     /// Removes pending enrolments that have expired, at most `slice` of them.
     pub(crate) fn delete_expired_totps(&self, slice: u32) -> Result<Vec<(UserId, TotpId)>> {
-        const SQL: &str = "DELETE FROM totp WHERE id IN (
-            SELECT id FROM totp WHERE state = 'pending' AND created <= ?1 ORDER BY created LIMIT ?2
+        const SQL: &str = "DELETE FROM totp WHERE (user_id, id) IN (
+            SELECT user_id, id FROM totp
+            WHERE state = 'pending' AND created <= ?1 ORDER BY created LIMIT ?2
         ) RETURNING user_id, id";
         self.all(SQL, (expired_before(self.now()), slice), |row| {
             Ok((UserId::known(row.get(0)?), TotpId::known(row.get(1)?)))

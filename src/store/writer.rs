@@ -3,8 +3,9 @@
 //! There is one writing connection. Whoever finds it free takes it and runs, in one transaction, its own
 //! closure and those of all who wait (each in a savepoint, so that one that fails leaves the others
 //! whole), commits once, hands the connection to the first who came meanwhile, and only then are all
-//! answered. A lone caller waits for no one; under load one sync serves a whole batch. Knows nothing of
-//! what the closures do.
+//! answered. A lone caller waits for no one; under load one sync serves a whole batch. Some work is about the
+//! connection and not in a transaction (starting the log over): it has its turn alone, between two batches.
+//! Knows nothing of what the closures do.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,11 +18,15 @@ use crate::error::{Error, Result};
 /// Changes that may wait for the writer. More than the server has workers: it bounds what an embedding
 /// program with threads without number can pile up.
 const MAX_WAITING: usize = 1024;
-/// Changes in one transaction: at this size a sync is a small part of the whole, and none waits long.
-const MAX_BATCH: usize = 128;
-
+/// Changes after which the log is worth a look: with three or four pages each it may then have reached the
+/// length at which it starts over.
+const LOOK_AFTER: usize = 1024;
 pub(super) struct Writer {
     queue: Mutex<Queue>,
+    /// Changes in one transaction, at most.
+    max_batch: usize,
+    /// Told how many changes went into the log.
+    logged: Arc<Logged>,
 }
 
 struct Queue {
@@ -31,10 +36,19 @@ struct Queue {
 }
 
 struct Job {
-    /// Runs the change and says whether to keep what it did.
-    run: Box<dyn FnOnce(&Connection) -> bool + Send>,
+    work: Work,
     ticket: Arc<Ticket>,
 }
+
+enum Work {
+    /// Runs in a transaction with others.
+    Change(Change),
+    /// Runs between two transactions.
+    Alone(Box<dyn FnOnce(&Connection) + Send>),
+}
+
+/// Runs the change and says whether to keep what it did.
+type Change = Box<dyn FnOnce(&Connection) -> bool + Send>;
 
 /// Where a caller waits for its turn or its answer.
 struct Ticket {
@@ -50,16 +64,19 @@ enum News {
 }
 
 impl Writer {
-    pub(super) const fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, max_batch: usize, logged: Arc<Logged>) -> Self {
         let queue = Queue {
             connection: Some(connection),
             waiting: VecDeque::new(),
         };
         Self {
             queue: Mutex::new(queue),
+            max_batch,
+            logged,
         }
     }
 
+    /// Runs `change` in a transaction. When this returns what it did is on disk, or it never happened.
     pub(super) fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -67,12 +84,31 @@ impl Writer {
         let outcome = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&outcome);
         let run = Box::new(move |connection: &Connection| {
-            let result = catch_unwind(AssertUnwindSafe(|| change(connection)))
-                .unwrap_or_else(|_| Err(Error::Bug("a change panicked".to_owned())));
+            let result = caught(|| change(connection));
             let keep = result.is_ok();
             *lock(&slot) = Some(result);
             keep
         });
+        self.have_done(Work::Change(run))?;
+        result_of(&outcome)
+    }
+
+    /// Runs `act` on the connection while nobody is in a transaction on it.
+    pub(super) fn alone<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let outcome = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&outcome);
+        let run = Box::new(move |connection: &Connection| {
+            *lock(&slot) = Some(caught(|| act(connection)));
+        });
+        self.have_done(Work::Alone(run))?;
+        result_of(&outcome)
+    }
+
+    /// Queues the work and returns when it is settled, having led a batch if it was this caller's turn.
+    fn have_done(&self, work: Work) -> Result<()> {
         let ticket = Arc::new(Ticket {
             news: Mutex::new(None),
             arrived: Condvar::new(),
@@ -85,7 +121,7 @@ impl Writer {
                 ));
             }
             queue.waiting.push_back(Job {
-                run,
+                work,
                 ticket: Arc::clone(&ticket),
             });
             queue.connection.take()
@@ -101,26 +137,25 @@ impl Writer {
                 }
             }
         };
-        settled.map_err(Error::Unavailable)?;
-        let result = lock(&outcome).take();
-        result.unwrap_or_else(|| {
-            Err(Error::Bug(
-                "a change was committed without a result".to_owned(),
-            ))
-        })
+        settled.map_err(Error::Unavailable)
     }
 
     /// Runs one batch, passes the connection on, and tells everyone in the batch.
     fn lead(&self, connection: Connection) {
-        let batch: Vec<Job> = {
-            let mut queue = lock(&self.queue);
-            let size = queue.waiting.len().min(MAX_BATCH);
-            queue.waiting.drain(..size).collect()
+        let (work, tickets) = self.next_batch();
+        let settled = match work {
+            Batch::Alone(run) => {
+                run(&connection);
+                Ok(())
+            }
+            Batch::Changes(changes) => {
+                let settled = run_batch(&connection, changes);
+                if settled.is_ok() {
+                    self.logged.add(tickets.len());
+                }
+                settled.map_err(|error| format!("the database: {error}"))
+            }
         };
-        let (changes, tickets): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|job| (job.run, job.ticket)).unzip();
-        let settled =
-            run_batch(&connection, changes).map_err(|error| format!("the database: {error}"));
         {
             // Under the lock, or a caller that comes now would find neither a connection nor a leader.
             let mut queue = lock(&self.queue);
@@ -133,9 +168,93 @@ impl Writer {
             ticket.tell(News::Settled(settled.clone()));
         }
     }
+
+    /// Takes the next batch from the queue: changes up to the limit, or one piece of work that runs alone.
+    fn next_batch(&self) -> (Batch, Vec<Arc<Ticket>>) {
+        let mut queue = lock(&self.queue);
+        let (mut changes, mut tickets) = (Vec::new(), Vec::new());
+        while changes.len() < self.max_batch {
+            match queue.waiting.pop_front() {
+                Some(Job { work, ticket }) => match work {
+                    Work::Change(change) => {
+                        changes.push(change);
+                        tickets.push(ticket);
+                    }
+                    Work::Alone(run) if changes.is_empty() => {
+                        return (Batch::Alone(run), vec![ticket]);
+                    }
+                    work @ Work::Alone(_) => {
+                        queue.waiting.push_front(Job { work, ticket });
+                        break;
+                    }
+                },
+                None => break,
+            }
+        }
+        (Batch::Changes(changes), tickets)
+    }
 }
 
-type Change = Box<dyn FnOnce(&Connection) -> bool + Send>;
+enum Batch {
+    Changes(Vec<Change>),
+    Alone(Box<dyn FnOnce(&Connection) + Send>),
+}
+
+/// A panic is the end of one change and of nothing else.
+fn caught<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(act))
+        .unwrap_or_else(|_| Err(Error::Bug("a change panicked".to_owned())))
+}
+
+fn result_of<T>(outcome: &Mutex<Option<Result<T>>>) -> Result<T> {
+    lock(outcome).take().unwrap_or_else(|| {
+        Err(Error::Bug(
+            "a change was settled without a result".to_owned(),
+        ))
+    })
+}
+
+/// Counts the changes that went into the log, and wakes whoever looks after it.
+pub(super) struct Logged {
+    changes: Mutex<Option<usize>>,
+    arrived: Condvar,
+}
+
+impl Logged {
+    pub(super) const fn new() -> Self {
+        Self {
+            changes: Mutex::new(Some(0)),
+            arrived: Condvar::new(),
+        }
+    }
+
+    fn add(&self, count: usize) {
+        let mut changes = lock(&self.changes);
+        if let Some(changes) = changes.as_mut() {
+            let before = *changes;
+            *changes = before.saturating_add(count);
+            if before < LOOK_AFTER && *changes >= LOOK_AFTER {
+                self.arrived.notify_one();
+            }
+        }
+    }
+
+    /// Waits until so much has been logged that it is worth a look; `false` if nothing more will be.
+    pub(super) fn wait(&self) -> bool {
+        let too_few = |it: &mut Option<usize>| it.is_some_and(|it| it < LOOK_AFTER);
+        let mut changes = self
+            .arrived
+            .wait_while(lock(&self.changes), too_few)
+            .unwrap_or_else(PoisonError::into_inner);
+        changes.as_mut().map(|it| *it = 0).is_some()
+    }
+
+    /// Nothing more will be logged.
+    pub(super) fn end(&self) {
+        *lock(&self.changes) = None;
+        self.arrived.notify_all();
+    }
+}
 
 /// Runs `changes` in one transaction. An error means that none of them happened.
 fn run_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
@@ -151,8 +270,12 @@ fn run_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<
 
 fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
     execute(connection, "BEGIN IMMEDIATE")?;
+    // One change alone is the whole transaction: a savepoint would keep nothing apart from it.
+    let is_alone = changes.len() == 1;
     for change in changes {
-        execute(connection, "SAVEPOINT change")?;
+        if !is_alone {
+            execute(connection, "SAVEPOINT change")?;
+        }
         let keep = change(connection);
         if connection.is_autocommit() {
             // A full disk or a failed read rolls the whole transaction back by itself; whatever ran
@@ -162,10 +285,15 @@ fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite
                 Some("the transaction was rolled back under a change".to_owned()),
             ));
         }
-        if !keep {
-            execute(connection, "ROLLBACK TO change")?;
+        match (keep, is_alone) {
+            (true, true) => {}
+            (false, true) => return execute(connection, "ROLLBACK"),
+            (true, false) => execute(connection, "RELEASE change")?,
+            (false, false) => {
+                execute(connection, "ROLLBACK TO change")?;
+                execute(connection, "RELEASE change")?;
+            }
         }
-        execute(connection, "RELEASE change")?;
     }
     execute(connection, "COMMIT")
 }
@@ -207,7 +335,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let connection = Connection::open(dir.path().join("t.db")).unwrap();
         connection.execute_batch(schema).unwrap();
-        (dir, Writer::new(connection))
+        (dir, Writer::new(connection, 128, Arc::new(Logged::new())))
     }
 
     fn count(writer: &Writer) -> i64 {
