@@ -43,6 +43,15 @@ pub(super) enum Command {
     Init(Init),
     /// Serve the API
     Serve(Box<Serve>),
+    /// Copy everything but the master key into a new file, while totpd serves
+    Backup {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Put a backup back; no code of the past is good afterwards
+    Restore(Restore),
+    /// Look at the data directory, and say what is wrong and what to do
+    Doctor,
     /// Make, list and revoke bearer tokens
     #[command(subcommand)]
     Token(Token),
@@ -65,6 +74,18 @@ pub(super) struct Init {
     /// Steps of 30 s either side of the present one whose codes are good
     #[arg(long, value_name = "0|1", default_value = "1", value_parser = ["0", "1"])]
     pub(super) window: String,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Restore {
+    /// The backup
+    pub(super) file: PathBuf,
+    /// Replace the database that is there; what it knows to be removed stays removed
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Let removals, revocations and deletions since the backup be undone where nobody knows of them
+    #[arg(long)]
+    pub(super) accept_loss: bool,
 }
 
 #[derive(clap::Args)]

@@ -6,6 +6,7 @@
 mod admin;
 mod args;
 mod demo;
+mod keep;
 mod output;
 mod qr;
 mod serve;
@@ -56,6 +57,9 @@ fn dispatch(args: Args) -> Result<()> {
         Command::Demo => demo::run(),
         Command::Init(it) => admin::init(&home, &out, &it),
         Command::Serve(it) => serve::run(&home, *it),
+        Command::Backup { file } => keep::backup(&home.open()?, &out, &file),
+        Command::Restore(it) => keep::restore(&home, &out, &it),
+        Command::Doctor => keep::doctor(&home, &out),
         Command::Token(it) => admin::token(&home.open()?, &out, it),
         Command::Org(it) => admin::org(&home.open()?, &out, it),
         Command::User(it) => users::run(&home.open()?, &out, it),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
@@ -25,6 +25,9 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     let service = open_or_init(home, args.commit_batch.into())?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
+    // Beyond a limit of file size a write is to fail, not the process to die.
+    let too_large = signal_hook::flag::register(SIGXFSZ, Arc::default());
+    too_large.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     let api = Api::new(service.clone(), Arc::new(now));
     let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
     let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {

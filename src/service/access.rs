@@ -82,13 +82,9 @@ pub(super) enum Act {
 impl Caller {
     /// Whoever can open the data directory can do everything with it anyway.
     pub fn command_line() -> Self {
-        let source = Source {
-            actor: "command-line".to_owned(),
-            peer: None,
-        };
         Self {
             power: Power::Admin,
-            source,
+            source: Source::command_line(),
         }
     }
 

@@ -46,7 +46,7 @@ pub struct DataDir {
     path: PathBuf,
     key: KeyFile,
     /// Unlocked by the operating system when the process ends, however it ends.
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -76,7 +76,19 @@ impl DataDir {
         Ok(Self {
             path: path.to_owned(),
             key,
-            _lock: lock,
+            lock,
+        })
+    }
+
+    /// Takes hold of a directory that nobody else uses, to restore a backup into it; makes it if need be.
+    pub fn open_alone(path: &Path, key: KeyFile) -> Result<Self> {
+        make_directory(path)?;
+        let lock = lock_file(path)?;
+        lock_alone(&lock, path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            key,
+            lock,
         })
     }
 
@@ -89,14 +101,7 @@ impl DataDir {
     ) -> Result<(Service, OrgId)> {
         make_directory(path)?;
         let lock = lock_file(path)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let problem = "another totpd is using this data directory";
-                return Err(Error::invalid(path.display().to_string(), problem));
-            }
-            Err(TryLockError::Error(error)) => return Err(cannot("lock", path, &error)),
-        }
+        lock_alone(&lock, path)?;
         for (name, what) in [(DATABASE, "a database"), (KEY, "a master key")] {
             if path.join(name).exists() {
                 let problem = format!(
@@ -118,8 +123,10 @@ impl DataDir {
             let _gone = fs::remove_file(path.join(KEY));
         }
         made?;
-        drop(lock);
-        let service = Service::open(Self::open(path, key)?)?;
+        let shared = lock.try_lock_shared();
+        shared.map_err(|_| in_use(path))?;
+        let path = path.to_owned();
+        let service = Service::open(Self { path, key, lock })?;
         let name = Name::known("Default".to_owned());
         let org = service.create_organization(&Caller::command_line(), name, now)?;
         Ok((service, org))
@@ -142,8 +149,43 @@ impl DataDir {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
+    }
+
+    pub(super) fn unfinished(&self) -> PathBuf {
+        self.path.join(UNFINISHED)
+    }
+
+    pub(super) fn cannot_write(&self, error: &io::Error) -> Error {
+        cannot("write to", &self.path, error)
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is being started has the same open file until it is another
+        // program, and with it the lock.
+        let _unlocked = self.lock.unlock();
+    }
+}
+
+fn in_use(path: &Path) -> Error {
+    Error::invalid(
+        path.display().to_string(),
+        "another totpd is using this data directory; stop it first",
+    )
+}
+
+fn lock_alone(lock: &File, path: &Path) -> Result<()> {
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(in_use(path)),
+        Err(TryLockError::Error(error)) => Err(cannot("lock", path, &error)),
     }
 }
 

@@ -3,7 +3,9 @@
 //! Knows neither statuses nor JSON nor SQL, and reads no clock: `now` is handed in. See `examples/embed.rs`.
 
 mod access;
+mod backup;
 mod data_dir;
+mod doctor;
 mod tokens;
 mod totps;
 mod users;
@@ -12,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use access::{Caller, Expect, Named, Power};
+pub use backup::{Consent, Restored, Taken};
 pub use data_dir::{DataDir, KeyFile, Settings};
+pub use doctor::Finding;
 pub use tokens::{NewToken, Token};
 pub use totps::{Enrolment, Verdict};
 pub use users::{NewUser, NewUsername, State, Totp, User, Username};
@@ -20,6 +24,7 @@ pub use users::{NewUser, NewUsername, State, Totp, User, Username};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp};
 use crate::seal::{Sealer, token_hash};
+pub use crate::store::AppliedAgain;
 use crate::store::{Event, Instance, Kind, Organization, Source, Store, WriteTx};
 
 /// Changes in one transaction: at this size a sync is a small part of the whole, and none waits long.

@@ -9,18 +9,23 @@
 use std::fs::{self, File};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::writer::{Logged, Writer};
+use super::writer::Writer;
 use super::{file, unavailable};
 use crate::error::{Error, Result};
 
 /// Pages in the log from which on it starts over: 16 MiB.
 const LONG_FRAMES: i64 = 4_000;
+/// Pages in the log from which on the writer waits for the copying: 32 MiB. On a card that writes slowly at
+/// random and fast in a row the log would otherwise grow faster than it is copied.
+const TOO_LONG_FRAMES: i64 = 8_000;
+/// How long the writer waits at most: should the copying fail, a long log is better than none.
+const HOLD: Duration = Duration::from_secs(2);
 /// Pages that may be left for the writer's pause: copied and synced in about the time of a commit.
 const FEW_FRAMES: i64 = 256;
 /// Passes after which the log starts over in spite of a writer that is faster than the copying.
@@ -47,6 +52,7 @@ enum End {
 pub(super) struct Checkpoints {
     path: PathBuf,
     writer: Arc<Writer>,
+    log: Arc<LogLength>,
     own: Mutex<Own>,
 }
 
@@ -61,13 +67,88 @@ struct Own {
 }
 
 /// Where the log stands, in pages.
-struct Standing {
-    logged: i64,
+pub(super) struct Standing {
+    pub(super) logged: i64,
     copied: i64,
 }
 
+/// What the writer and whoever looks after the log tell each other.
+pub(super) struct LogLength {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+struct State {
+    is_long: bool,
+    /// Times that a piece of the log was copied.
+    passes: u64,
+    /// The database is being closed.
+    is_over: bool,
+}
+
+impl LogLength {
+    pub(super) const fn new() -> Self {
+        let state = State {
+            is_long: false,
+            passes: 0,
+            is_over: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            news: Condvar::new(),
+        }
+    }
+
+    /// The writer says how long the log is, and is held up if that is too long.
+    pub(super) fn is(&self, frames: i64) {
+        if frames < LONG_FRAMES {
+            return;
+        }
+        let mut state = self.lock();
+        state.is_long = true;
+        self.news.notify_all();
+        if frames >= TOO_LONG_FRAMES {
+            let seen = state.passes;
+            let nothing_new = |it: &mut State| it.passes == seen && !it.is_over;
+            let _held = self.news.wait_timeout_while(state, HOLD, nothing_new);
+        }
+    }
+
+    /// Waits until the log is long; `false` if it never will be.
+    fn wait(&self) -> bool {
+        let is_short = |it: &mut State| !it.is_long && !it.is_over;
+        let mut state = self
+            .news
+            .wait_while(self.lock(), is_short)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.is_long = false;
+        !state.is_over
+    }
+
+    fn has_passed(&self) {
+        let mut state = self.lock();
+        state.passes = state.passes.wrapping_add(1);
+        self.news.notify_all();
+    }
+
+    /// Nothing more will be logged.
+    pub(super) fn end(&self) {
+        self.lock().is_over = true;
+        self.news.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the log stands, as a connection sees it.
+pub(super) fn standing(connection: &Connection) -> Result<Standing> {
+    pragma(connection, "NOOP")
+}
+
 impl Checkpoints {
-    pub(super) fn new(path: &Path, writer: Arc<Writer>) -> Arc<Self> {
+    pub(super) fn new(path: &Path, writer: Arc<Writer>, log: Arc<LogLength>) -> Arc<Self> {
         let own = Own {
             connection: None,
             database: None,
@@ -76,34 +157,30 @@ impl Checkpoints {
         Arc::new(Self {
             path: path.to_owned(),
             writer,
+            log,
             own: Mutex::new(own),
         })
     }
 
     /// Starts the thread that looks after the log for as long as anything is logged.
-    pub(super) fn look_after(
-        self: &Arc<Self>,
-        logged: Arc<Logged>,
-    ) -> Result<thread::JoinHandle<()>> {
+    pub(super) fn look_after(self: &Arc<Self>) -> Result<thread::JoinHandle<()>> {
         let own = Arc::clone(self);
         thread::Builder::new()
             .name("checkpoint".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                while logged.wait() {
-                    if let Err(error) = own.restart_if_long() {
+                while own.log.wait() {
+                    if let Err(error) = own.restart() {
                         log::warn!("moving the log into the database: {error:?}");
                     }
+                    own.log.has_passed();
                 }
             })
             .map_err(|error| Error::Unavailable(format!("no thread: {error}")))
     }
 
-    fn restart_if_long(&self) -> Result<()> {
+    fn restart(&self) -> Result<()> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.standing(&self.path)?.logged < LONG_FRAMES {
-            return Ok(());
-        }
         own.has_restarted = self.round(&mut own, End::Restart)?;
         Ok(())
     }
@@ -128,7 +205,7 @@ impl Checkpoints {
     /// whether the log has come to its end; a read of an old snapshot may be in the way.
     fn round(&self, own: &mut Own, end: End) -> Result<bool> {
         for _ in 0..MAX_PASSES {
-            let standing = own.standing(&self.path)?;
+            let standing = standing(own.connection(&self.path)?)?;
             if standing.logged.saturating_sub(standing.copied) <= FEW_FRAMES {
                 break;
             }
@@ -138,6 +215,7 @@ impl Checkpoints {
                 return Ok(false);
             }
             own.sync_database(&self.path)?;
+            self.log.has_passed();
         }
         self.writer.alone(move |connection| {
             let (mode, busy) = match end {
@@ -161,10 +239,6 @@ impl Own {
             None => file::connect_for_checkpoints(path)?,
         };
         Ok(self.connection.insert(connection))
-    }
-
-    fn standing(&mut self, path: &Path) -> Result<Standing> {
-        pragma(self.connection(path)?, "NOOP")
     }
 
     /// Puts what was copied on disk, so that nobody has to wait for it when the log starts over.
@@ -194,4 +268,108 @@ pub(super) fn log_bytes(database: &Path) -> u64 {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
     fs::metadata(log).map_or(0, |it| it.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a change puts into the database: four pages and a bit go into the log.
+    const BYTES: i64 = 4 * 4096;
+
+    struct Scene {
+        dir: tempfile::TempDir,
+        writer: Arc<Writer>,
+        checkpoints: Arc<Checkpoints>,
+        log: Arc<LogLength>,
+        thread: Option<thread::JoinHandle<()>>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("t.db");
+            let connection = Connection::open(&path).unwrap();
+            // What is tried here is the log's length and not its safety.
+            let prepare = "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+                PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (blob BLOB)";
+            connection.execute_batch(prepare).unwrap();
+            let log = Arc::new(LogLength::new());
+            let writer = Arc::new(Writer::new(connection, 128, Arc::clone(&log)));
+            let checkpoints = Checkpoints::new(&path, Arc::clone(&writer), Arc::clone(&log));
+            let thread = Some(checkpoints.look_after().unwrap());
+            Self {
+                dir,
+                writer,
+                checkpoints,
+                log,
+                thread,
+            }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("t.db")
+        }
+
+        fn changes(&self, count: usize) {
+            for _ in 0..count {
+                let change = |connection: &Connection| {
+                    let sql = "INSERT INTO t VALUES (zeroblob(?1))";
+                    let mut statement = connection.prepare_cached(sql).unwrap();
+                    statement.execute([BYTES]).map_err(unavailable)
+                };
+                self.writer.write(change).unwrap();
+            }
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            self.log.end();
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+
+    #[test]
+    fn under_endless_load_the_log_starts_over_again_and_again() {
+        let scene = Scene::new();
+        let mut longest = 0;
+        // 160 MiB go through it.
+        for _ in 0..80 {
+            scene.changes(128);
+            longest = longest.max(log_bytes(&scene.path()));
+        }
+        assert!(longest < 64 << 20, "{} MiB", longest >> 20);
+    }
+
+    #[test]
+    fn a_quiet_log_is_emptied_and_a_busy_one_left_to_itself() {
+        let scene = Scene::new();
+        scene.changes(10);
+        assert!(log_bytes(&scene.path()) > 0);
+        scene.checkpoints.empty().unwrap();
+        assert_eq!(log_bytes(&scene.path()), 0);
+        scene.changes(10);
+        scene.checkpoints.own.lock().unwrap().has_restarted = true;
+        scene.checkpoints.empty().unwrap();
+        assert!(log_bytes(&scene.path()) > 0, "it is overwritten by itself");
+        scene.checkpoints.empty().unwrap();
+        assert_eq!(log_bytes(&scene.path()), 0, "but not for ever");
+    }
+
+    #[test]
+    fn whoever_reads_an_old_snapshot_holds_nobody_up() {
+        let scene = Scene::new();
+        scene.changes(1);
+        let reader = Connection::open(scene.path()).unwrap();
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM t")
+            .unwrap();
+        scene.changes(2_500);
+        assert!(scene.checkpoints.empty().is_err(), "the log is in use");
+        scene.changes(1);
+        reader.execute_batch("COMMIT").unwrap();
+        scene.checkpoints.empty().unwrap();
+        assert_eq!(log_bytes(&scene.path()), 0);
+    }
 }

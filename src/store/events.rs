@@ -10,6 +10,7 @@ use crate::model::{OrgId, Timestamp, UserId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     InstanceCreated,
+    InstanceRestored,
     OrganizationCreated,
     UserCreated,
     UserRemoved,
@@ -28,6 +29,7 @@ impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::InstanceCreated => "instance.created",
+            Self::InstanceRestored => "instance.restored",
             Self::OrganizationCreated => "organization.created",
             Self::UserCreated => "user.created",
             Self::UserRemoved => "user.removed",
@@ -51,6 +53,16 @@ pub(crate) struct Source {
     pub(crate) actor: String,
     /// The address the request came from.
     pub(crate) peer: Option<IpAddr>,
+}
+
+impl Source {
+    /// Whoever sits at the command line, who can open the data directory anyway.
+    pub(crate) fn command_line() -> Self {
+        Self {
+            actor: "command-line".to_owned(),
+            peer: None,
+        }
+    }
 }
 
 /// An event to append; when it happened is the transaction's.

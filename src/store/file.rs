@@ -65,37 +65,80 @@ fn connect(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags())
         .map_err(|error| refused(path, &format!("cannot open the database: {error}")))?;
     let prepare = || -> rusqlite::Result<()> {
-        connection.busy_timeout(BUSY)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let _mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
-        // A commit is on disk before anybody hears of it.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
         // The log is looked after beside the writer, not by it.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        // What a statement may have to take back stays in memory: a full disk elsewhere is nothing to us.
-        connection.pragma_update(None, "temp_store", "MEMORY")?;
-        // What is deleted is overwritten: gone means gone.
-        connection.pragma_update(None, "secure_delete", true)?;
-        connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())
+        connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
+        prepare_to_write(&connection)
     };
-    prepare().map_err(|error| match error.sqlite_error_code() {
+    prepare().map_err(|error| unopened(path, &error))?;
+    Ok(connection)
+}
+
+/// Opens a file that nobody else knows of, to be changed and then put in its place: without a log that
+/// would have to move with it.
+pub(super) fn open_alone(path: &Path) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags())
+        .map_err(|error| refused(path, &format!("cannot open the database: {error}")))?;
+    let prepare = || -> rusqlite::Result<()> {
+        let _mode: String =
+            connection.query_row("PRAGMA journal_mode = MEMORY", (), |row| row.get(0))?;
+        prepare_to_write(&connection)
+    };
+    prepare().map_err(|error| unopened(path, &error))?;
+    upgrade(&connection, path, &UPGRADES)?;
+    Ok(connection)
+}
+
+fn prepare_to_write(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // A commit is on disk before anybody hears of it.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // What a statement may have to take back stays in memory: a full disk elsewhere is nothing to us.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // What is deleted is overwritten: gone means gone.
+    connection.pragma_update(None, "secure_delete", true)
+}
+
+fn unopened(path: &Path, error: &rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => refused(
             path,
             "this is not a database of totpd; put the right file or a backup there",
         ),
         _ => refused(path, &format!("cannot open the database: {error}")),
-    })?;
-    Ok(connection)
+    }
 }
 
-/// Takes an older file to the present version step by step, in one transaction; refuses any other file.
-fn upgrade(connection: &Connection, path: &Path, steps: &[&str]) -> Result<()> {
+/// What SQLite finds wrong with a file, page by page, row by row and reference by reference.
+pub(super) fn problems(connection: &Connection) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for sql in [
+        "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+        "SELECT 'a row of ' || \"table\" || ' refers to nothing' FROM pragma_foreign_key_check LIMIT 100",
+    ] {
+        let mut statement = connection.prepare(sql).map_err(unavailable)?;
+        let rows = statement.query_map((), |row| row.get::<_, String>(0));
+        for row in rows.map_err(unavailable)? {
+            found.push(row.map_err(unavailable)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses a file that is not totpd's, or is newer than this totpd; returns its version.
+pub(super) fn require_ours(connection: &Connection, path: &Path) -> Result<i64> {
+    version_of(connection, path, UPGRADES.len())
+}
+
+fn version_of(connection: &Connection, path: &Path, steps: usize) -> Result<i64> {
     let number = |name| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(unavailable)
+            .map_err(|error| unopened(path, &error))
     };
     if number("application_id")? != APPLICATION_ID {
         return Err(refused(
@@ -103,10 +146,7 @@ fn upgrade(connection: &Connection, path: &Path, steps: &[&str]) -> Result<()> {
             "this database is not totpd's; put the right file or a backup there",
         ));
     }
-    let newest = i64::try_from(steps.len())
-        .unwrap_or(i64::MAX)
-        .saturating_add(1);
-    let version = number("user_version")?;
+    let (newest, version) = (newest_version(steps), number("user_version")?);
     if version > newest {
         return Err(refused(
             path,
@@ -115,13 +155,24 @@ fn upgrade(connection: &Connection, path: &Path, steps: &[&str]) -> Result<()> {
             ),
         ));
     }
-    if version == newest {
+    Ok(version)
+}
+
+fn newest_version(steps: usize) -> i64 {
+    i64::try_from(steps).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+/// Takes an older file to the present version step by step, in one transaction; refuses any other file.
+fn upgrade(connection: &Connection, path: &Path, steps: &[&str]) -> Result<()> {
+    let newest = newest_version(steps.len());
+    if version_of(connection, path, steps.len())? == newest {
         return Ok(());
     }
     let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
     let tx = tx.map_err(unavailable)?;
     // Again, now that nobody else can write: another process may have been faster.
-    let done = usize::try_from(number("user_version")?.saturating_sub(1)).unwrap_or(0);
+    let version = version_of(connection, path, steps.len())?;
+    let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
     for step in steps.get(done..).unwrap_or_default() {
         tx.execute_batch(step).map_err(unavailable)?;
     }

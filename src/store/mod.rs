@@ -4,8 +4,10 @@
 //! through it sealed. A read transaction and a write transaction are types of their own, so that
 //! writing inside a read does not compile.
 
+mod backup;
 mod checkpoint;
 mod events;
+mod examine;
 mod file;
 mod instance;
 mod tokens;
@@ -22,7 +24,10 @@ use std::time::Duration;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags, Params, Row};
 
+pub use backup::AppliedAgain;
+pub(crate) use backup::Backup;
 pub(crate) use events::{Event, Kind, Source};
+pub(crate) use examine::{Examined, log_bytes};
 pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{TotpRow, TotpState};
@@ -31,8 +36,8 @@ pub(crate) use users::{UserRow, UserState, UsernameRow};
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
 use crate::totp::LONGEST_WAIT;
-use checkpoint::Checkpoints;
-use writer::{Logged, Writer};
+use checkpoint::{Checkpoints, LogLength};
+use writer::Writer;
 
 /// Reads run beside the writer on so many connections: more than there are cores to run them, fewer than
 /// would cost memory that an edge box misses.
@@ -50,7 +55,7 @@ const STATEMENTS: usize = 64;
 /// writer's is the last of these.
 pub(crate) struct Store {
     checkpoints: Arc<Checkpoints>,
-    logged: Arc<Logged>,
+    log: Arc<LogLength>,
     looks_after_log: Option<thread::JoinHandle<()>>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     writer: Arc<Writer>,
@@ -62,10 +67,7 @@ impl Store {
         file::create(path, |connection| {
             let tx = WriteTx::new(connection, now)?;
             tx.insert_instance(instance)?;
-            let source = Source {
-                actor: "command-line".to_owned(),
-                peer: None,
-            };
+            let source = Source::command_line();
             let about = Some(instance.id.as_str());
             let kind = Kind::InstanceCreated;
             tx.append(&Event {
@@ -98,13 +100,13 @@ impl Store {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|error| Error::Unavailable(format!("opening {}: {error}", path.display())))?;
-        let logged = Arc::new(Logged::new());
-        let writer = Arc::new(Writer::new(writer, commit_batch, Arc::clone(&logged)));
-        let checkpoints = Checkpoints::new(path, Arc::clone(&writer));
-        let looks_after_log = Some(checkpoints.look_after(Arc::clone(&logged))?);
+        let log = Arc::new(LogLength::new());
+        let writer = Arc::new(Writer::new(writer, commit_batch, Arc::clone(&log)));
+        let checkpoints = Checkpoints::new(path, Arc::clone(&writer), Arc::clone(&log));
+        let looks_after_log = Some(checkpoints.look_after()?);
         Ok(Self {
             checkpoints,
-            logged,
+            log,
             looks_after_log,
             readers,
             writer,
@@ -143,7 +145,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.logged.end();
+        self.log.end();
         if let Some(thread) = self.looks_after_log.take() {
             let _ended = thread.join();
         }

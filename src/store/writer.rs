@@ -9,24 +9,27 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::checkpoint::{self, LogLength};
 use crate::error::{Error, Result};
 
 /// Changes that may wait for the writer. More than the server has workers: it bounds what an embedding
 /// program with threads without number can pile up.
 const MAX_WAITING: usize = 1024;
-/// Changes after which the log is worth a look: with three or four pages each it may then have reached the
-/// length at which it starts over.
-const LOOK_AFTER: usize = 1024;
+/// Changes after which the log is measured. The largest are a user's data, 17 pages: so it grows by 17 MiB at
+/// most between two looks.
+const MEASURE_AFTER: usize = 256;
 pub(super) struct Writer {
     queue: Mutex<Queue>,
     /// Changes in one transaction, at most.
     max_batch: usize,
-    /// Told how many changes went into the log.
-    logged: Arc<Logged>,
+    /// Changes since the log was measured. Whoever leads has it for itself.
+    unmeasured: AtomicUsize,
+    log: Arc<LogLength>,
 }
 
 struct Queue {
@@ -57,14 +60,14 @@ struct Ticket {
 }
 
 enum News {
-    /// The caller is first in the queue: the connection is its own now, and so is the batch.
+    /// The caller is next: the connection is its own now, for one batch.
     Lead(Connection),
     /// The batch is on disk, or it failed and none of it happened.
     Settled(Result<(), String>),
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, max_batch: usize, logged: Arc<Logged>) -> Self {
+    pub(super) fn new(connection: Connection, max_batch: usize, log: Arc<LogLength>) -> Self {
         let queue = Queue {
             connection: Some(connection),
             waiting: VecDeque::new(),
@@ -72,7 +75,8 @@ impl Writer {
         Self {
             queue: Mutex::new(queue),
             max_batch,
-            logged,
+            unmeasured: AtomicUsize::new(0),
+            log,
         }
     }
 
@@ -120,20 +124,22 @@ impl Writer {
                     "too many changes wait for the writer".to_owned(),
                 ));
             }
-            queue.waiting.push_back(Job {
-                work,
-                ticket: Arc::clone(&ticket),
-            });
+            let ticket = Arc::clone(&ticket);
+            match &work {
+                Work::Change(_) => queue.waiting.push_back(Job { work, ticket }),
+                // It is about the connection and not about anybody's data: no order is hurt.
+                Work::Alone(_) => queue.waiting.push_front(Job { work, ticket }),
+            }
             queue.connection.take()
         };
-        let news = free.map_or_else(|| ticket.wait(), News::Lead);
-        let settled = match news {
-            News::Settled(settled) => settled,
-            News::Lead(connection) => {
-                self.lead(connection);
-                match ticket.wait() {
-                    News::Settled(settled) => settled,
-                    News::Lead(_) => Err("led twice".to_owned()),
+        let mut news = free.map_or_else(|| ticket.wait(), News::Lead);
+        let settled = loop {
+            match news {
+                News::Settled(settled) => break settled,
+                // Twice, where work that runs alone went first.
+                News::Lead(connection) => {
+                    self.lead(connection);
+                    news = ticket.wait();
                 }
             }
         };
@@ -150,12 +156,11 @@ impl Writer {
             }
             Batch::Changes(changes) => {
                 let settled = run_batch(&connection, changes);
-                if settled.is_ok() {
-                    self.logged.add(tickets.len());
-                }
                 settled.map_err(|error| format!("the database: {error}"))
             }
         };
+        // Those of this batch wait for it too: otherwise they would be back with more before it is over.
+        self.measure(&connection, tickets.len());
         {
             // Under the lock, or a caller that comes now would find neither a connection nor a leader.
             let mut queue = lock(&self.queue);
@@ -166,6 +171,21 @@ impl Writer {
         }
         for ticket in tickets {
             ticket.tell(News::Settled(settled.clone()));
+        }
+    }
+
+    /// Measures the log now and then, and is held up where it has become too long.
+    fn measure(&self, connection: &Connection, changes: usize) {
+        let unmeasured = self.unmeasured.load(Ordering::Relaxed);
+        let unmeasured = unmeasured.saturating_add(changes);
+        let is_due = unmeasured >= MEASURE_AFTER;
+        let kept = if is_due { 0 } else { unmeasured };
+        self.unmeasured.store(kept, Ordering::Relaxed);
+        if is_due {
+            match checkpoint::standing(connection) {
+                Ok(it) => self.log.is(it.logged),
+                Err(error) => log::warn!("measuring the log: {error:?}"),
+            }
         }
     }
 
@@ -212,48 +232,6 @@ fn result_of<T>(outcome: &Mutex<Option<Result<T>>>) -> Result<T> {
             "a change was settled without a result".to_owned(),
         ))
     })
-}
-
-/// Counts the changes that went into the log, and wakes whoever looks after it.
-pub(super) struct Logged {
-    changes: Mutex<Option<usize>>,
-    arrived: Condvar,
-}
-
-impl Logged {
-    pub(super) const fn new() -> Self {
-        Self {
-            changes: Mutex::new(Some(0)),
-            arrived: Condvar::new(),
-        }
-    }
-
-    fn add(&self, count: usize) {
-        let mut changes = lock(&self.changes);
-        if let Some(changes) = changes.as_mut() {
-            let before = *changes;
-            *changes = before.saturating_add(count);
-            if before < LOOK_AFTER && *changes >= LOOK_AFTER {
-                self.arrived.notify_one();
-            }
-        }
-    }
-
-    /// Waits until so much has been logged that it is worth a look; `false` if nothing more will be.
-    pub(super) fn wait(&self) -> bool {
-        let too_few = |it: &mut Option<usize>| it.is_some_and(|it| it < LOOK_AFTER);
-        let mut changes = self
-            .arrived
-            .wait_while(lock(&self.changes), too_few)
-            .unwrap_or_else(PoisonError::into_inner);
-        changes.as_mut().map(|it| *it = 0).is_some()
-    }
-
-    /// Nothing more will be logged.
-    pub(super) fn end(&self) {
-        *lock(&self.changes) = None;
-        self.arrived.notify_all();
-    }
 }
 
 /// Runs `changes` in one transaction. An error means that none of them happened.
@@ -329,13 +307,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     fn writer(schema: &str) -> (tempfile::TempDir, Writer) {
         let dir = tempfile::tempdir().unwrap();
         let connection = Connection::open(dir.path().join("t.db")).unwrap();
         connection.execute_batch(schema).unwrap();
-        (dir, Writer::new(connection, 128, Arc::new(Logged::new())))
+        (
+            dir,
+            Writer::new(connection, 128, Arc::new(LogLength::new())),
+        )
     }
 
     fn count(writer: &Writer) -> i64 {
@@ -383,12 +366,41 @@ mod tests {
             "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY);
              CREATE TABLE t (n INTEGER REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED)",
         );
-        let result = writer.write(|connection| {
-            connection.execute("INSERT INTO t VALUES (7)", ()).unwrap();
-            Ok(())
+        let writer = &writer;
+        let (begun, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        std::thread::scope(|scope| {
+            let (has_begun, may_go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+            scope.spawn(move || {
+                writer.alone(move |_| {
+                    has_begun.wait();
+                    may_go_on.wait();
+                    Ok(())
+                })
+            });
+            begun.wait();
+            let changes: Vec<_> = (0..10)
+                .map(|n| {
+                    scope.spawn(move || {
+                        writer.write(move |connection| {
+                            let row = (n == 5).then_some(7);
+                            connection
+                                .execute("INSERT INTO t VALUES (?1)", [row])
+                                .unwrap();
+                            Ok(())
+                        })
+                    })
+                })
+                .collect();
+            while lock(&writer.queue).waiting.len() < 10 {
+                std::thread::yield_now();
+            }
+            go_on.wait();
+            for change in changes {
+                let result = change.join().unwrap();
+                assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
+            }
         });
-        assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
-        assert_eq!(count(&writer), 0);
+        assert_eq!(count(writer), 0);
         let result = writer.write(|connection| {
             connection
                 .execute("INSERT INTO t VALUES (NULL)", ())
@@ -396,6 +408,6 @@ mod tests {
             Ok(())
         });
         assert!(result.is_ok());
-        assert_eq!(count(&writer), 1);
+        assert_eq!(count(writer), 1);
     }
 }

@@ -18,13 +18,13 @@ use totpd::totp::Secret;
 use crate::harness::{Answer, Client, Phone};
 
 /// A data directory and the real binary on it.
-struct Home {
-    dir: TempDir,
+pub struct Home {
+    pub dir: TempDir,
 }
 
 impl Home {
     /// An initialised one, and its admin token.
-    fn init() -> (Self, String) {
+    pub fn init() -> (Self, String) {
         let home = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -32,11 +32,11 @@ impl Home {
         (home, made["token"]["token"].as_str().unwrap().to_owned())
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_totpd"));
         command
             .env_clear()
@@ -46,12 +46,12 @@ impl Home {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// What a command says with `--json`.
-    fn json(&self, args: &[&str]) -> Value {
+    pub fn json(&self, args: &[&str]) -> Value {
         let output = self.run(&[args, &["--json"]].concat());
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {said}");
@@ -60,11 +60,11 @@ impl Home {
 
     /// Insists that a command fails with this status and one line that holds `told`.
     #[track_caller]
-    fn refuses(&self, args: &[&str], status: i32, told: &str) {
+    pub fn refuses(&self, args: &[&str], status: i32, told: &str) {
         refused(&self.run(args), status, told);
     }
 
-    fn serve(&self, args: &[&str]) -> Server {
+    pub fn serve(&self, args: &[&str]) -> Server {
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         let mut child = command
             .args(args)
@@ -102,26 +102,26 @@ fn refused(output: &Output, status: i32, told: &str) {
     assert!(output.stdout.is_empty());
 }
 
-struct Server {
-    child: Child,
-    address: String,
+pub struct Server {
+    pub child: Child,
+    pub address: String,
     printed: String,
 }
 
 impl Server {
-    fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> Answer {
+    pub fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> Answer {
         let bearer = format!("Authorization: Bearer {token}\r\n");
         let target = format!("/resources/v3alpha{path}");
         Client::connect(&self.address).ask(method, &target, &bearer, body.as_bytes())
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Sends SIGTERM, and returns the status and everything printed to stderr.
-    fn terminate(mut self) -> (i32, String) {
+    pub fn terminate(mut self) -> (i32, String) {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -142,13 +142,13 @@ impl Server {
     }
 }
 
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Timestamp::from_seconds(since.as_secs().cast_signed())
 }
 
 /// A user and a confirmed authenticator, by the command line alone. The code of the present step is used.
-fn enrolled(home: &Home) -> (String, Phone) {
+pub fn enrolled(home: &Home) -> (String, Phone) {
     let user = home.json(&["user", "create", "alice"]);
     let started = home.json(&["totp", "start", "alice", "--name", "Pixel 9"]);
     let phone = Phone {

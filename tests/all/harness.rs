@@ -284,26 +284,43 @@ impl Client {
     }
 
     pub fn ask(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
+        let asked = self.put(method, target, headers, body);
+        self.answer(method == "HEAD", &asked)
+    }
+
+    /// The same of a server that may be gone at any moment.
+    pub fn try_ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Option<Answer> {
+        let asked = self.put(method, target, headers, body);
+        self.try_answer(false, &asked).ok()
+    }
+
+    fn put(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> String {
         let mut request = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{headers}");
         request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
         let mut bytes = request.clone().into_bytes();
         bytes.extend_from_slice(body);
         self.send(&bytes);
-        self.answer(
-            method == "HEAD",
-            &format!("{request}{}", String::from_utf8_lossy(body)),
-        )
+        format!("{request}{}", String::from_utf8_lossy(body))
     }
 
     /// Reads one answer.
     pub fn answer(&mut self, to_head: bool, asked: &str) -> Answer {
+        self.try_answer(to_head, asked)
+            .unwrap_or_else(|error| panic!("no answer ({error}) to:\n{asked:.2000}"))
+    }
+
+    fn try_answer(&mut self, to_head: bool, asked: &str) -> std::io::Result<Answer> {
         let mut bytes = Vec::new();
         let mut byte = [0];
         while !bytes.ends_with(b"\r\n\r\n") {
-            match self.stream.read(&mut byte) {
-                Ok(1) => bytes.push(byte[0]),
-                other => panic!("no answer ({other:?}) to:\n{asked:.2000}"),
-            }
+            self.stream.read_exact(&mut byte)?;
+            bytes.push(byte[0]);
         }
         let head = String::from_utf8(bytes).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -316,9 +333,9 @@ impl Client {
         if !to_head && status != 100 {
             let length = answer.header("content-length").unwrap().parse().unwrap();
             answer.body = vec![0; length];
-            self.stream.read_exact(&mut answer.body).unwrap();
+            self.stream.read_exact(&mut answer.body)?;
         }
-        answer
+        Ok(answer)
     }
 
     /// Reads until the server closes.

@@ -4,6 +4,7 @@
     clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
@@ -17,8 +18,10 @@ mod binary;
 mod codes;
 mod door;
 mod errors;
+mod faults;
 mod guessing;
 mod harness;
+mod keep;
 mod network;
 mod removal;
 mod secrets;

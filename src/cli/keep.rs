@@ -1,0 +1,125 @@
+//! `backup`, `restore`, `doctor`: keeping the data whole.
+
+use std::path::Path;
+
+use serde::Serialize;
+use totpd::error::{Error, Result};
+use totpd::service::{Consent, DataDir, Finding, Service};
+
+use super::output::Output;
+use super::{Home, args, now};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BackupDocument {
+    file: String,
+    as_of: String,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RestoreDocument {
+    file: String,
+    as_of: String,
+    applied_again: AppliedAgainDocument,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undone_since: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AppliedAgainDocument {
+    totps: usize,
+    tokens: usize,
+    users: usize,
+}
+
+#[derive(Serialize)]
+struct FindingDocument<'a> {
+    check: &'static str,
+    ok: bool,
+    message: &'a str,
+}
+
+pub(super) fn backup(service: &Service, out: &Output, file: &Path) -> Result<()> {
+    let taken = service.back_up(file)?;
+    let document = BackupDocument {
+        file: file.display().to_string(),
+        as_of: taken.as_of.to_string(),
+        bytes: taken.bytes,
+    };
+    out.answer(&document, || {
+        format!(
+            "wrote {} ({} KiB), as of {}\n\
+             The master key is not in it. Without the key no secret opens: keep a copy of it, in another place.",
+            document.file,
+            document.bytes >> 10,
+            document.as_of
+        )
+    })
+}
+
+pub(super) fn restore(home: &Home, out: &Output, args: &args::Restore) -> Result<()> {
+    let consent = Consent {
+        replace: args.force,
+        loss: args.accept_loss,
+    };
+    let dir = DataDir::open_alone(&home.path, home.key.clone())?;
+    let restored = dir.restore(&args.file, consent, now())?;
+    let again = restored.applied_again;
+    let as_of = restored.as_of.to_string();
+    let document = RestoreDocument {
+        file: args.file.display().to_string(),
+        as_of: as_of.clone(),
+        applied_again: AppliedAgainDocument {
+            totps: again.totps,
+            tokens: again.tokens,
+            users: again.users,
+        },
+        undone_since: restored.has_loss.then_some(as_of),
+    };
+    out.answer(&document, || {
+        let since = if restored.has_loss {
+            "Whatever was removed, revoked or deleted after that moment may be undone: look through it."
+                .to_owned()
+        } else {
+            format!(
+                "Applied again: {} authenticators removed, {} tokens revoked, {} users deleted since.",
+                again.totps, again.tokens, again.users
+            )
+        };
+        format!(
+            "restored {}, as of {}\n{since}\nCodes shown up to now are used up; each phone's next but one is good.",
+            document.file, document.as_of
+        )
+    })
+}
+
+/// Status 1 if anything is wrong, with the findings on stdout either way.
+pub(super) fn doctor(home: &Home, out: &Output) -> Result<()> {
+    let findings = DataDir::open(&home.path, home.key.clone())?.examine(now());
+    let documents: Vec<_> = findings.iter().map(document).collect();
+    out.answer(&documents, || {
+        let lines = findings.iter().map(|it| {
+            let word = if it.is_ok { "ok   " } else { "WRONG" };
+            format!("{word} {:<11} {}", it.check, it.message)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    })?;
+    match findings.iter().filter(|it| !it.is_ok).count() {
+        0 => Ok(()),
+        1 => Err(Error::invalid("doctor", "one thing is wrong")),
+        wrong => Err(Error::invalid(
+            "doctor",
+            format!("{wrong} things are wrong"),
+        )),
+    }
+}
+
+fn document(it: &Finding) -> FindingDocument<'_> {
+    FindingDocument {
+        check: it.check,
+        ok: it.is_ok,
+        message: &it.message,
+    }
+}

@@ -1,0 +1,204 @@
+//! Taking a copy of everything, and putting one back so that nothing that ended begins again (SECURITY.md 32).
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{DataDir, Service};
+use crate::error::{Error, Result};
+use crate::model::{Step, Timestamp};
+use crate::seal::Sealer;
+use crate::store::{AppliedAgain, Backup, Examined};
+
+/// A copy that was taken.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The newest change that is in it.
+    pub as_of: Timestamp,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What a restore is allowed to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Consent {
+    /// Replace a database that is there.
+    pub replace: bool,
+    /// Let removals, revocations and deletions be undone that nobody here knows of.
+    pub loss: bool,
+}
+
+/// A copy that was put back.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// The newest change that was in it.
+    pub as_of: Timestamp,
+    /// What the replaced database knew and the copy did not.
+    pub applied_again: AppliedAgain,
+    /// Whether whatever was removed, revoked or deleted since may be undone now.
+    pub has_loss: bool,
+}
+
+impl Service {
+    /// Writes everything as of one moment into a new private file, while others go on. The master key is not
+    /// in it.
+    pub fn back_up(&self, file: &Path) -> Result<Taken> {
+        if file.exists() {
+            return Err(Error::invalid(
+                file.display().to_string(),
+                "there is a file of that name already; give another",
+            ));
+        }
+        let io = |error: io::Error| {
+            Error::invalid(
+                file.display().to_string(),
+                format!("cannot write the backup: {error}"),
+            )
+        };
+        let unfinished = Unfinished::create(beside(file)).map_err(io)?;
+        self.inner.store.copy_into(&unfinished.path)?;
+        let as_of = Examined::open(&unfinished.path)?.read().newest_event_at()?;
+        let bytes = fs::metadata(&unfinished.path).map_err(io)?.size();
+        unfinished.become_file(file, Replace::Never).map_err(io)?;
+        Ok(Taken { as_of, bytes })
+    }
+}
+
+impl DataDir {
+    /// Puts the backup `file` into this directory, which nobody else may be using.
+    ///
+    /// No code of the past is good afterwards: every authenticator's floor is now plus the window.
+    pub fn restore(self, file: &Path, consent: Consent, now: Timestamp) -> Result<Restored> {
+        let database = self.database();
+        let is_there = database.exists();
+        if is_there && !consent.replace {
+            return Err(Error::invalid(
+                database.display().to_string(),
+                "there is a database already; say --force to replace it",
+            ));
+        }
+        let sealer = Sealer::new(&self.read_key()?)?;
+        let unfinished = self.take_in(file)?;
+        let backup = Backup::open(&unfinished.path)?;
+        let instance = backup.read().instance()?;
+        let as_of = backup.read().newest_event_at()?;
+        if instance.key_id != *sealer.key_id() {
+            return Err(Error::invalid(
+                self.key_path().display().to_string(),
+                "this is not the master key that the backup was sealed under; put the right one there",
+            ));
+        }
+        let replaced = is_there.then(|| backup.meet(&database)).transpose()?;
+        let has_loss = !replaced.as_ref().is_some_and(|it| it.knows_all);
+        if has_loss && !consent.loss {
+            return Err(Error::invalid(
+                file.display().to_string(),
+                format!(
+                    "nobody here knows what was removed, revoked or deleted after {as_of}; it would be good \
+                     again from then on: say --accept-loss to go on"
+                ),
+            ));
+        }
+        let window = i64::from(instance.window.steps());
+        let floor = Step::from_number(now.step().number().saturating_add(window));
+        let known = replaced.as_ref().map(|it| (database.as_path(), it));
+        let applied_again = backup.settle(known, floor, now)?;
+        self.put_in_place(unfinished)?;
+        Ok(Restored {
+            as_of,
+            applied_again,
+            has_loss,
+        })
+    }
+
+    /// Copies a backup into the directory under a name that nobody opens.
+    fn take_in(&self, file: &Path) -> Result<Unfinished> {
+        let read = |error: io::Error| {
+            Error::invalid(
+                file.display().to_string(),
+                format!("cannot read the backup: {error}"),
+            )
+        };
+        let mut from = File::open(file).map_err(read)?;
+        let unfinished = Unfinished::create(self.unfinished());
+        let unfinished = unfinished.map_err(|error| self.cannot_write(&error))?;
+        io::copy(&mut from, &mut &unfinished.file).map_err(read)?;
+        Ok(unfinished)
+    }
+
+    fn put_in_place(&self, unfinished: Unfinished) -> Result<()> {
+        let database = self.database();
+        // A log that stayed behind belongs to the old database and must not meet the new one.
+        for of in ["-wal", "-shm"] {
+            let mut name = database.clone().into_os_string();
+            name.push(of);
+            match fs::remove_file(PathBuf::from(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.cannot_write(&error));
+                }
+                _ => {}
+            }
+        }
+        unfinished
+            .become_file(&database, Replace::Always)
+            .map_err(|error| self.cannot_write(&error))
+    }
+}
+
+/// A private file that is not yet what it is to become, and is gone if it never does.
+struct Unfinished {
+    path: PathBuf,
+    file: File,
+    is_finished: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replace {
+    Always,
+    Never,
+}
+
+impl Unfinished {
+    /// Makes the file anew; what a crash left of an earlier one goes.
+    fn create(path: PathBuf) -> io::Result<Self> {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&path)?;
+        Ok(Self {
+            path,
+            file,
+            is_finished: false,
+        })
+    }
+
+    /// Puts the file on disk under its name, at once or not at all.
+    fn become_file(mut self, name: &Path, replace: Replace) -> io::Result<()> {
+        self.file.sync_all()?;
+        if replace == Replace::Never && name.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        fs::rename(&self.path, name)?;
+        self.is_finished = true;
+        let dir = name.parent().filter(|it| !it.as_os_str().is_empty());
+        File::open(dir.unwrap_or_else(|| Path::new("."))).and_then(|it| it.sync_all())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".unfinished");
+    name.into()
+}

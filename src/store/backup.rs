@@ -1,0 +1,210 @@
+//! A copy of the whole database as of one moment, and what must hold before a copy is put back into service.
+//!
+//! Knows files and tables, not directories, locks or keys.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::{Event, Kind, ReadTx, Source, Store, WriteTx, file, unavailable};
+use crate::error::{Error, Result};
+use crate::model::{Step, Timestamp};
+
+/// What a restored database was told that the backup did not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AppliedAgain {
+    /// Authenticators.
+    pub totps: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Users, with everything of theirs.
+    pub users: usize,
+}
+
+/// What a database that is about to be replaced says about itself.
+pub(crate) struct Replaced {
+    /// Whether all that happened since the backup is known to it.
+    pub(crate) knows_all: bool,
+    /// Whether what it knows can be applied at all.
+    is_readable: bool,
+}
+
+impl Store {
+    /// Writes everything, as of one moment, into the empty file `into`. Goes on beside the writer.
+    pub(crate) fn copy_into(&self, into: &Path) -> Result<()> {
+        let connection = self
+            .readers
+            .get()
+            .map_err(|error| Error::Unavailable(format!("no connection to read with: {error}")))?;
+        let name = into.to_str().ok_or_else(|| {
+            Error::invalid(into.display().to_string(), "expected a path in UTF-8")
+        })?;
+        // A stepwise backup starts over at every commit and never ends under load; this is one read.
+        connection
+            .execute("VACUUM INTO ?1", (name,))
+            .map(|_| ())
+            .map_err(unavailable)
+    }
+}
+
+/// A backup on its way into service: a copy of the file that nobody else knows of yet.
+pub(crate) struct Backup {
+    connection: Connection,
+}
+
+impl Backup {
+    /// Opens the copy and insists that it is whole, and a database of ours that this totpd can serve.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let connection = file::open_alone(path)?;
+        match file::problems(&connection)?.first() {
+            None => Ok(Self { connection }),
+            Some(problem) => Err(Error::invalid(
+                "the backup",
+                format!("it is damaged ({problem}); take another one"),
+            )),
+        }
+    }
+
+    /// A view of what is in it.
+    pub(crate) const fn read(&self) -> ReadTx<'_> {
+        ReadTx {
+            connection: &self.connection,
+        }
+    }
+
+    /// Looks at the database that this copy is to replace.
+    pub(crate) fn meet(&self, replaced: &Path) -> Result<Replaced> {
+        let of_instance = self.read().instance()?.id;
+        let as_of = self.read().newest_event_at()?;
+        let met = file::open_for_writing(replaced).and_then(|connection| {
+            let is_sound = file::problems(&connection)?.is_empty();
+            let read = ReadTx {
+                connection: &connection,
+            };
+            let is_same = read.instance()?.id == of_instance;
+            // Events are kept for a time only; what happened before the oldest is forgotten.
+            let reaches_back = read.oldest_event_at()? <= as_of;
+            Ok(Replaced {
+                knows_all: is_sound && is_same && reaches_back,
+                is_readable: is_same,
+            })
+        });
+        Ok(met.unwrap_or_else(|error| {
+            log::warn!("the database to replace cannot be read: {error:?}");
+            Replaced {
+                knows_all: false,
+                is_readable: false,
+            }
+        }))
+    }
+
+    /// Makes the copy fit for service: no code up to `floor` is good in it, and what the replaced database
+    /// knows to be removed, revoked, deleted, locked or made to wait is so here.
+    pub(crate) fn settle(
+        self,
+        replaced: Option<(&Path, &Replaced)>,
+        floor: Step,
+        now: Timestamp,
+    ) -> Result<AppliedAgain> {
+        let mut applied = AppliedAgain::default();
+        let from = replaced.filter(|(_, it)| it.is_readable);
+        if let Some((path, _)) = from {
+            let name = path.to_str().unwrap_or_default();
+            self.connection
+                .execute("ATTACH ?1 AS replaced", (name,))
+                .map_err(unavailable)?;
+        }
+        let transaction = self
+            .connection
+            .unchecked_transaction()
+            .map_err(unavailable)?;
+        let tx = WriteTx::new(&transaction, now)?;
+        tx.raise_floors(floor)?;
+        if from.is_some() {
+            applied = tx.apply_again()?;
+        }
+        let instance = tx.instance()?.id;
+        tx.append(&Event {
+            kind: Kind::InstanceRestored,
+            source: &Source::command_line(),
+            org: None,
+            user: None,
+            about: Some(&instance),
+        })?;
+        transaction.commit().map_err(unavailable)?;
+        if from.is_some() {
+            self.connection
+                .execute("DETACH replaced", ())
+                .map_err(unavailable)?;
+        }
+        self.connection
+            .close()
+            .map_err(|(_, error)| unavailable(error))?;
+        Ok(applied)
+    }
+}
+
+impl ReadTx<'_> {
+    /// When the oldest event that is still on record happened.
+    pub(crate) fn oldest_event_at(&self) -> Result<Timestamp> {
+        const SQL: &str = "SELECT at FROM event ORDER BY id LIMIT 1";
+        let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
+        Ok(at.unwrap_or(Timestamp::from_micros(i64::MAX)))
+    }
+}
+
+impl WriteTx<'_> {
+    /// Lets every step up to `floor` count as used.
+    fn raise_floors(&self, floor: Step) -> Result<()> {
+        const SQL: &str = "UPDATE totp SET last_step = ?1 WHERE last_step < ?1";
+        self.execute(SQL, (floor.number(),)).map(|_| ())
+    }
+
+    /// Does again what the database attached as `replaced` knows to have been undone, ended or forbidden.
+    ///
+    /// Its events of that kind are taken over even where there is nothing here to remove: the next restore,
+    /// of another backup, must know of them too.
+    fn apply_again(&self) -> Result<AppliedAgain> {
+        const NEWEST: &str = "SELECT coalesce(max(id), 0) FROM main.event";
+        const EVENTS: &str =
+            "INSERT INTO main.event (at, kind, actor, peer, org_id, user_id, about_id)
+            SELECT max(at, ?1), kind, actor, peer, org_id, user_id, about_id FROM (
+                SELECT at, kind, actor, peer, org_id, user_id, about_id FROM replaced.event
+                WHERE kind IN ('totp.removed', 'token.revoked', 'user.removed')
+                EXCEPT SELECT at, kind, actor, peer, org_id, user_id, about_id FROM main.event
+            ) ORDER BY at";
+        const TOTPS: &str = "DELETE FROM main.totp WHERE (user_id, id) IN (
+            SELECT user_id, about_id FROM main.event WHERE id > ?1 AND kind = 'totp.removed')";
+        const TOKENS: &str = "DELETE FROM main.token WHERE id IN (
+            SELECT about_id FROM main.event WHERE id > ?1 AND kind = 'token.revoked')";
+        // A user's id may be used again: who came after the removal is another.
+        const USERS: &str = "DELETE FROM main.user WHERE id IN (
+            SELECT gone.user_id FROM main.event AS gone JOIN main.user AS here ON here.id = gone.user_id
+            WHERE gone.id > ?1 AND gone.kind = 'user.removed' AND gone.at >= here.created)";
+        const STATES: &str = "UPDATE main.user SET state = there.state, changed = there.changed
+            FROM replaced.user AS there WHERE there.id = main.user.id
+            AND there.created = main.user.created AND there.state <> 'active'";
+        const WAITS: &str = "INSERT INTO main.failure (user_id, in_a_row, judged_at)
+            SELECT there.user_id, there.in_a_row, there.judged_at FROM replaced.failure AS there
+            JOIN main.user AS here ON here.id = there.user_id WHERE true
+            ON CONFLICT (user_id) DO UPDATE SET in_a_row = max(in_a_row, excluded.in_a_row),
+            judged_at = max(judged_at, excluded.judged_at)";
+        const IDS: &str = "UPDATE main.instance SET last_id =
+            max(last_id, (SELECT last_id FROM replaced.instance WHERE one = 1)) WHERE one = 1";
+
+        let as_of = self.newest_event_at()?.micros();
+        let newest: i64 = self.one(NEWEST, (), |row| row.get(0))?.unwrap_or_default();
+        self.execute(EVENTS, (as_of,))?;
+        let users = self.execute(USERS, (newest,))?;
+        let totps = self.execute(TOTPS, (newest,))?;
+        let tokens = self.execute(TOKENS, (newest,))?;
+        self.execute(STATES, ())?;
+        self.execute(WAITS, ())?;
+        self.execute(IDS, ())?;
+        Ok(AppliedAgain {
+            totps,
+            tokens,
+            users,
+        })
+    }
+}

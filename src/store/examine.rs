@@ -1,0 +1,59 @@
+//! A look at a database file that changes nothing: whether it is whole, and what is in it.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{ReadTx, file, unavailable};
+use crate::error::Result;
+use crate::model::{TotpId, UserId};
+
+/// A database under examination.
+pub(crate) struct Examined {
+    connection: Connection,
+}
+
+impl Examined {
+    /// Opens the file for reading alone.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(unavailable)?;
+        connection.busy_timeout(file::BUSY).map_err(unavailable)?;
+        file::require_ours(&connection, path)?;
+        Ok(Self { connection })
+    }
+
+    /// A view of what is in it.
+    pub(crate) const fn read(&self) -> ReadTx<'_> {
+        ReadTx {
+            connection: &self.connection,
+        }
+    }
+
+    /// What is wrong with the file or its rows; nothing as a rule.
+    pub(crate) fn problems(&self) -> Result<Vec<String>> {
+        file::problems(&self.connection)
+    }
+
+    /// Hands every sealed secret to `each`.
+    pub(crate) fn each_secret(&self, mut each: impl FnMut(UserId, TotpId, &[u8])) -> Result<()> {
+        const SQL: &str = "SELECT user_id, id, secret FROM totp";
+        let mut statement = self.connection.prepare(SQL).map_err(unavailable)?;
+        let mut rows = statement.query(()).map_err(unavailable)?;
+        while let Some(row) = rows.next().map_err(unavailable)? {
+            let (user, totp) = (row.get(0), row.get(1));
+            let secret = row.get_ref(2).map_err(unavailable)?;
+            each(
+                UserId::known(user.map_err(unavailable)?),
+                TotpId::known(totp.map_err(unavailable)?),
+                secret.as_blob().unwrap_or_default(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The length of a database's log in bytes.
+pub(crate) fn log_bytes(database: &Path) -> u64 {
+    super::checkpoint::log_bytes(database)
+}

@@ -1,0 +1,349 @@
+//! What a disk, a neighbour or a power cut can do. SECURITY.md 3, 14, 18, 31.
+//!
+//! The long forms are behind `--ignored`: `cargo test --release -- --ignored`. Those that mount something
+//! say so and do nothing where they may not.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use totpd::service::{Caller, DataDir, Expect, KeyFile, NewUser, Service};
+
+use crate::binary::{Home, Server, now};
+use crate::harness::{Client, Phone};
+
+const STORE: Option<&str> = Some("TOTPD-Store");
+
+/// A user with a confirmed authenticator, made by the library: the command line would take a process for each.
+fn enrol(service: &Service, user: &str) -> Phone {
+    let (caller, anywhere) = (Caller::command_line(), Expect::default());
+    let before = now().before(Duration::from_mins(1));
+    let new = NewUser {
+        id: Some(user.parse().unwrap()),
+        ..NewUser::default()
+    };
+    service
+        .create_user(&caller, &anywhere, new, before)
+        .unwrap();
+    let user = user.parse().unwrap();
+    let begun = service
+        .start_totp(&caller, &anywhere, &user, None, before)
+        .unwrap();
+    let phone = Phone {
+        id: begun.details.id,
+        secret: begun.secret,
+    };
+    let (id, code) = (
+        phone.id.parse().unwrap(),
+        phone.code_at(before).parse().unwrap(),
+    );
+    service
+        .confirm_totp(&caller, &anywhere, &user, &id, &code, before)
+        .unwrap();
+    phone
+}
+
+fn enrolled(home: &Home, users: &[String]) -> Vec<Phone> {
+    let dir = DataDir::open(&home.data(), KeyFile::InDataDir).unwrap();
+    let service = Service::open(dir).unwrap();
+    users.iter().map(|it| enrol(&service, it)).collect()
+}
+
+/// One user with one authenticator, and a server.
+fn one_phone(home: &Home) -> (Phone, Server) {
+    let phone = enrolled(home, &["alice".to_owned()]).remove(0);
+    (phone, home.serve(&[]))
+}
+
+fn limit_files(server: &Server, bytes: Option<u64>) {
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    prlimit(Some(Pid::from_child(&server.child)), Resource::Fsize, limit).unwrap();
+}
+
+fn ready(server: &Server) -> u16 {
+    Client::connect(&server.address)
+        .ask("GET", "/debug/ready", "", b"")
+        .status
+}
+
+/// Answers about readiness are shared for a moment; this waits for the next one.
+fn becomes_ready(server: &Server) {
+    let begun = Instant::now();
+    while ready(server) != 200 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "ready again by itself"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Nothing can be written: what needs it is refused, what does not goes on, and nothing is lost.
+fn refuses_writes_and_recovers(
+    token: &str,
+    phone: &Phone,
+    server: &Server,
+    fill: impl FnOnce(),
+    clear: impl FnOnce(),
+) {
+    let (user, totp) = ("/users/alice", format!("/users/alice/totp/{}", phone.id));
+    let before = server.ask(token, "GET", user, "").expect_status(200).json();
+    becomes_ready(server);
+    fill();
+    for _ in 0..3 {
+        server
+            .ask(token, "DELETE", &totp, "")
+            .expect_error(503, 14, STORE);
+        let code = format!("\"{}\"", phone.code_at(now()));
+        server
+            .ask(token, "POST", "/users/alice/totp/_check", &code)
+            .expect_error(503, 14, STORE);
+        let during = server.ask(token, "GET", user, "").expect_status(200);
+        assert_eq!(during.json(), before, "nothing refused is there");
+    }
+    thread::sleep(Duration::from_millis(250));
+    assert_eq!(ready(server), 503);
+    clear();
+    becomes_ready(server);
+    let code = format!("\"{}\"", phone.code_at(now()));
+    server
+        .ask(token, "POST", "/users/alice/totp/_check", &code)
+        .expect_status(200);
+    server.ask(token, "DELETE", &totp, "").expect_status(200);
+}
+
+/// SECURITY.md 31: the disk takes no more bytes, and then it does.
+#[test]
+fn where_nothing_can_be_written_nothing_is_lost_and_the_same_process_recovers() {
+    let (home, token) = Home::init();
+    let (phone, server) = one_phone(&home);
+    refuses_writes_and_recovers(
+        &token,
+        &phone,
+        &server,
+        || limit_files(&server, Some(512)),
+        || limit_files(&server, None),
+    );
+    assert_eq!(server.terminate().0, 0);
+    home.json(&["doctor"]);
+}
+
+/// SECURITY.md 31
+#[test]
+fn a_neighbour_that_locks_the_database_delays_writes_and_nothing_else() {
+    let (home, token) = Home::init();
+    let (phone, server) = one_phone(&home);
+    let totp = format!("/users/alice/totp/{}", phone.id);
+    let neighbour = Connection::open(home.data().join("totpd.db")).unwrap();
+    neighbour.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (told, answered) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            told.send(server.ask(&token, "DELETE", &totp, "").expect_status(200))
+                .unwrap();
+        });
+        let early = answered.recv_timeout(Duration::from_millis(500));
+        assert!(early.is_err(), "not before the lock is gone");
+        server
+            .ask(&token, "GET", "/users/alice", "")
+            .expect_status(200);
+        neighbour.execute_batch("ROLLBACK").unwrap();
+        answered.recv_timeout(Duration::from_secs(10)).unwrap();
+    });
+    server.kill();
+}
+
+/// SECURITY.md 31: for longer than anybody should wait.
+#[test]
+#[ignore = "waits six seconds"]
+fn a_neighbour_that_never_lets_go_is_told_about_and_nothing_happens() {
+    let (home, token) = Home::init();
+    let (phone, server) = one_phone(&home);
+    let totp = format!("/users/alice/totp/{}", phone.id);
+    let neighbour = Connection::open(home.data().join("totpd.db")).unwrap();
+    neighbour.execute_batch("BEGIN IMMEDIATE").unwrap();
+    server
+        .ask(&token, "DELETE", &totp, "")
+        .expect_error(503, 14, STORE);
+    neighbour.execute_batch("ROLLBACK").unwrap();
+    server.ask(&token, "DELETE", &totp, "").expect_status(200);
+    server.kill();
+}
+
+/// What clients were told before the process was killed.
+#[derive(Default)]
+struct Told {
+    removed: Vec<usize>,
+    accepted: Vec<(usize, String)>,
+}
+
+/// SECURITY.md 3 and 18, at random moments under load.
+fn killed_under_load(rounds: u32) {
+    let (home, token) = Home::init();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    for round in 0..rounds {
+        let users: Vec<String> = (0..160).map(|it| format!("r{round}-{it}")).collect();
+        let phones = enrolled(&home, &users);
+        let server = home.serve(&[]);
+        let pid = Pid::from_child(&server.child);
+        let (address, begin) = (&server.address, &Barrier::new(17));
+        let (users, phones, bearer) = (&users, &phones, &bearer);
+        let told: Vec<Told> = thread::scope(|scope| {
+            let clients: Vec<_> = (0..16)
+                .map(|client| {
+                    scope.spawn(move || {
+                        begin.wait();
+                        load(address, bearer, users, phones, client)
+                    })
+                })
+                .collect();
+            begin.wait();
+            // Any moment will do; these are spread over the time that the load takes.
+            thread::sleep(Duration::from_millis(u64::from(round % 10) * 7 + 5));
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            clients.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        let mut child = server.child;
+        child.wait().unwrap();
+        home.json(&["doctor"]);
+        let server = home.serve(&[]);
+        for it in told {
+            for at in it.removed {
+                let path = format!("/users/{}/totp/{}", users[at], phones[at].id);
+                server
+                    .ask(&token, "DELETE", &path, "")
+                    .expect_error(404, 5, Some("COMMAND-Hd9sd"));
+            }
+            for (at, code) in it.accepted {
+                let path = format!("/users/{}/totp/_check", users[at]);
+                let again = server.ask(&token, "POST", &path, &format!("\"{code}\""));
+                assert_ne!(again.status, 200, "round {round}: {} again", users[at]);
+            }
+        }
+        server.kill();
+    }
+}
+
+/// Removes and checks, each for users of its own, until the server is gone.
+fn load(address: &str, bearer: &str, users: &[String], phones: &[Phone], client: usize) -> Told {
+    let mut told = Told::default();
+    let mut connection = Client::connect(address);
+    for at in (client..users.len()).step_by(16) {
+        let base = format!("/resources/v3alpha/users/{}/totp", users[at]);
+        if client.is_multiple_of(2) {
+            let target = format!("{base}/{}", phones[at].id);
+            match connection.try_ask("DELETE", &target, bearer, b"") {
+                Some(answer) => told.removed.extend((answer.status == 200).then_some(at)),
+                None => break,
+            }
+        } else {
+            let code = phones[at].code_at(now());
+            let body = format!("\"{code}\"");
+            let target = format!("{base}/_check");
+            match connection.try_ask("POST", &target, bearer, body.as_bytes()) {
+                Some(answer) if answer.status == 200 => told.accepted.push((at, code)),
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_to_sigkill_under_load() {
+    killed_under_load(2);
+}
+
+#[test]
+#[ignore = "twenty rounds"]
+fn nothing_acknowledged_is_lost_to_sigkill_under_load_in_20_rounds() {
+    killed_under_load(20);
+}
+
+/// A file system of four MiB, unmounted in the end; `None` where mounting is not allowed.
+struct SmallDisk<'a> {
+    at: &'a Path,
+}
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path) -> Option<Self> {
+        fs::create_dir(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(at);
+        let mounted = mount.output().is_ok_and(|it| it.status.success());
+        if !mounted {
+            eprintln!("mounting is not allowed here: nothing was tried");
+        }
+        mounted.then_some(Self { at })
+    }
+
+    fn remount(&self, how: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", how]).arg(self.at);
+        assert!(mount.status().unwrap().success(), "{how}");
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _gone = Command::new("umount").arg("-l").arg(self.at).status();
+    }
+}
+
+/// SECURITY.md 31
+#[test]
+#[ignore = "mounts a file system"]
+fn on_a_full_disk_nothing_is_lost_and_the_same_process_recovers() {
+    let home = Home {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let data = home.data();
+    let Some(_disk) = SmallDisk::mount(&data) else {
+        return;
+    };
+    let made = home.json(&["init"]);
+    let token = made["token"]["token"].as_str().unwrap();
+    let (phone, server) = one_phone(&home);
+    let filler = data.join("filler");
+    let fill = || {
+        let chunk = [0; 4096];
+        let mut file = fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+    };
+    let clear = || fs::remove_file(&filler).unwrap();
+    refuses_writes_and_recovers(token, &phone, &server, fill, clear);
+    assert_eq!(server.terminate().0, 0);
+}
+
+/// SECURITY.md 31
+#[test]
+#[ignore = "mounts a file system"]
+fn a_disk_that_is_read_only_is_refused_in_one_line() {
+    let home = Home {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let data = home.data();
+    let Some(disk) = SmallDisk::mount(&data) else {
+        return;
+    };
+    home.json(&["init"]);
+    disk.remount("remount,ro");
+    home.refuses(
+        &["serve", "--listen", "127.0.0.1:0"],
+        1,
+        "Read-only file system",
+    );
+    home.refuses(&["user", "create", "alice"], 1, "Read-only file system");
+    disk.remount("remount,rw");
+    assert_eq!(home.serve(&[]).terminate().0, 0);
+}

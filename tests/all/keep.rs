@@ -1,0 +1,506 @@
+//! Backups, restoring them, and the doctor. SECURITY.md 32; contract §6.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use totpd::error::Result;
+use totpd::model::{Timestamp, TotpId, UserId, Window};
+use totpd::service::{
+    Caller, Consent, DataDir, Expect, KeyFile, NewToken, NewUser, Power, Restored, Service,
+    Settings, Verdict,
+};
+
+use crate::binary::Home;
+use crate::harness::Phone;
+
+const START_S: i64 = 1_795_453_575;
+const FORCE: Consent = Consent {
+    replace: true,
+    loss: false,
+};
+const LOSS: Consent = Consent {
+    replace: false,
+    loss: true,
+};
+
+/// A data directory, the service on it while there is one, and a clock.
+struct Node {
+    dir: TempDir,
+    service: Option<Service>,
+    now: Timestamp,
+}
+
+impl Node {
+    fn new() -> Self {
+        let (dir, now) = (
+            tempfile::tempdir().unwrap(),
+            Timestamp::from_seconds(START_S),
+        );
+        let settings = Settings {
+            issuer: "Test".parse().unwrap(),
+            window: Window::OneEitherSide,
+        };
+        let made = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now);
+        Self {
+            service: Some(made.unwrap().0),
+            dir,
+            now,
+        }
+    }
+
+    /// An empty directory that has the key of this one.
+    fn elsewhere(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(
+            self.dir.path().join("master.key"),
+            dir.path().join("master.key"),
+        )
+        .unwrap();
+        Self {
+            dir,
+            service: None,
+            now: self.now,
+        }
+    }
+
+    fn pass_seconds(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+    }
+
+    fn service(&self) -> &Service {
+        self.service.as_ref().unwrap()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn back_up(&self, name: &str) -> PathBuf {
+        let file = self.file(name);
+        self.service().back_up(&file).unwrap();
+        file
+    }
+
+    /// Restores, and opens what came of it.
+    fn restore(&mut self, file: &Path, consent: Consent) -> Result<Restored> {
+        self.service = None;
+        let open = || DataDir::open_alone(self.dir.path(), KeyFile::InDataDir);
+        let restored = open().and_then(|it| it.restore(file, consent, self.now));
+        if let Ok(dir) = DataDir::open(self.dir.path(), KeyFile::InDataDir) {
+            self.service = Service::open(dir).ok();
+        }
+        restored
+    }
+
+    fn user(&self, id: &str) -> UserId {
+        let new = NewUser {
+            id: Some(id.parse().unwrap()),
+            ..NewUser::default()
+        };
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let made = self
+            .service()
+            .create_user(&caller, &anywhere, new, self.now);
+        made.unwrap().id.parse().unwrap()
+    }
+
+    /// A confirmed authenticator; a step passes.
+    fn enrol(&mut self, user: &UserId) -> Phone {
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let begun = self
+            .service()
+            .start_totp(&caller, &anywhere, user, None, self.now)
+            .unwrap();
+        let phone = Phone {
+            id: begun.details.id,
+            secret: begun.secret,
+        };
+        let code = phone.code_at(self.now).parse().unwrap();
+        let id: TotpId = phone.id.parse().unwrap();
+        let confirmed = self
+            .service()
+            .confirm_totp(&caller, &anywhere, user, &id, &code, self.now);
+        assert!(matches!(confirmed, Ok(Verdict::Accepted(_))));
+        self.pass_seconds(30);
+        phone
+    }
+
+    fn check(&self, user: &UserId, code: &str) -> Result<Verdict> {
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let code = code.parse().unwrap();
+        self.service()
+            .check_totp(&caller, &anywhere, user, None, &code, self.now)
+    }
+
+    fn remove(&self, user: &UserId, phone: &Phone) {
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let id = phone.id.parse().unwrap();
+        self.service()
+            .remove_totp(&caller, &anywhere, user, &id, self.now)
+            .unwrap();
+    }
+
+    fn remove_user(&self, user: &UserId) {
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        self.service()
+            .remove_user(&caller, &anywhere, user, self.now)
+            .unwrap();
+    }
+
+    fn has_user(&self, user: &UserId) -> bool {
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        self.service()
+            .user(&caller, &anywhere, user, self.now)
+            .is_ok()
+    }
+
+    fn totps(&self, user: &UserId) -> Vec<String> {
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let user = self.service().user(&caller, &anywhere, user, self.now);
+        let totps = user.unwrap().totps;
+        totps.into_iter().map(|it| it.id.to_string()).collect()
+    }
+
+    fn is_content(&self) -> bool {
+        let dir = DataDir::open(self.dir.path(), KeyFile::InDataDir).unwrap();
+        dir.examine(self.now).iter().all(|it| it.is_ok)
+    }
+
+    fn complaint(&self, check: &str) -> String {
+        let dir = DataDir::open(self.dir.path(), KeyFile::InDataDir).unwrap();
+        let found = dir.examine(self.now);
+        let of = found.iter().find(|it| it.check == check && !it.is_ok);
+        of.unwrap_or_else(|| panic!("{found:?}")).message.clone()
+    }
+}
+
+/// SECURITY.md 32
+#[test]
+fn no_code_that_was_good_before_a_restore_is_good_after_it() {
+    let mut node = Node::new();
+    let alice = node.user("alice");
+    let phone = node.enrol(&alice);
+    let backup = node.back_up("backup");
+    let mode = fs::metadata(&backup).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let next = phone.code_of(node.now, 1);
+    assert!(matches!(
+        node.check(&alice, &next),
+        Ok(Verdict::Accepted(_))
+    ));
+
+    let mut other = node.elsewhere();
+    let refused = other.restore(&backup, Consent::default()).unwrap_err();
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+    assert!(!other.file("totpd.db").exists(), "nothing was changed");
+    let restored = other.restore(&backup, LOSS).unwrap();
+    assert!(restored.has_loss);
+    for offset in -1..=1 {
+        let code = phone.code_of(other.now, offset);
+        assert_eq!(
+            other.check(&alice, &code).unwrap(),
+            Verdict::Used,
+            "{offset}"
+        );
+    }
+    other.pass_seconds(30);
+    let code = phone.code_of(other.now, 1);
+    assert!(matches!(
+        other.check(&alice, &code),
+        Ok(Verdict::Accepted(_))
+    ));
+    assert!(other.is_content());
+}
+
+/// SECURITY.md 32: what the replaced database knows is not undone, not even by way of another backup.
+#[test]
+fn what_ended_after_the_backup_stays_ended_when_it_replaces_the_database() {
+    let mut node = Node::new();
+    let (alice, bob, carol) = (node.user("alice"), node.user("bob"), node.user("carol"));
+    let (phone, kept) = (node.enrol(&alice), node.enrol(&alice));
+    let caller = Caller::command_line();
+    let new = || NewToken {
+        power: Power::Admin,
+        name: None,
+        lasts: None,
+    };
+    let (ends, ended) = node
+        .service()
+        .create_token(&caller, new(), node.now)
+        .unwrap();
+    let (_, stays) = node
+        .service()
+        .create_token(&caller, new(), node.now)
+        .unwrap();
+    let first = node.back_up("first");
+    let late = node.enrol(&alice);
+    let second = node.back_up("second");
+
+    node.remove(&alice, &phone);
+    node.remove(&alice, &late);
+    node.service()
+        .revoke_token(&caller, &ends, node.now)
+        .unwrap();
+    node.remove_user(&bob);
+    node.remove_user(&carol);
+    node.pass_seconds(1);
+    node.user("carol");
+    for _ in 0..7 {
+        node.check(&alice, &kept.wrong_at(node.now)).unwrap();
+    }
+
+    let refused = node.restore(&first, Consent::default()).unwrap_err();
+    assert!(refused.to_string().contains("--force"), "{refused}");
+    for (backup, totps) in [(&first, 1), (&second, 1), (&first, 0)] {
+        let restored = node.restore(backup, FORCE).unwrap();
+        assert!(!restored.has_loss);
+        // What the first of them took over, the later ones find in it.
+        assert_eq!(restored.applied_again.users, 2, "{restored:?}");
+        assert_eq!(restored.applied_again.tokens, 1, "{restored:?}");
+        assert!(restored.applied_again.totps >= totps, "{restored:?}");
+        assert_eq!(node.totps(&alice), [kept.id.as_str()]);
+        assert!(!node.has_user(&bob));
+        assert!(
+            node.service()
+                .authenticate(ended.reveal(), node.now)
+                .is_err()
+        );
+        assert!(
+            node.service()
+                .authenticate(stays.reveal(), node.now)
+                .is_ok()
+        );
+        let waits = node.check(&alice, &kept.code_of(node.now, 1)).unwrap();
+        assert!(matches!(waits, Verdict::Wait { .. }), "the wait goes on");
+        assert!(node.is_content());
+    }
+    let left_behind = fs::metadata(node.file("totpd.db.unfinished"));
+    assert!(left_behind.is_err());
+}
+
+/// A user's id that was used again after the removal is another user's.
+#[test]
+fn a_user_who_came_after_a_removal_is_not_removed_by_it() {
+    let mut node = Node::new();
+    let bob = node.user("bob");
+    let before = node.back_up("before");
+    node.pass_seconds(1);
+    node.remove_user(&bob);
+    node.pass_seconds(1);
+    node.user("bob");
+    let after = node.back_up("after");
+    node.restore(&before, FORCE).unwrap();
+    assert!(!node.has_user(&bob), "removed after this backup");
+    node.restore(&after, FORCE).unwrap();
+    assert!(node.has_user(&bob), "made after the removal");
+}
+
+#[test]
+fn a_database_that_cannot_vouch_for_what_happened_since_needs_a_word() {
+    let mut node = Node::new();
+    let alice = node.user("alice");
+    let phone = node.enrol(&alice);
+    let backup = node.back_up("backup");
+    node.remove(&alice, &phone);
+    let garble = |node: &mut Node| {
+        node.service = None;
+        fs::write(node.file("totpd.db"), "x".repeat(9_000)).unwrap();
+    };
+    let forget = |node: &mut Node| {
+        node.pass_seconds(86_400);
+        node.user("late");
+        let keep = Duration::from_hours(1);
+        node.service().tidy(keep, node.now).unwrap();
+    };
+    for spoil in [&forget as &dyn Fn(&mut Node), &garble] {
+        spoil(&mut node);
+        let refused = node.restore(&backup, FORCE).unwrap_err();
+        assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+    }
+    let both = Consent {
+        replace: true,
+        loss: true,
+    };
+    assert!(node.restore(&backup, both).unwrap().has_loss);
+    assert_eq!(node.totps(&alice), [phone.id.as_str()]);
+
+    // Another instance's removals say nothing about this one's.
+    let mut other = Node::new();
+    fs::copy(node.file("master.key"), other.file("master.key")).unwrap();
+    let refused = other.restore(&backup, FORCE).unwrap_err();
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+}
+
+#[test]
+fn what_is_no_backup_of_ours_is_refused_and_nothing_is_changed() {
+    let mut node = Node::new();
+    let alice = node.user("alice");
+    node.enrol(&alice);
+    let backup = node.back_up("backup");
+    let refused = node.service().back_up(&backup).unwrap_err();
+    assert!(refused.to_string().contains("already"), "{refused}");
+    let bytes = fs::read(&backup).unwrap();
+    let with = |sql: &str| {
+        let file = node.dir.path().join("changed");
+        fs::write(&file, &bytes).unwrap();
+        rusqlite::Connection::open(&file)
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
+        fs::read(&file).unwrap()
+    };
+    let damaged = with(
+        "PRAGMA writable_schema = 1; PRAGMA foreign_keys = 0;
+         UPDATE totp SET user_id = 'nobody'",
+    );
+    let mut torn = bytes.clone();
+    let middle = torn.len() / 2 / 4096 * 4096;
+    torn[middle..].fill(0xA5);
+    let mut other = node.elsewhere();
+    for (content, told) in [
+        (with("PRAGMA application_id = 7"), "not totpd's"),
+        (with("PRAGMA user_version = 99"), "newer totpd"),
+        (
+            with("UPDATE instance SET key_id = zeroblob(8)"),
+            "not the master key",
+        ),
+        (damaged, "refers to nothing"),
+        (torn, ""),
+        (bytes[..bytes.len() / 2].to_vec(), ""),
+        (b"a letter to the landlord".repeat(500), "not a database"),
+        (Vec::new(), "not totpd's"),
+    ] {
+        let file = other.file("file");
+        fs::write(&file, content).unwrap();
+        let refused = other.restore(&file, LOSS).unwrap_err().to_string();
+        assert!(refused.contains(told), "{told}: {refused}");
+        assert!(!other.file("totpd.db").exists(), "{told}");
+        assert!(!other.file("totpd.db.unfinished").exists(), "{told}");
+    }
+    let missing = other.restore(Path::new("/nowhere/at/all"), LOSS);
+    assert!(missing.is_err());
+    fs::remove_file(other.file("master.key")).unwrap();
+    let refused = other.restore(&backup, LOSS).unwrap_err().to_string();
+    assert!(refused.contains("master key is missing"), "{refused}");
+    let held = DataDir::open_alone(node.dir.path(), KeyFile::InDataDir).err();
+    assert!(held.unwrap().to_string().contains("stop it first"));
+}
+
+/// What was acknowledged before a backup began is in it, whatever goes on meanwhile.
+#[test]
+fn a_backup_under_load_is_one_whole_moment() {
+    let mut node = Node::new();
+    let alice = node.user("alice");
+    let before = node.enrol(&alice);
+    node.remove(&alice, &before);
+    let users: Vec<_> = (0..200).map(|it| node.user(&format!("u{it}"))).collect();
+    let (removed, rest) = users.split_at(100);
+    thread::scope(|scope| {
+        for part in removed.chunks(25) {
+            let node = &node;
+            scope.spawn(move || part.iter().for_each(|it| node.remove_user(it)));
+        }
+        node.back_up("backup");
+    });
+    let mut other = node.elsewhere();
+    other.restore(&node.file("backup"), LOSS).unwrap();
+    assert!(other.is_content());
+    assert!(other.totps(&alice).is_empty());
+    assert!(rest.iter().all(|it| other.has_user(it)));
+    let database = rusqlite::Connection::open(other.file("totpd.db")).unwrap();
+    let count = |sql: &str| -> i64 { database.query_row(sql, (), |row| row.get(0)).unwrap() };
+    assert_eq!(
+        count("SELECT count(*) FROM user"),
+        201 - count("SELECT count(*) FROM event WHERE kind = 'user.removed'"),
+        "row and event are of one moment"
+    );
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    let mut node = Node::new();
+    let (alice, bob) = (node.user("alice"), node.user("bob"));
+    node.enrol(&alice);
+    node.enrol(&bob);
+    assert!(node.is_content());
+    let sql = |node: &Node, sql: &str| {
+        rusqlite::Connection::open(node.file("totpd.db"))
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
+    };
+    sql(
+        &node,
+        "UPDATE totp SET secret = (SELECT secret FROM totp WHERE user_id = 'bob')",
+    );
+    assert!(
+        node.complaint("secrets")
+            .starts_with("the database: 1 of 2 secrets do not open")
+    );
+    let later = node.now;
+    node.now = Timestamp::from_seconds(START_S - 2_000);
+    assert!(node.complaint("clock").contains("set it"));
+    node.now = later;
+    node.service = None;
+    fs::set_permissions(node.file("totpd.db"), Permissions::from_mode(0o644)).unwrap();
+    assert!(node.complaint("files").contains("chmod 600"));
+    fs::set_permissions(node.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    assert!(node.complaint("files").contains("chmod 700"));
+    let key = fs::read(node.file("master.key")).unwrap();
+    fs::write(node.file("master.key"), [7; 32]).unwrap();
+    assert!(node.complaint("secrets").contains("not the master key"));
+    fs::remove_file(node.file("master.key")).unwrap();
+    assert!(node.complaint("master key").contains("put the file back"));
+    fs::write(node.file("master.key"), key).unwrap();
+    sql(
+        &node,
+        "PRAGMA foreign_keys = 0; DELETE FROM user WHERE id = 'bob'",
+    );
+    assert!(node.complaint("database").contains("restore a backup"));
+    fs::File::options()
+        .write(true)
+        .open(node.file("totpd.db"))
+        .unwrap()
+        .set_len(5_000)
+        .unwrap();
+    assert!(!node.complaint("database").is_empty());
+    fs::File::create(node.file("totpd.db-wal"))
+        .unwrap()
+        .set_len(65 << 20)
+        .unwrap();
+    assert!(node.complaint("log").contains("65 MiB"));
+}
+
+/// The commands themselves, beside a server that runs.
+#[test]
+fn backup_restore_and_doctor_are_commands() {
+    let (home, token) = Home::init();
+    let (alice, phone) = crate::binary::enrolled(&home);
+    let server = home.serve(&[]);
+    let file = home.dir.path().join("backup");
+    let name = file.to_str().unwrap();
+    let backup = home.json(&["backup", name]);
+    assert_eq!(backup["bytes"], fs::metadata(&file).unwrap().len());
+    home.refuses(&["backup", name], 1, "already");
+    let path = format!("/users/{alice}/totp/{}", phone.id);
+    server.ask(&token, "DELETE", &path, "").expect_status(200);
+    home.refuses(&["restore", name, "--force"], 1, "stop it first");
+    assert_eq!(server.terminate().0, 0);
+    home.refuses(&["restore", name], 1, "--force");
+    let restored = home.json(&["restore", name, "--force"]);
+    assert_eq!(restored["appliedAgain"]["totps"], 1);
+    assert_eq!(restored["asOf"], backup["asOf"]);
+    assert!(restored.get("undoneSince").is_none());
+    let found = home.json(&["doctor"]);
+    assert_eq!(found.as_array().unwrap().len(), 7);
+
+    fs::set_permissions(home.data(), Permissions::from_mode(0o755)).unwrap();
+    let output = home.run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("WRONG files"), "{told}");
+}
