@@ -1,0 +1,167 @@
+//! One run: its options, its directory, and the marks one group after another.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::report::Report;
+use crate::{Result, children, door, machine, million, removals, slow, soak};
+
+/// Measured by default: mark 12 takes as long as it is told.
+const BY_DEFAULT: [u8; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Rounds of everything; a figure is the median of them
+    #[arg(long, value_name = "N", default_value = "3",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Only these marks, such as 1,2,3
+    #[arg(long, value_name = "MARKS", value_delimiter = ',',
+        value_parser = clap::value_parser!(u8).range(1..=12))]
+    only: Vec<u8>,
+    /// Short and small, to see that everything works: its figures mean little
+    #[arg(long)]
+    quick: bool,
+    /// Measure mark 12 too, for so long: 10m, 30s
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    soak: Option<Duration>,
+    /// Where to put the data, on the disk that is to be measured [default: target/tmp]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Write the table to this file too
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// How long and how large.
+pub(crate) struct Sizes {
+    pub(crate) rounds: u32,
+    /// Of one load.
+    pub(crate) time: Duration,
+    /// Of one measurement of the floor.
+    pub(crate) floor_time: Duration,
+    /// Authenticators in an ordinary file.
+    pub(crate) rows: i64,
+    /// Authenticators whose codes are checked.
+    pub(crate) phones: usize,
+    /// Authenticators in the large file of marks 7 and 9.
+    pub(crate) many: i64,
+    /// Slices of mark 7 in a round.
+    pub(crate) slices: u32,
+}
+
+/// What every group of marks is handed.
+pub(crate) struct Bench {
+    dir: TempDir,
+    pub(crate) sizes: Sizes,
+    wanted: Vec<u8>,
+    pub(crate) soak: Option<Duration>,
+}
+
+impl Bench {
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn wants(&self, mark: u8) -> bool {
+        self.wanted.contains(&mark)
+    }
+
+    /// Whether nobody chose among the marks.
+    pub(crate) fn is_whole(&self) -> bool {
+        BY_DEFAULT.iter().all(|it| self.wants(*it))
+    }
+
+    pub(crate) fn wants_any(&self, marks: &[u8]) -> bool {
+        marks.iter().any(|it| self.wants(*it))
+    }
+}
+
+/// Says how far it is, to whoever watches.
+pub(crate) fn tell(what: impl Display) {
+    eprintln!("{what}");
+}
+
+pub(crate) fn run(options: Options) -> Result<()> {
+    let base = options
+        .dir
+        .unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    std::fs::create_dir_all(&base)?;
+    if machine::filesystem(&base)? == "tmpfs" {
+        let base = base.display();
+        return Err(format!(
+            "{base} is in memory, where a sync costs nothing: name a directory on a disk with --dir"
+        )
+        .into());
+    }
+    let mut wanted = options.only;
+    if wanted.is_empty() {
+        wanted = BY_DEFAULT.to_vec();
+    }
+    if options.soak.is_some() {
+        wanted.push(12);
+    } else if wanted.contains(&12) {
+        return Err("mark 12 takes as long as --soak says: --soak 10m".into());
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("totpd-marks-")
+        .tempdir_in(&base)?;
+    children::clean_up_on_signal(dir.path().to_owned())?;
+    let bench = Bench {
+        dir,
+        sizes: sizes(options.quick, options.rounds),
+        wanted,
+        soak: options.soak,
+    };
+    let mut report = Report::new(machine::description(&base)?, options.quick);
+    removals::measure(&bench, &mut report)?;
+    slow::measure(&bench, &mut report)?;
+    door::measure(&bench, &mut report)?;
+    million::measure(&bench, &mut report)?;
+    report.binary(&bench)?;
+    soak::measure(&bench, &mut report)?;
+    let table = report.table(options.rounds)?;
+    println!("{table}");
+    if let Some(file) = &options.out {
+        std::fs::write(file, &table)?;
+    }
+    report.verdict()
+}
+
+const fn sizes(quick: bool, rounds: u32) -> Sizes {
+    if quick {
+        Sizes {
+            rounds,
+            time: Duration::from_secs(1),
+            floor_time: Duration::from_millis(500),
+            rows: 15_000,
+            phones: 8_000,
+            many: 100_000,
+            slices: 5,
+        }
+    } else {
+        Sizes {
+            rounds,
+            time: Duration::from_secs(4),
+            floor_time: Duration::from_secs(2),
+            rows: 60_000,
+            phones: 48_000,
+            many: 1_000_000,
+            slices: 40,
+        }
+    }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number with m or s, such as 10m".to_owned();
+    let (number, unit_s) = match (text.strip_suffix('m'), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 60),
+        (_, Some(number)) => (number, 1),
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * unit_s))
+}

@@ -1,0 +1,166 @@
+//! Data directories with as many authenticators as a mark wants.
+//!
+//! What is only ever removed is put there by SQL, with secrets that open under no key: nothing of a
+//! removal looks at them. All of that SQL is here.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::Result;
+use crate::machine;
+
+/// The binary that is measured.
+pub(crate) const TOTPD: &str = env!("CARGO_BIN_EXE_totpd");
+/// Rows of one transaction: what the log holds at most.
+const SLICE: i64 = 50_000;
+/// Ids have 18 digits, as totpd's own; these are below all that it makes.
+const FIRST_USER: i64 = 100_000_000_000_000_000;
+const FIRST_TOTP: i64 = 200_000_000_000_000_000;
+
+const INSERT_USERS: &str = "
+    WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
+    INSERT INTO user (id, org_id, state, created, changed)
+    SELECT CAST(?3 + i AS TEXT), ?4, 'active', ?5, ?5 FROM n";
+// Key id, nonce, secret, tag: 8 + 12 + 20 + 16 bytes.
+const INSERT_TOTPS: &str = "
+    WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
+    INSERT INTO totp
+        (id, user_id, name, state, secret, algorithm, digits, last_step, created, changed)
+    SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), NULL, 'confirmed', randomblob(56),
+        'SHA1', 6, 1, ?5, ?5 FROM n";
+
+/// An authenticator that was put there by SQL, and its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target(i64);
+
+impl Target {
+    pub(crate) fn user(self) -> String {
+        (FIRST_USER + self.0).to_string()
+    }
+
+    pub(crate) fn totp(self) -> String {
+        (FIRST_TOTP + self.0).to_string()
+    }
+
+    /// The request that removes it.
+    pub(crate) fn removal(self) -> String {
+        format!(
+            "DELETE /resources/v3alpha/users/{}/totp/{}",
+            self.user(),
+            self.totp()
+        )
+    }
+
+    /// The request that reads its user.
+    pub(crate) fn reading(self) -> String {
+        format!("GET /resources/v3alpha/users/{}", self.user())
+    }
+}
+
+/// A data directory.
+pub(crate) struct Home {
+    pub(crate) dir: PathBuf,
+    /// An admin's.
+    pub(crate) token: String,
+    org: String,
+    /// How many were ever put there.
+    made: i64,
+    /// Those that nobody has taken yet, in no order.
+    left: VecDeque<Target>,
+    random: u64,
+}
+
+impl Home {
+    /// Makes one, by `totpd init`.
+    pub(crate) fn init(dir: PathBuf) -> Result<Self> {
+        let output = Command::new(TOTPD)
+            .env_clear()
+            .arg("--data-dir")
+            .arg(&dir)
+            .args(["init", "--json"])
+            .output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+        }
+        let said: Value = serde_json::from_slice(&output.stdout)?;
+        let text = |pointer: &str| said.pointer(pointer).and_then(Value::as_str);
+        Ok(Self {
+            dir,
+            token: text("/token/token").ok_or("no token")?.to_owned(),
+            org: text("/orgId").ok_or("no organization")?.to_owned(),
+            made: 0,
+            left: VecDeque::new(),
+            // Any number but 0 will do; always the same, so that runs are alike.
+            random: 0x2545_F491_4F6C_DD1D,
+        })
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.join("totpd.db")
+    }
+
+    /// Adds authenticators until there are `count` that nobody has taken.
+    pub(crate) fn fill(&mut self, count: i64) -> Result<()> {
+        let add = count - i64::try_from(self.left.len())?;
+        if add <= 0 {
+            return Ok(());
+        }
+        let first = self.made;
+        insert(&self.database(), &self.org, first, first + add)?;
+        self.made += add;
+        // Each new one changes places with any that is there, so that those taken next lie anywhere in the
+        // file, as they do in life: neighbours would share pages, and be cheaper.
+        for it in first..self.made {
+            self.left.push_back(Target(it));
+            let other = self.random() % self.left.len() as u64;
+            let last = self.left.len() - 1;
+            self.left.swap(other as usize, last);
+        }
+        Ok(())
+    }
+
+    /// Takes authenticators to remove.
+    pub(crate) fn take(&mut self, count: usize) -> Vec<Target> {
+        let count = count.min(self.left.len());
+        self.left.drain(..count).collect()
+    }
+
+    /// Gives those back that were not removed after all.
+    pub(crate) fn give_back(&mut self, targets: &[Target]) {
+        self.left.extend(targets);
+    }
+
+    /// Authenticators whose users may be read; they may be removed meanwhile.
+    pub(crate) fn some(&self, count: usize) -> Vec<Target> {
+        self.left.iter().rev().take(count).copied().collect()
+    }
+
+    /// xorshift64: enough to have no order.
+    const fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+fn insert(database: &Path, org: &str, first: i64, end: i64) -> Result<()> {
+    let connection = Connection::open(database)?;
+    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let created = machine::now()?.micros();
+    for from in (first..end).step_by(usize::try_from(SLICE)?) {
+        let to = end.min(from + SLICE);
+        let tx = connection.unchecked_transaction()?;
+        tx.execute(INSERT_USERS, (from, to, FIRST_USER, org, created))?;
+        tx.execute(INSERT_TOTPS, (from, to, FIRST_TOTP, FIRST_USER, created))?;
+        tx.commit()?;
+    }
+    // What was put there is on disk and out of the way before anything is measured.
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))?;
+    Ok(())
+}
