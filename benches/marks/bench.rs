@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Short and small, to see that everything works: its figures mean little
     #[arg(long)]
     quick: bool,
+    /// Remove in the order of the file, where neighbours share pages: the best that can be, not life
+    #[arg(long)]
+    in_order: bool,
     /// Measure mark 12 too, for so long: 10m, 30s
     #[arg(long, value_name = "TIME", value_parser = span)]
     soak: Option<Duration>,
@@ -36,9 +39,19 @@ pub(crate) struct Options {
     out: Option<PathBuf>,
 }
 
+/// Where those lie that are removed one after another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Anywhere in the file, as people lose their phones: each has pages of its own.
+    Scattered,
+    /// One beside the other.
+    Neighbours,
+}
+
 /// How long and how large.
 pub(crate) struct Sizes {
     pub(crate) rounds: u32,
+    pub(crate) order: Order,
     /// Of one load.
     pub(crate) time: Duration,
     /// Of one measurement of the floor.
@@ -85,9 +98,10 @@ pub(crate) fn tell(what: impl Display) {
     eprintln!("{what}");
 }
 
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let base = options
         .dir
+        .clone()
         .unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     std::fs::create_dir_all(&base)?;
     if machine::filesystem(&base)? == "tmpfs" {
@@ -97,7 +111,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         )
         .into());
     }
-    let mut wanted = options.only;
+    let mut wanted = options.only.clone();
     if wanted.is_empty() {
         wanted = BY_DEFAULT.to_vec();
     }
@@ -112,17 +126,26 @@ pub(crate) fn run(options: Options) -> Result<()> {
     children::clean_up_on_signal(dir.path().to_owned())?;
     let bench = Bench {
         dir,
-        sizes: sizes(options.quick, options.rounds),
+        sizes: sizes(options),
         wanted,
         soak: options.soak,
     };
-    let mut report = Report::new(machine::description(&base)?, options.quick);
+    let busy = machine::Busy::now()?;
+    let mut report = Report::new(
+        machine::description(&base)?,
+        options.quick,
+        bench.sizes.order,
+    );
     removals::measure(&bench, &mut report)?;
     slow::measure(&bench, &mut report)?;
     door::measure(&bench, &mut report)?;
     million::measure(&bench, &mut report)?;
     report.binary(&bench)?;
     soak::measure(&bench, &mut report)?;
+    report.note(format!(
+        "others took {:.0} % of the processors meanwhile",
+        busy.share_of_others()? * 100.0
+    ));
     let table = report.table(options.rounds)?;
     println!("{table}");
     if let Some(file) = &options.out {
@@ -131,10 +154,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
     report.verdict()
 }
 
-const fn sizes(quick: bool, rounds: u32) -> Sizes {
-    if quick {
+fn sizes(options: &Options) -> Sizes {
+    let rounds = options.rounds;
+    let order = if options.in_order {
+        Order::Neighbours
+    } else {
+        Order::Scattered
+    };
+    if options.quick {
         Sizes {
             rounds,
+            order,
             time: Duration::from_secs(1),
             floor_time: Duration::from_millis(500),
             rows: 15_000,
@@ -145,6 +175,7 @@ const fn sizes(quick: bool, rounds: u32) -> Sizes {
     } else {
         Sizes {
             rounds,
+            order,
             time: Duration::from_secs(4),
             floor_time: Duration::from_secs(2),
             rows: 60_000,

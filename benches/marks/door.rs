@@ -17,7 +17,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     if !bench.wants(6) {
         return Ok(());
     }
-    let home = Home::init(bench.dir().join("door"))?;
+    let home = Home::init(bench.dir().join("door"), bench.sizes.order)?;
     let server = Server::start(&home, &["--workers", &WORKERS.to_string()], None)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("bare").arg(bench.dir().join("bare"));

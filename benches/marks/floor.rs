@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::Result;
+use crate::bench::Order;
 use crate::machine;
 
 const SCHEMA: &str = "
@@ -59,14 +60,17 @@ impl Level {
 }
 
 impl Floor {
-    pub(crate) fn make(path: &Path, rows: i64) -> Result<Self> {
+    pub(crate) fn make(path: &Path, rows: i64, order: Order) -> Result<Self> {
         let connection = Connection::open(path)?;
         connection.query_row("PRAGMA journal_mode = WAL", (), |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(SCHEMA)?;
         connection.execute(INSERT_USERS, (rows,))?;
         // Every place once and none beside the next: a prime that is no factor of the count, as steps.
-        let stride = 7919;
+        let stride = match order {
+            Order::Scattered => 7919,
+            Order::Neighbours => 1,
+        };
         let all: Vec<i64> = (0..rows).collect();
         let left = (0..rows).map(|it| it * stride % rows).collect();
         let floor = Self {

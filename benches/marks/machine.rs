@@ -1,6 +1,7 @@
 //! What Linux tells about processes, disks and the machine.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -25,14 +26,59 @@ pub(crate) fn at_share(sorted: &[Duration], share: f64) -> Duration {
     found.copied().unwrap_or_default()
 }
 
+/// Processor time of this process, of all its children that have ended, and of the whole machine, so far.
+pub(crate) struct Busy {
+    ours: u64,
+    all: u64,
+    idle: u64,
+}
+
+impl Busy {
+    pub(crate) fn now() -> Result<Self> {
+        let ours = stat_fields("self", 11..15)?;
+        let text = fs::read_to_string("/proc/stat")?;
+        // user, nice, system, idle, waiting for a disk, interrupts of two kinds, stolen.
+        let machine: Vec<u64> = text
+            .split_whitespace()
+            .skip(1)
+            .take(8)
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            ours,
+            all: machine.iter().sum(),
+            idle: machine.iter().skip(3).take(2).sum(),
+        })
+    }
+
+    /// Which share of the processors others have taken since.
+    pub(crate) fn share_of_others(&self) -> Result<f64> {
+        let now = Self::now()?;
+        let all = now.all.saturating_sub(self.all);
+        let used = all.saturating_sub(now.idle.saturating_sub(self.idle));
+        let others = used.saturating_sub(now.ours.saturating_sub(self.ours));
+        Ok(others as f64 / all.max(1) as f64)
+    }
+}
+
 /// Processor time of a process so far, by its number or `self`.
 pub(crate) fn cpu_time(process: &str) -> Result<Duration> {
+    let ticks = stat_fields(process, 11..13)?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// The sum of some fields of a process's line; those from 11 on are times in user space and in the kernel,
+/// its own and then its children's.
+fn stat_fields(process: &str, fields: Range<usize>) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name, in parentheses, may hold anything; what is counted comes behind it.
     let (_, rest) = text.rsplit_once(')').ok_or("no name in /proc/…/stat")?;
-    let field = |at: usize| rest.split_whitespace().nth(at).unwrap_or_default();
-    let ticks = field(11).parse::<u64>()? + field(12).parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    let fields = rest
+        .split_whitespace()
+        .skip(fields.start)
+        .take(fields.len());
+    let sum: Result<u64, _> = fields.map(str::parse::<u64>).sum();
+    Ok(sum?)
 }
 
 /// Resident memory of a process in MiB.

@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         Some(Part::Load(args)) => load::run(&args),
         Some(Part::Bare(args)) => bare::run(&args),
         Some(Part::Mixed(args)) => mixed::run(&args),
-        None if args.bench => bench::run(args.options),
+        None if args.bench => bench::run(&args.options),
         None => {
             println!("nothing is measured here: cargo bench --bench marks");
             Ok(())

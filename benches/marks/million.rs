@@ -24,7 +24,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     let many = bench.sizes.many;
     tell(format_args!("seeding {many} authenticators"));
-    let mut large = Home::init(bench.dir().join("large"))?;
+    let mut large = Home::init(bench.dir().join("large"), bench.sizes.order)?;
     large.fill(many)?;
     if bench.wants(7) {
         compare(bench, report, &mut large)?;
@@ -52,7 +52,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 /// Mark 7.
 fn compare(bench: &Bench, report: &mut Report, large: &mut Home) -> Result<()> {
     let many = bench.sizes.many;
-    let mut small = Home::init(bench.dir().join("small"))?;
+    let mut small = Home::init(bench.dir().join("small"), bench.sizes.order)?;
     small.fill(SMALL)?;
     let of_large = Server::start(large, &[], None)?;
     let of_small = Server::start(&small, &[], None)?;

@@ -85,14 +85,14 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     let sizes = &bench.sizes;
     tell(format_args!("seeding {} authenticators", sizes.rows));
-    let mut home = Home::init(bench.dir().join("removals"))?;
+    let mut home = Home::init(bench.dir().join("removals"), sizes.order)?;
     home.fill(sizes.rows)?;
     let mut enrolled = None;
     if bench.wants(4) {
         tell(format_args!("enrolling {} authenticators", sizes.phones));
         enrolled = Some(Enrolled::make(&home, sizes.phones)?);
     }
-    let mut floor = Floor::make(&bench.dir().join("floor.db"), sizes.rows)?;
+    let mut floor = Floor::make(&bench.dir().join("floor.db"), sizes.rows, sizes.order)?;
     let mut all = All::default();
     for round in 1..=sizes.rounds {
         let server = Server::start(&home, &[], None)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::Result;
-use crate::bench::{Bench, tell};
+use crate::bench::{Bench, Order, tell};
 use crate::load::Outcome;
 use crate::machine;
 use crate::seed::TOTPD;
@@ -73,16 +73,18 @@ struct Row {
 pub(crate) struct Report {
     machine: String,
     quick: bool,
+    order: Order,
     rows: Vec<Row>,
     notes: Vec<String>,
     problems: Vec<String>,
 }
 
 impl Report {
-    pub(crate) const fn new(machine: String, quick: bool) -> Self {
+    pub(crate) const fn new(machine: String, quick: bool, order: Order) -> Self {
         Self {
             machine,
             quick,
+            order,
             rows: Vec::new(),
             notes: Vec::new(),
             problems: Vec::new(),
@@ -175,6 +177,10 @@ impl Report {
         )?;
         if self.quick {
             writeln!(text, "\n**Quick form: these figures mean little.**")?;
+        }
+        if self.order == Order::Neighbours {
+            let told = "**Removed in the order of the file, which is cheaper than life.**";
+            writeln!(text, "\n{told}")?;
         }
         text.push_str("\n| # | what | mark | reached | met |\n|---|---|---|---|---|\n");
         for row in &self.rows {

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::Result;
+use crate::bench::Order;
 use crate::machine;
 
 /// The binary that is measured.
@@ -69,14 +70,15 @@ pub(crate) struct Home {
     org: String,
     /// How many were ever put there.
     made: i64,
-    /// Those that nobody has taken yet, in no order.
+    order: Order,
+    /// Those that nobody has taken yet.
     left: VecDeque<Target>,
     random: u64,
 }
 
 impl Home {
     /// Makes one, by `totpd init`.
-    pub(crate) fn init(dir: PathBuf) -> Result<Self> {
+    pub(crate) fn init(dir: PathBuf, order: Order) -> Result<Self> {
         let output = Command::new(TOTPD)
             .env_clear()
             .arg("--data-dir")
@@ -93,6 +95,7 @@ impl Home {
             token: text("/token/token").ok_or("no token")?.to_owned(),
             org: text("/orgId").ok_or("no organization")?.to_owned(),
             made: 0,
+            order,
             left: VecDeque::new(),
             // Any number but 0 will do; always the same, so that runs are alike.
             random: 0x2545_F491_4F6C_DD1D,
@@ -112,10 +115,12 @@ impl Home {
         let first = self.made;
         insert(&self.database(), &self.org, first, first + add)?;
         self.made += add;
-        // Each new one changes places with any that is there, so that those taken next lie anywhere in the
-        // file, as they do in life: neighbours would share pages, and be cheaper.
         for it in first..self.made {
             self.left.push_back(Target(it));
+            if self.order == Order::Neighbours {
+                continue;
+            }
+            // Each new one changes places with any that is there.
             let other = self.random() % self.left.len() as u64;
             let last = self.left.len() - 1;
             self.left.swap(other as usize, last);

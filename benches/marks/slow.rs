@@ -36,7 +36,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         sync_ms: SYNC_MS,
     });
     let can_be_single = knows("--commit-batch")?;
-    let mut home = Home::init(bench.dir().join("slow"))?;
+    let mut home = Home::init(bench.dir().join("slow"), bench.sizes.order)?;
     let (mut slowed, mut unslowed) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for _ in 0..bench.sizes.rounds {
         for (rates, slow) in [(&mut slowed, slow), (&mut unslowed, None)] {

@@ -25,7 +25,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         }
         return Ok(());
     };
-    let home = Home::init(bench.dir().join("soak"))?;
+    let home = Home::init(bench.dir().join("soak"), bench.sizes.order)?;
     let server = Server::start(&home, &[], None)?;
     let before = Before::look(&home.database())?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -71,7 +71,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         report.problem(format!("{WHAT}: {it}"));
     }
     let reached = format!(
-        "{:.0} min, {} requests at {:.0}/s: RSS {warm:.1} MiB warm, {most:.1} MiB at most after; WAL {wal:.1} MiB at most; {} errors",
+        "{:.1} min, {} requests at {:.0}/s: RSS {warm:.1} MiB warm, {most:.1} MiB at most after; WAL {wal:.1} MiB at most; {} errors",
         time.as_secs_f64() / 60.0,
         counts.requests,
         counts.requests as f64 / time.as_secs_f64(),
