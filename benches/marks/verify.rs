@@ -35,12 +35,13 @@ impl Before {
     pub(crate) fn removals(&self, targets: &[Target], outcome: &Outcome) -> Result<()> {
         let failed = failed(outcome)?;
         let events = self.events("totp.removed")?;
-        let sql = "SELECT 1 FROM totp WHERE id = ?1";
+        let sql = "SELECT 1 FROM totp WHERE user_id = ?1 AND id = ?2";
         let mut row = self.connection.prepare(sql)?;
         for (place, target) in targets.iter().enumerate() {
             let removed = place < outcome.sent && !failed.contains(&place);
             let id = target.totp();
-            let found = row.query_row((&id,), |_| Ok(())).optional()?.is_some();
+            let key = (target.user(), &id);
+            let found = row.query_row(key, |_| Ok(())).optional()?.is_some();
             let told = events.get(&id).copied().unwrap_or(0);
             if found == removed || told != usize::from(removed) {
                 let answered = if removed { "200" } else { "no 200" };
@@ -60,12 +61,13 @@ impl Before {
     pub(crate) fn checks(&self, phones: &[&Phone], step: i64, outcome: &Outcome) -> Result<()> {
         let failed = failed(outcome)?;
         let events = self.events("totp.checked")?;
-        let sql = "SELECT last_step FROM totp WHERE id = ?1";
+        let sql = "SELECT last_step FROM totp WHERE user_id = ?1 AND id = ?2";
         let mut row = self.connection.prepare(sql)?;
         for (place, phone) in phones.iter().enumerate() {
             let accepted = place < outcome.sent && !failed.contains(&place);
             let id = phone.totp.as_str();
-            let last: i64 = row.query_row((id,), |row| row.get(0))?;
+            let key = (phone.user.as_str(), id);
+            let last: i64 = row.query_row(key, |row| row.get(0))?;
             let told = events.get(id).copied().unwrap_or(0);
             if (last == step) != accepted || told != usize::from(accepted) {
                 let answered = if accepted { "200" } else { "no 200" };
