@@ -119,9 +119,9 @@ impl Store {
             .readers
             .get()
             .map_err(|error| Error::Unavailable(format!("no connection to read with: {error}")))?;
-        let snapshot = connection.unchecked_transaction().map_err(unavailable)?;
+        let snapshot = Snapshot::begin(&connection)?;
         read(&ReadTx {
-            connection: &snapshot,
+            connection: snapshot.connection,
         })
     }
 
@@ -150,6 +150,30 @@ impl Drop for Store {
             let _ended = thread.join();
         }
     }
+}
+
+/// A read transaction, ended however it is left. Its two statements are cached as the others are.
+struct Snapshot<'a> {
+    connection: &'a Connection,
+}
+
+impl<'a> Snapshot<'a> {
+    fn begin(connection: &'a Connection) -> Result<Self> {
+        execute_cached(connection, "BEGIN").map_err(unavailable)?;
+        Ok(Self { connection })
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = execute_cached(self.connection, "COMMIT") {
+            log::warn!("ending a read: {error}");
+        }
+    }
+}
+
+fn execute_cached(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute(()).map(|_| ())
 }
 
 /// A read of one snapshot.
@@ -185,14 +209,16 @@ impl ReadTx<'_> {
 
     /// Refuses to go on with a clock that cannot be right: one that is earlier than the newest event by
     /// more than the longest wait would bring expired tokens and ended waits back.
-    pub(crate) fn require_sane_clock(&self, now: Timestamp) -> Result<()> {
+    ///
+    /// Returns when the newest event was.
+    pub(crate) fn require_sane_clock(&self, now: Timestamp) -> Result<Timestamp> {
         let newest = self.newest_event_at()?;
         if now.after(LONGEST_WAIT) < newest {
             return Err(Error::Unavailable(format!(
                 "the clock says {now}, but an event of {newest} is on record: set the clock right"
             )));
         }
-        Ok(())
+        Ok(newest)
     }
 }
 
@@ -216,8 +242,7 @@ impl<'a> Deref for WriteTx<'a> {
 impl<'a> WriteTx<'a> {
     fn new(connection: &'a Connection, now: Timestamp) -> Result<Self> {
         let read = ReadTx { connection };
-        read.require_sane_clock(now)?;
-        let event_at = now.max(read.newest_event_at()?);
+        let event_at = now.max(read.require_sane_clock(now)?);
         Ok(Self {
             read,
             now,

@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::checkpoint::{self, LogLength};
+use super::execute_cached;
 use crate::error::{Error, Result};
 
 /// Changes that may wait for the writer. More than the server has workers: it bounds what an embedding
@@ -239,7 +240,7 @@ fn run_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<
     let outcome = run_in_transaction(connection, changes);
     if outcome.is_err() && !connection.is_autocommit() {
         // Should even this fail, the next BEGIN fails too, and everyone is told: never a half batch.
-        if let Err(error) = execute(connection, "ROLLBACK") {
+        if let Err(error) = execute_cached(connection, "ROLLBACK") {
             log::error!("rolling back: {error}");
         }
     }
@@ -247,12 +248,12 @@ fn run_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<
 }
 
 fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
-    execute(connection, "BEGIN IMMEDIATE")?;
+    execute_cached(connection, "BEGIN IMMEDIATE")?;
     // One change alone is the whole transaction: a savepoint would keep nothing apart from it.
     let is_alone = changes.len() == 1;
     for change in changes {
         if !is_alone {
-            execute(connection, "SAVEPOINT change")?;
+            execute_cached(connection, "SAVEPOINT change")?;
         }
         let keep = change(connection);
         if connection.is_autocommit() {
@@ -265,19 +266,15 @@ fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite
         }
         match (keep, is_alone) {
             (true, true) => {}
-            (false, true) => return execute(connection, "ROLLBACK"),
-            (true, false) => execute(connection, "RELEASE change")?,
+            (false, true) => return execute_cached(connection, "ROLLBACK"),
+            (true, false) => execute_cached(connection, "RELEASE change")?,
             (false, false) => {
-                execute(connection, "ROLLBACK TO change")?;
-                execute(connection, "RELEASE change")?;
+                execute_cached(connection, "ROLLBACK TO change")?;
+                execute_cached(connection, "RELEASE change")?;
             }
         }
     }
-    execute(connection, "COMMIT")
-}
-
-fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql)?.execute(()).map(|_| ())
+    execute_cached(connection, "COMMIT")
 }
 
 impl Ticket {
