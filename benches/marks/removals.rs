@@ -264,7 +264,11 @@ impl All {
     fn tell(&self, bench: &Bench, report: &mut Report) {
         if bench.wants(1) {
             let more = self.one.spread(|it| it.outcome.p50_ms - it.floor.p50_ms);
-            let reached = format!("{}; p50 + {}", self.one.show(), more.show(2, " ms"));
+            let reached = format!(
+                "{}; p50 above its by {}",
+                self.one.show(),
+                more.show(2, " ms")
+            );
             let met = self.one.ratio().median >= 0.4 && more.median <= 0.3;
             let target = "≥ 0.4 × floor 1; p50 within 0.3 ms of floor 1's";
             report.row(1, "DELETE, 1 connection", target, reached, met);
