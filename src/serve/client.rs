@@ -88,7 +88,8 @@ fn one_request(
         .checked_add(door.limits.request_time)
         .ok_or(Ended::Closed)?;
     let head = incoming.head(&door.limits, deadline)?;
-    if head.expects_continue && !incoming.has(head.body) {
+    // What will be refused for its length is not asked for.
+    if head.expects_continue && incoming.awaits(head.body, &door.limits) {
         send(door, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let body = incoming.body(head.body, &door.limits, deadline)?;

@@ -46,16 +46,18 @@ impl Incoming {
 
     /// Waits until a request begins.
     pub(super) fn first_byte(&mut self, idle: Duration) -> Result<(), Ended> {
-        // A CRLF too many between requests is overlooked (RFC 9112 §2.2).
-        while self.buffer.starts_with(b"\r\n") {
-            self.buffer.drain(..2);
-        }
-        if self.buffer.is_empty() {
+        loop {
+            // A CRLF too many between requests is overlooked (RFC 9112 §2.2), and begins none.
+            while self.buffer.starts_with(b"\r\n") {
+                self.buffer.drain(..2);
+            }
+            if !self.buffer.is_empty() {
+                return Ok(());
+            }
             // An idle client holds no buffer.
             self.buffer = Vec::new();
             self.read(idle).map_err(|_| Ended::Closed)?;
         }
-        Ok(())
     }
 
     /// Reads the head of a request.
@@ -98,13 +100,12 @@ impl Incoming {
         }
     }
 
-    /// Whether a body of that length is already here, so that nobody waits to be told to go on.
-    pub(super) fn has(&self, length: BodyLength) -> bool {
+    /// Whether a body of that length is yet to come, and may: its client waits to be told to go on.
+    pub(super) fn awaits(&self, length: BodyLength, limits: &Limits) -> bool {
         match length {
-            BodyLength::Bytes(length) => {
-                u64::try_from(self.buffer.len()).is_ok_and(|it| it >= length)
-            }
-            BodyLength::Chunked => !self.buffer.is_empty(),
+            BodyLength::Bytes(length) => usize::try_from(length)
+                .is_ok_and(|it| self.buffer.len() < it && it <= limits.body_bytes),
+            BodyLength::Chunked => self.buffer.is_empty(),
         }
     }
 
@@ -122,6 +123,7 @@ impl Incoming {
                     _ => return Err(refused("a chunk's size is malformed")),
                 }
             };
+            only_visible(self.buffer.get(..line).unwrap_or_default())?;
             self.buffer.drain(..line);
             framing = framing.saturating_add(line).saturating_add(2);
             let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -191,5 +193,21 @@ impl Incoming {
             }
             drained = drained.saturating_add(self.buffer.len());
         }
+    }
+}
+
+/// A chunk's size line begins with a digit, and its extension, which nobody reads, is text: a parser before
+/// us that ends the line at a bare LF would see other chunks.
+fn only_visible(line: &[u8]) -> Result<(), Ended> {
+    let text = line.strip_suffix(b"\r\n").unwrap_or_default();
+    let is_text = text
+        .iter()
+        .all(|it| *it == b'\t' || (b' '..=b'~').contains(it));
+    if is_text && text.first().is_some_and(u8::is_ascii_hexdigit) {
+        Ok(())
+    } else {
+        Err(Ended::Refused(AtTheDoor::BadFraming(
+            "a chunk's size is malformed",
+        )))
     }
 }

@@ -100,6 +100,11 @@ fn chunks_pipelining_continue_and_http_1_0_do_what_the_rfcs_say() {
         ("fffffffffffffffff\r\n", 400),
         ("10001\r\n", 413),
         ("0\r\nTrailer: x\r\n\r\n", 400),
+        // Where a parser before us would see the end of the line, and other chunks than we do.
+        ("2;a\nb\r\n{}\r\n0\r\n\r\n", 400),
+        ("2;a\0b\r\n{}\r\n0\r\n\r\n", 400),
+        ("2\r\n{}\r\n\r\n\r\n", 400),
+        ("2\r\n{}\r\n;x\r\n\r\n", 400),
     ] {
         let mut client = Client::connect(&server.address());
         client.send(format!("{chunked}{chunks}").as_bytes());
@@ -117,6 +122,11 @@ fn chunks_pipelining_continue_and_http_1_0_do_what_the_rfcs_say() {
     assert_eq!(client.answer(false, &expecting).status, 100);
     client.send(b"{}");
     client.answer(false, &expecting).expect_status(201);
+
+    let too_much = post("Content-Length: 65537\r\nExpect: 100-continue\r\n");
+    let mut refused = Client::connect(&server.address());
+    refused.send(too_much.as_bytes());
+    refused.answer(false, &too_much).expect_status(413);
 
     client.send(b"GET http://t/debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n");
     client.answer(false, "absolute form").expect_status(200);
@@ -184,6 +194,15 @@ fn a_request_that_is_not_whole_in_time_is_told_so() {
             .answer(false, part)
             .expect_error(408, 4, Some("TOTPD-Slow"));
         assert!(client.is_closed());
+    }
+    // A CRLF too many begins no request: nobody is told off for it, neither at once nor later.
+    let mut client = Client::connect(&server.address());
+    for _ in 0..2 {
+        client
+            .ask("GET", "/debug/healthz", "", b"")
+            .expect_status(200);
+        client.send(b"\r\n");
+        thread::sleep(Duration::from_millis(400));
     }
     // Dripping buys no time: the limit is on the whole request.
     let mut stream = TcpStream::connect(server.address()).unwrap();
