@@ -1,7 +1,7 @@
 //! The fixed pool of connections to tiny_http: who gets one, who waits, and one exchange over one.
 //!
 //! Handing out is fair: whoever has waited longest is next. Writes may hold all connections but a few, so
-//! that reads and health always find one.
+//! that reads and health always find one; no crowd of reads gets before a write that was there first.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -150,12 +150,12 @@ struct State {
     idle: Vec<Upstream>,
     /// Connections in the hands of writes.
     writing: usize,
-    reads: VecDeque<Arc<Place>>,
-    writes: VecDeque<Arc<Place>>,
+    waiting: VecDeque<Arc<Place>>,
 }
 
-/// A place in a queue.
+/// A place in the queue.
 struct Place {
+    of_write: bool,
     given: Mutex<Option<Upstream>>,
     arrived: Condvar,
 }
@@ -163,13 +163,11 @@ struct Place {
 impl Pool {
     pub(super) fn new(idle: Vec<Upstream>, limits: &Limits) -> Self {
         let write_share = idle.len().saturating_sub(RESERVED_FOR_READS).max(1);
-        let (reads, writes) = (VecDeque::new(), VecDeque::new());
         Self {
             state: Mutex::new(State {
                 idle,
                 writing: 0,
-                reads,
-                writes,
+                waiting: VecDeque::new(),
             }),
             write_share,
             max_waiting: limits.waiting,
@@ -191,19 +189,15 @@ impl Pool {
                     return Ok(upstream);
                 }
             }
-            if state.reads.len().saturating_add(state.writes.len()) >= self.max_waiting {
+            if state.waiting.len() >= self.max_waiting {
                 return Err(busy);
             }
             let place = Arc::new(Place {
+                of_write: writes,
                 given: Mutex::new(None),
                 arrived: Condvar::new(),
             });
-            let queue = if writes {
-                &mut state.writes
-            } else {
-                &mut state.reads
-            };
-            queue.push_back(Arc::clone(&place));
+            state.waiting.push_back(Arc::clone(&place));
             place
         };
         let given = place.given.lock().unwrap_or_else(PoisonError::into_inner);
@@ -216,14 +210,7 @@ impl Pool {
         }
         drop(given);
         // Leave the queue; a connection may have been given in this very moment.
-        let mut state = self.lock();
-        let queue = if writes {
-            &mut state.writes
-        } else {
-            &mut state.reads
-        };
-        queue.retain(|it| !Arc::ptr_eq(it, &place));
-        drop(state);
+        self.lock().waiting.retain(|it| !Arc::ptr_eq(it, &place));
         place
             .given
             .lock()
@@ -236,17 +223,14 @@ impl Pool {
     pub(super) fn give(&self, upstream: Upstream, of_write: bool) {
         let mut state = self.lock();
         state.writing = state.writing.saturating_sub(usize::from(of_write));
-        let next = match state.reads.pop_front() {
-            Some(read) => Some(read),
-            None if state.writing < self.write_share => {
-                let write = state.writes.pop_front();
-                state.writing = state.writing.saturating_add(usize::from(write.is_some()));
-                write
-            }
-            None => None,
-        };
-        match next {
+        let write_may = state.writing < self.write_share;
+        let next = state
+            .waiting
+            .iter()
+            .position(|it| write_may || !it.of_write);
+        match next.and_then(|at| state.waiting.remove(at)) {
             Some(place) => {
+                state.writing = state.writing.saturating_add(usize::from(place.of_write));
                 *place.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
                 place.arrived.notify_one();
             }
@@ -256,5 +240,72 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn pool(size: usize) -> Pool {
+        let upstream = || Upstream {
+            stream: UnixStream::pair().unwrap().0,
+        };
+        let idle = (0..size).map(|_| upstream()).collect();
+        Pool::new(idle, &Limits::default())
+    }
+
+    #[test]
+    fn whoever_has_waited_longest_is_next_be_it_a_read_or_a_write() {
+        let pool = pool(2);
+        let (first, second) = (pool.take(false).unwrap(), pool.take(false).unwrap());
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            for (nth, writes) in [true, false, false].into_iter().enumerate() {
+                let (pool, tell) = (&pool, tell.clone());
+                scope.spawn(move || {
+                    let taken = pool.take(writes).unwrap();
+                    tell.send(nth).unwrap();
+                    pool.give(taken, writes);
+                });
+                while pool.lock().waiting.len() <= nth {
+                    thread::yield_now();
+                }
+            }
+            pool.give(first, false);
+            let order: Vec<_> = (0..3).map(|_| told.recv().unwrap()).collect();
+            assert_eq!(order, [0, 1, 2]);
+        });
+        pool.give(second, false);
+    }
+
+    #[test]
+    fn writes_that_wait_keep_nobody_else_waiting() {
+        let pool = pool(2);
+        let write = pool.take(true).unwrap();
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let taken = pool.take(true).unwrap();
+                tell.send(()).unwrap();
+                pool.give(taken, true);
+            });
+            while pool.lock().waiting.is_empty() {
+                thread::yield_now();
+            }
+            for _ in 0..3 {
+                let read = pool.take(false).unwrap();
+                pool.give(read, false);
+            }
+            assert!(
+                told.try_recv().is_err(),
+                "one write holds all that writes may"
+            );
+            pool.give(write, true);
+            second.join().unwrap();
+        });
     }
 }
