@@ -37,12 +37,14 @@ pub(super) fn serve(
     loop {
         match one_request(door, connection, &mut incoming, peer) {
             Ok(true) if door.registry.answered(connection) => {}
-            Ok(_) => return leave(door, &mut incoming),
+            Ok(_) => return leave(door, connection, &mut incoming),
             Err(Ended::Closed) => return,
             Err(Ended::Refused(refusal)) => {
                 let reply = own_answer(&Refusal::from(refusal).into_reply());
+                // To be refused is no work, and holds no place against others.
+                connection.lingers();
                 if send(door, &mut incoming, &reply).is_ok() {
-                    leave(door, &mut incoming);
+                    leave(door, connection, &mut incoming);
                 }
                 return;
             }
@@ -68,7 +70,8 @@ fn greet(door: &Door, connection: &Connection, stream: Stream, tls: Option<&Tls>
 }
 
 /// A client that has the answer closes; until then nothing of the answer may be lost.
-fn leave(door: &Door, incoming: &mut Incoming) {
+fn leave(door: &Door, connection: &Connection, incoming: &mut Incoming) {
+    connection.lingers();
     incoming.wire().finish(door.limits.take_time);
     incoming.drain();
 }
@@ -115,6 +118,7 @@ fn one_request(
         Ended::Refused(AtTheDoor::Bug)
     })?;
     door.pool.give(upstream, writes);
+    door.registry.answers(connection);
     let goes_on = head.keep_alive && !door.registry.is_stopping();
     send(door, incoming, &bytes_of(&answer, goes_on))?;
     Ok(goes_on)

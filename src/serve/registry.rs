@@ -12,13 +12,20 @@ use super::Limits;
 use super::stream::Stream;
 use crate::api::status::AtTheDoor;
 
-/// Between requests, or not yet whole: may be shut down.
+/// Between requests: may be shut down.
 const IDLE: u8 = 0;
+/// A request is not yet whole, or the client has its last answer and lingers: may make room.
 const SENDING: u8 = 1;
-/// A whole request is with a worker, or its answer on the way: never cut.
+/// A whole request is with a worker: never cut.
 const WORKING: u8 = 2;
+/// Its answer is on the way: may make room once `TAKING_GRACE` has passed.
+const TAKING: u8 = 3;
 /// Somebody else took the place.
-const CUT: u8 = 3;
+const CUT: u8 = 4;
+
+/// An answer fits into the socket's buffer, and is out at once. Only who asks on and on and takes nothing
+/// fills it, and would hold a place for all of its limit with that.
+const TAKING_GRACE: Duration = Duration::from_secs(1);
 
 /// One connection as others see it.
 pub(super) struct Connection {
@@ -26,7 +33,7 @@ pub(super) struct Connection {
     peer: Option<IpAddr>,
     stream: Stream,
     phase: AtomicU8,
-    /// Milliseconds from the registry's start to when it came, or last sent a whole request.
+    /// Milliseconds from the registry's start to when it came, or its last whole request was worked on.
     since_ms: AtomicU64,
 }
 
@@ -50,8 +57,18 @@ impl Connection {
         self.go(SENDING, WORKING)
     }
 
-    fn cut(&self) -> bool {
-        let cut = self.go(IDLE, CUT) || self.go(SENDING, CUT);
+    /// The client has its last answer; what else it may send concerns nobody.
+    pub(super) fn lingers(&self) {
+        let _or_cut = [WORKING, TAKING, IDLE]
+            .into_iter()
+            .any(|it| self.go(it, SENDING));
+    }
+
+    fn cut(&self, now_ms: u64) -> bool {
+        let since_ms = self.since_ms.load(Ordering::Acquire);
+        let grace_is_over = u128::from(now_ms.saturating_sub(since_ms)) >= TAKING_GRACE.as_millis();
+        let cut =
+            self.go(IDLE, CUT) || self.go(SENDING, CUT) || (grace_is_over && self.go(TAKING, CUT));
         if cut {
             self.stream.shutdown(Shutdown::Both);
         }
@@ -124,10 +141,10 @@ impl Registry {
             // Its own longest idle one; one that is sending is not idle.
             let idle =
                 |it: &&Arc<Connection>| of_peer(it) && it.phase.load(Ordering::Acquire) == IDLE;
-            Self::make_room(&mut open, idle)?;
+            self.make_room(&mut open, idle)?;
         }
         if open.connections.len() >= limits.connections {
-            Self::make_room(&mut open, |_| true)?;
+            self.make_room(&mut open, |_| true)?;
         }
         let id = open.next_id;
         open.next_id = id.wrapping_add(1);
@@ -164,10 +181,11 @@ impl Registry {
     }
 
     /// Cuts the connection that has been longest without a whole request among those that `may` go.
-    fn make_room(open: &mut Open, may: impl Fn(&&Arc<Connection>) -> bool) -> Option<()> {
+    fn make_room(&self, open: &mut Open, may: impl Fn(&&Arc<Connection>) -> bool) -> Option<()> {
         let mut candidates: Vec<_> = open.connections.values().filter(may).cloned().collect();
         candidates.sort_by_key(|it| it.since_ms.load(Ordering::Relaxed));
-        let cut = candidates.iter().find(|it| it.cut())?;
+        let now_ms = self.now_ms();
+        let cut = candidates.iter().find(|it| it.cut(now_ms))?;
         open.connections.remove(&cut.id);
         Some(())
     }
@@ -175,16 +193,20 @@ impl Registry {
     /// Sheds one connection where the process has run out of something.
     pub(super) fn shed(&self) {
         let mut open = self.lock();
-        let _shed = Self::make_room(&mut open, |_| true);
+        let _shed = self.make_room(&mut open, |_| true);
+    }
+
+    /// The worker is done; the answer goes out.
+    pub(super) fn answers(&self, connection: &Connection) {
+        connection.since_ms.store(self.now_ms(), Ordering::Release);
+        let _always = connection.go(WORKING, TAKING);
     }
 
     /// The answer is out; says whether the connection may go on.
     pub(super) fn answered(&self, connection: &Connection) -> bool {
-        connection.since_ms.store(self.now_ms(), Ordering::Relaxed);
         // Whoever closes the door either finds this connection idle, or is seen here: the order of these two
         // against the two in `close` is the same for everybody.
-        connection.phase.store(IDLE, Ordering::SeqCst);
-        !self.is_stopping()
+        connection.go(TAKING, IDLE) && !self.is_stopping()
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -294,6 +294,48 @@ fn silent_and_dripping_peers_shut_out_no_honest_one() {
     idle.clear();
 }
 
+/// Whoever has the last answer and does not hang up, and whoever asks on and on and takes no answer, holds no
+/// place against an honest one.
+#[test]
+fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("totpd.sock");
+    let connections = 6;
+    let server = TestServer::custom(Window::OneEitherSide, |it| {
+        it.limits.connections = connections;
+        it.listen
+            .push(format!("unix:{}", path.display()).parse().unwrap());
+    });
+    let ask = || {
+        let mut client = Client::connect(&server.address());
+        client
+            .ask("GET", "/debug/healthz", "Connection: close\r\n", b"")
+            .expect_status(200);
+        client
+    };
+    // Each is drained for a second after its answer, so that soon all places are taken.
+    let lingering: Vec<Client> = (0..connections * 3).map(|_| ask()).collect();
+    drop(lingering);
+
+    let mut deaf = Vec::new();
+    for _ in 0..connections {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        // Until nothing goes in any more: the answers fill all that is between the two, then the questions do.
+        while stream.write_all(HEALTH).is_ok() {}
+        deaf.push(stream);
+    }
+    thread::sleep(Duration::from_secs(1));
+    for _ in 0..connections {
+        let begun = Instant::now();
+        drop(ask());
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+}
+
 /// SIGTERM's half of the door: whoever has begun a request is answered.
 #[test]
 fn stopping_answers_what_was_begun_and_sends_the_silent_away() {
