@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use rustix::event::{PollFd, PollFlags, poll};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::stream::Stream;
 
@@ -124,6 +125,7 @@ impl Listener {
                 socket.set_reuse_address(true)?;
                 socket.bind(&address.into())?;
                 socket.listen(BACKLOG)?;
+                socket.set_nonblocking(true)?;
                 Self::tcp(TcpListener::from(socket), terms)
             }
             Listen::Unix(path) => {
@@ -133,6 +135,7 @@ impl Listener {
                 // Before anyone can connect, and not after.
                 fs::set_permissions(path, Permissions::from_mode(terms.unix_mode))?;
                 socket.listen(BACKLOG)?;
+                socket.set_nonblocking(true)?;
                 let is_private = !lets_others_in(terms.unix_mode);
                 let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
                 Ok((
@@ -148,6 +151,15 @@ impl Listener {
 
     /// Takes over a socket that systemd opened.
     pub(super) fn inherit(inherited: Inherited, terms: &Terms) -> io::Result<(Self, Bound)> {
+        let socket = match &inherited {
+            Inherited::Tcp(it) => SockRef::from(it),
+            Inherited::Unix(it) => SockRef::from(it),
+        };
+        // One that listens goes on with it, and what cannot is told here and not at every accept.
+        socket
+            .listen(BACKLOG)
+            .map_err(|error| io::Error::other(format!("expected one that listens: {error}")))?;
+        socket.set_nonblocking(true)?;
         match inherited {
             Inherited::Tcp(listener) => {
                 allow_plaintext(listener.local_addr()?, terms)?;
@@ -195,10 +207,38 @@ impl Listener {
         )
     }
 
-    pub(super) fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+    /// Waits for the next client; `None` once the other end of `stop` is closed. Nobody has to be able to
+    /// connect for that: a path may be gone by then, an address too, and a full queue lets nobody in.
+    pub(super) fn accept(&self, stop: &UnixStream) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
+        loop {
+            match self.accept_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other.map(Some),
+            }
+            let listener = match self {
+                Self::Tcp(it) => PollFd::new(it, PollFlags::IN),
+                Self::Unix { listener, .. } => PollFd::new(listener, PollFlags::IN),
+            };
+            let mut either = [listener, PollFd::new(stop, PollFlags::IN)];
+            match poll(&mut either, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    let [_, stop] = either;
+                    if !stop.revents().is_empty() {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a client that is there. Its socket blocks; on some systems it would not, as the listener does not.
+    fn accept_now(&self) -> io::Result<(Stream, Option<IpAddr>)> {
         match self {
             Self::Tcp(it) => {
                 let (stream, peer) = it.accept()?;
+                stream.set_nonblocking(false)?;
                 // An answer is one write: waiting for more to send would only delay it.
                 stream.set_nodelay(true)?;
                 Ok((
@@ -206,25 +246,12 @@ impl Listener {
                     Some(peer.ip().to_canonical()),
                 ))
             }
-            Self::Unix { listener, .. } => Ok((Stream::Unix(Arc::new(listener.accept()?.0)), None)),
-        }
-    }
-
-    /// Makes `accept` return once more, so that the accepting thread sees that it is to stop.
-    pub(super) fn wake(bound: &Bound) {
-        let _woken = match bound {
-            Bound::Tcp(address) | Bound::Tls(address) => {
-                let mut address = *address;
-                if address.ip().is_unspecified() {
-                    address.set_ip(match address.ip() {
-                        IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-                    });
-                }
-                std::net::TcpStream::connect(address).map(|_| ())
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                Ok((Stream::Unix(Arc::new(stream)), None))
             }
-            Bound::Unix(path) => UnixStream::connect(path).map(|_| ()),
-        };
+        }
     }
 }
 

@@ -20,6 +20,8 @@ mod wire;
 mod workers;
 
 use std::fmt;
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::thread;
@@ -146,12 +148,14 @@ impl Death {
     }
 }
 
-/// A front door that is open.
+/// A front door that is open. Dropped without `stop`, it lets nobody new in.
 pub struct Running {
     door: Arc<Door>,
     workers: Workers,
     addresses: Vec<Bound>,
     accepting: Vec<thread::JoinHandle<()>>,
+    /// While this is open they accept.
+    accepts: UnixStream,
     /// Paths of sockets that are ours to remove.
     paths: Vec<PathBuf>,
 }
@@ -205,14 +209,17 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         death,
     });
 
+    let cannot_accept = |error: io::Error| Error(format!("cannot start accepting: {error}"));
+    let (accepts, stop) = UnixStream::pair().map_err(cannot_accept)?;
+    let stop = Arc::new(stop);
     let (mut addresses, mut accepting) = (Vec::new(), Vec::new());
     for (listener, bound) in listeners {
         addresses.push(bound);
-        let door = Arc::clone(&door);
+        let (door, stop) = (Arc::clone(&door), Arc::clone(&stop));
         let thread = thread::Builder::new()
             .name("accept".to_owned())
-            .spawn(move || accept(&listener, &door))
-            .map_err(|error| Error(format!("cannot start accepting: {error}")))?;
+            .spawn(move || accept(&listener, &stop, &door))
+            .map_err(cannot_accept)?;
         accepting.push(thread);
     }
     Ok(Running {
@@ -220,6 +227,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         workers,
         addresses,
         accepting,
+        accepts,
         paths,
     })
 }
@@ -249,7 +257,7 @@ impl Running {
             .expected
             .store(true, std::sync::atomic::Ordering::Release);
         self.door.registry.close();
-        self.addresses.iter().for_each(Listener::wake);
+        drop(self.accepts);
         for thread in self.accepting {
             let _ended = thread.join();
         }
@@ -263,15 +271,16 @@ impl Running {
 }
 
 /// Accepts until the door is closed, whatever goes wrong.
-fn accept(listener: &Listener, door: &Arc<Door>) {
+fn accept(listener: &Listener, stop: &UnixStream, door: &Arc<Door>) {
     let mut told = false;
     loop {
-        let accepted = listener.accept();
+        let accepted = listener.accept(stop);
         if door.registry.is_stopping() {
             return;
         }
         match accepted {
-            Ok((stream, address)) => {
+            Ok(None) => return,
+            Ok(Some((stream, address))) => {
                 told = false;
                 let by_address =
                     address.is_some_and(|it| door.trusted_proxies.iter().any(|of| of.holds(it)));
@@ -287,16 +296,25 @@ fn accept(listener: &Listener, door: &Arc<Door>) {
                 );
             }
             Err(error) => {
-                // Out of descriptors, most likely: whoever has been longest without a request makes room.
                 if !told {
                     log::warn!("cannot accept: {error}");
                 }
                 told = true;
-                door.registry.shed();
+                // Whoever has been longest without a request makes room, where room is what is missing.
+                if is_shortage(&error) {
+                    door.registry.shed();
+                }
                 thread::sleep(ACCEPT_REST);
             }
         }
     }
+}
+
+/// Whether descriptors or memory have run out.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let of = Errno::from_io_error(error);
+    of.is_some_and(|it| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&it))
 }
 
 /// Gives a new client a thread of its own, if there is room for it.

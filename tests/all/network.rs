@@ -3,12 +3,13 @@
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use rustls::{
 };
 use socket2::{Domain, Socket, Type};
 use totpd::model::Window;
-use totpd::serve::{Limits, Listen, TlsFiles};
+use totpd::serve::{self, Config, Inherited, Limits, Listen, TlsFiles};
 
 use crate::harness::{Client, TestServer};
 
@@ -201,6 +202,51 @@ fn a_unix_socket_is_private_replaces_a_stale_one_and_goes_with_the_server() {
     assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
     assert!(server.stop(Duration::from_secs(5)));
     assert!(!path.exists());
+
+    // Somebody removes the path: then nobody can come in, and stopping still takes no time.
+    let mut server = TestServer::custom(Window::OneEitherSide, |it| it.listen.push(listen(&path)));
+    fs::remove_file(&path).unwrap();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(server.stop(Duration::from_secs(5))));
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(true));
+}
+
+/// What systemd hands over may not block, or not listen at all.
+#[test]
+fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = TestServer::custom(Window::OneEitherSide, |it| {
+        it.inherited.push(Inherited::Tcp(listener));
+    });
+    let mut client = TcpStream::connect(address).unwrap();
+    for _ in 0..2 {
+        assert!(healthy(&mut client).unwrap());
+        // Nobody is sent away because nobody comes.
+        thread::sleep(Duration::from_millis(200));
+    }
+    drop(server);
+
+    let (connected, _other) = UnixStream::pair().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        listen: Vec::new(),
+        inherited: vec![Inherited::Unix(OwnedFd::from(connected).into())],
+        tls: None,
+        trusted_proxies: Vec::new(),
+        unix_mode: 0o600,
+        private_dir: dir.path().to_owned(),
+        workers: 2,
+        limits: Limits::default(),
+        insecure_plaintext: false,
+        on_death: Box::new(|why| panic!("{why}")),
+    };
+    let handler: Arc<serve::Handler> = Arc::new(|_| unreachable!("nobody comes in"));
+    let Err(error) = serve::start(config, &handler) else {
+        panic!("a socket that cannot listen was taken");
+    };
+    assert!(error.to_string().contains("listens"), "{error}");
 }
 
 /// A proxy that is trusted says whose request it is; nobody else's word counts.
