@@ -1,5 +1,6 @@
 //! How many files this process may have open, and how many connections that leaves room for.
 
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Limits;
@@ -43,5 +44,16 @@ pub(super) fn fit(limits: &mut Limits, workers: usize) -> Result<(), String> {
         );
         limits.connections = room;
     }
+    make_room(taken.saturating_add(limits.connections));
     Ok(())
+}
+
+/// Has the system make its table of our open files as large as it will be.
+///
+/// It doubles it when it is full, and a process of many threads waits for all processors to notice. Where they
+/// are busy that took seconds, and the accepting thread stood still for it.
+fn make_room(files: usize) {
+    let highest = i32::try_from(files.saturating_sub(1)).unwrap_or(i32::MAX);
+    // Closed at once: the table does not shrink. Where there is no stderr it grows later, as any table does.
+    let _closed = fcntl_dupfd_cloexec(std::io::stderr(), highest);
 }

@@ -548,6 +548,19 @@ fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
     );
 }
 
+/// A table of open files that grows under load would stop the accepting thread meanwhile.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_table_of_open_files_has_its_size_from_the_start() {
+    let (home, _) = Home::init();
+    let server = home.serve(&[]);
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let size = status.lines().find_map(|it| it.strip_prefix("FDSize:"));
+    let size: u32 = size.unwrap().trim().parse().unwrap();
+    assert!(size > 1024, "{size}");
+    server.kill();
+}
+
 /// Nothing that was done is left unanswered, and nothing that was answered undone.
 #[test]
 fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
