@@ -17,6 +17,7 @@ use crate::service::{Caller, Details, Service, Verdict};
 use http::{Reply, Request};
 use messages::{CheckResponse, DetailsResponse, GetUserResponse, StartResponse};
 use routes::Call;
+pub use routes::is_change;
 use status::Refusal;
 
 /// Answers requests with a service.
@@ -29,6 +30,13 @@ impl Api {
     /// An API over `service`; `clock` is read once a request.
     pub const fn new(service: Service, clock: Clock) -> Self {
         Self { service, clock }
+    }
+
+    /// Runs what answers several requests, whose changes then share one commit. `false` if that failed: nothing
+    /// happened, whatever the answers say.
+    pub fn together(&self, calls: &mut dyn FnMut()) -> bool {
+        let kept = self.service.together(calls);
+        kept.map_err(|error| refusal(&error)).is_ok()
     }
 
     /// Answers one request.

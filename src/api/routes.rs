@@ -25,6 +25,13 @@ pub(super) enum Call<'a> {
     RemoveTotp(&'a str, &'a str),
 }
 
+/// Whether a request of that method and target may change something; what only looks may take its time, and does
+/// not hold changes up.
+pub fn is_change(method: &str, target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default();
+    !matches!(method, "GET" | "HEAD") && !path.ends_with("/_search")
+}
+
 /// Finds the call. The path alone decides here; no token has been looked at.
 pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();

@@ -88,6 +88,8 @@ pub enum AtTheDoor {
     },
     /// The process is stopping.
     Stopping,
+    /// What was done could not be put on disk, and is not done.
+    NotKept,
     /// The worker died under the request.
     Bug,
 }
@@ -297,6 +299,9 @@ impl From<AtTheDoor> for Refusal {
                 STORE,
                 "shutting down; nothing was changed",
             ),
+            AtTheDoor::NotKept => Self::from(&Error::Unavailable(
+                "a commit of several changes failed".to_owned(),
+            )),
             AtTheDoor::Bug => Self::new(Code::Internal, 500, None, "an internal error"),
         }
     }

@@ -135,8 +135,8 @@ pub(super) struct Serve {
     /// How long events are kept
     #[arg(long, env = "TOTPD_KEEP_EVENTS", value_name = "TIME", default_value = "400d", value_parser = span)]
     pub(super) keep_events: Duration,
-    /// Threads that work on requests: all but four may be busy with changes
-    #[arg(long, env = "TOTPD_WORKERS", value_name = "N", default_value = "68",
+    /// Changes that are worked on at once; reads have workers of their own
+    #[arg(long, env = "TOTPD_WORKERS", value_name = "N", default_value = "64",
         value_parser = clap::value_parser!(u16).range(2..=1024))]
     pub(super) workers: u16,
     /// Changes that share one commit, at most; 1 is one commit a request

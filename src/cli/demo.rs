@@ -16,14 +16,14 @@ use serde_json::Value;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Timestamp, Window};
-use totpd::serve::{self, Config, Limits, Listen};
-use totpd::service::{DataDir, KeyFile, NewToken, Power, Settings};
+use totpd::serve::{self, Config, Handler, Limits, Listen};
+use totpd::service::{COMMIT_BATCH, DataDir, KeyFile, NewToken, Power, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
 use super::{now, operator, output};
 
 /// Enough for one client.
-const WORKERS: usize = 6;
+const CHANGES: usize = 6;
 /// A step of the authenticator's clock.
 const STEP: Duration = Duration::from_secs(30);
 
@@ -66,7 +66,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     };
     let (_, token) = service.create_token(&operator(), new, clock())?;
     let api = Api::new(service, Arc::new(clock.clone()));
-    let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
+    let handler = Handler::of(api);
     let config = Config {
         listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
         inherited: Vec::new(),
@@ -74,7 +74,8 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         trusted_proxies: Vec::new(),
         unix_mode: 0o600,
         private_dir: dir.to_owned(),
-        workers: WORKERS,
+        changes: CHANGES,
+        commit_batch: COMMIT_BATCH,
         limits: Limits::default(),
         insecure_plaintext: false,
         on_death: Box::new(output::complain),

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Timestamp, Window};
-use totpd::serve::{self, Config, Inherited, Limits, TlsFiles};
+use totpd::serve::{self, Config, Handler, Inherited, Limits, TlsFiles};
 use totpd::service::{DataDir, Service, Settings};
 
 use super::{Home, admin, args, now, output};
@@ -28,8 +28,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     // Beyond a limit of file size a write is to fail, not the process to die.
     let too_large = signal_hook::flag::register(SIGXFSZ, Arc::default());
     too_large.map_err(|error| Error::Bug(format!("signals: {error}")))?;
-    let api = Api::new(service.clone(), Arc::new(now));
-    let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
+    let handler = Handler::of(Api::new(service.clone(), Arc::new(now)));
     let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {
         let group_may_read = super::is_credential(&key);
         TlsFiles {
@@ -51,7 +50,8 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
         trusted_proxies: args.trusted_proxy,
         unix_mode: args.unix_mode,
         private_dir: home.path.clone(),
-        workers: args.workers.into(),
+        changes: args.workers.into(),
+        commit_batch: args.commit_batch.into(),
         limits: Limits {
             connections: args.max_connections.into(),
             connections_per_peer: args.max_connections_per_peer.into(),

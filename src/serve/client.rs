@@ -110,14 +110,14 @@ fn one_request(
         .or(peer.address)
         .map_or_else(String::new, |it| it.to_string());
 
-    let writes = !matches!(head.method.as_str(), "GET" | "HEAD");
-    let mut upstream = door.pool.take(writes).map_err(Ended::Refused)?;
+    let pool = door.pool_for(&head);
+    let mut upstream = pool.take().map_err(Ended::Refused)?;
     let answer = upstream.exchange(&head, &address, &body).map_err(|error| {
         door.death
             .report(&format!("a worker's connection broke: {error}"));
         Ended::Refused(AtTheDoor::Bug)
     })?;
-    door.pool.give(upstream, writes);
+    pool.give(upstream);
     door.registry.answers(connection);
     let goes_on = head.keep_alive && !door.registry.is_stopping();
     send(door, incoming, &bytes_of(&answer, goes_on))?;

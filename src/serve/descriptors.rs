@@ -8,13 +8,13 @@ use super::Limits;
 /// What everything but the door keeps open: the database with its log on each of its connections, sockets
 /// that listen, the signals' pipe, stderr, and some to spare.
 const RESERVED: usize = 64;
-/// One connection to a worker: our end, and two handles of tiny_http's end.
-const PER_WORKER: usize = 3;
+/// A place for a request at the workers': our end of a connection, and two handles of tiny_http's end.
+const PER_PLACE: usize = 3;
 /// With fewer connections than this nobody would call it serving.
 const FEWEST_CONNECTIONS: usize = 16;
 
 /// Raises the limit as far as the system lets us, and fits the number of connections into it.
-pub(super) fn fit(limits: &mut Limits, workers: usize) -> Result<(), String> {
+pub(super) fn fit(limits: &mut Limits, places: usize) -> Result<(), String> {
     let now = getrlimit(Resource::Nofile);
     // Where raising is forbidden the limit stays what it is, and is fitted to.
     let _raised = setrlimit(
@@ -28,12 +28,12 @@ pub(super) fn fit(limits: &mut Limits, workers: usize) -> Result<(), String> {
         return Ok(());
     };
     let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let taken = workers.saturating_mul(PER_WORKER).saturating_add(RESERVED);
+    let taken = places.saturating_mul(PER_PLACE).saturating_add(RESERVED);
     let room = files.saturating_sub(taken);
     if room < FEWEST_CONNECTIONS {
         let needed = taken.saturating_add(FEWEST_CONNECTIONS);
         return Err(format!(
-            "only {files} files may be open, and {workers} workers need {needed}: raise the limit (ulimit -n, \
+            "only {files} files may be open, and {places} requests at a time need {needed}: raise the limit (ulimit -n, \
              LimitNOFILE=) or lower --workers"
         ));
     }

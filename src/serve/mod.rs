@@ -28,8 +28,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::http::{Reply, Request};
+use crate::api::{self, Api};
 use client::Peer;
 pub use forwarded::Cidr;
+use head::Head;
 pub use listen::{Bound, Inherited, Listen};
 use listen::{Listener, Terms};
 use registry::Registry;
@@ -37,13 +39,45 @@ use stream::Stream;
 use tls::Tls;
 pub use tls::TlsFiles;
 use upstream::Pool;
-use workers::Workers;
+use workers::{Lane, Workers};
+
+/// See [`Handler::together`].
+pub type Together = dyn Fn(&mut dyn FnMut()) -> bool + Send + Sync;
 
 /// What answers requests.
-pub type Handler = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
+pub struct Handler {
+    /// Whether a request of that method and target may change something.
+    pub is_change: fn(&str, &str) -> bool,
+    /// Answers a request.
+    pub answer: Box<dyn Fn(&Request<'_>) -> Reply + Send + Sync>,
+    /// Runs what answers several requests, whose changes share one commit; `false` if it failed, and then
+    /// nothing of what they were to be told is true.
+    pub together: Box<Together>,
+}
+
+impl Handler {
+    /// What answers with `api`.
+    pub fn of(api: Api) -> Arc<Self> {
+        let api = Arc::new(api);
+        let together = Arc::clone(&api);
+        Arc::new(Self {
+            is_change: api::is_change,
+            answer: Box::new(move |request| api.answer(request)),
+            together: Box::new(move |calls| together.together(calls)),
+        })
+    }
+}
 
 /// A client's thread only parses and copies, its buffers are on the heap; a TLS handshake needs most of this.
 const CLIENT_STACK_BYTES: usize = 256 * 1024;
+/// Reads that are worked on at once, at most.
+const READS: Lane = Lane {
+    name: "read",
+    connections: 32,
+    // More than there are connections of the database to read with would wait for one.
+    threads: 8,
+    batch: 1,
+};
 /// How long the accepting thread rests after an error that shedding a connection did not cure.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -100,8 +134,10 @@ pub struct Config {
     pub unix_mode: u32,
     /// A directory that only this user can look into: for the moment of starting a socket stands there.
     pub private_dir: PathBuf,
-    /// Threads that work, and connections to them.
-    pub workers: usize,
+    /// Changes that are worked on at once, at most.
+    pub changes: usize,
+    /// Changes that share a commit, at most.
+    pub commit_batch: usize,
     /// What clients may take.
     pub limits: Limits,
     /// Plain HTTP on an address that is not loopback needs this to be said.
@@ -128,8 +164,20 @@ struct Door {
     trusted_proxies: Vec<Cidr>,
     tls: Option<Tls>,
     registry: Registry,
-    pool: Pool,
+    handler: Arc<Handler>,
+    changes: Pool,
+    reads: Pool,
     death: Arc<Death>,
+}
+
+impl Door {
+    fn pool_for(&self, head: &Head) -> &Pool {
+        if (self.handler.is_change)(&head.method, &head.target) {
+            &self.changes
+        } else {
+            &self.reads
+        }
+    }
 }
 
 /// Says once that the side behind the door has died.
@@ -151,7 +199,7 @@ impl Death {
 /// A front door that is open. Dropped without `stop`, it lets nobody new in.
 pub struct Running {
     door: Arc<Door>,
-    workers: Workers,
+    workers: [Workers; 2],
     addresses: Vec<Bound>,
     accepting: Vec<thread::JoinHandle<()>>,
     /// While this is open they accept.
@@ -162,7 +210,8 @@ pub struct Running {
 
 /// Opens the door. When this returns, clients are accepted.
 pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Error> {
-    descriptors::fit(&mut config.limits, config.workers).map_err(Error)?;
+    let connections = config.changes.saturating_add(READS.connections);
+    descriptors::fit(&mut config.limits, connections).map_err(Error)?;
     let tls = config
         .tls
         .map(Tls::load)
@@ -195,9 +244,24 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         tell: config.on_death,
         expected,
     });
-    let (workers, upstreams) = Workers::start(&config.private_dir, config.workers, handler, &death)
-        .map_err(|error| Error(format!("cannot start the workers: {error}")))?;
-    let pool = Pool::new(upstreams, &config.limits);
+    // One thread makes all changes that come through here: while a commit is on its way to the disk the next
+    // ones gather, and it takes them all at once. More threads would only have to be woken for each.
+    let changes = Lane {
+        name: "change",
+        connections: config.changes,
+        threads: 1,
+        batch: config.commit_batch,
+    };
+    let start = |lane| {
+        Workers::start(&config.private_dir, lane, handler, &death)
+            .map_err(|error| Error(format!("cannot start the workers: {error}")))
+    };
+    let (making, changes) = start(changes)?;
+    let (reading, reads) = start(READS)?;
+    let (changes, reads) = (
+        Pool::new(changes, &config.limits),
+        Pool::new(reads, &config.limits),
+    );
     let (limits, registry) = (config.limits, Registry::new());
     let trusted_proxies = config.trusted_proxies;
     let door = Arc::new(Door {
@@ -205,7 +269,9 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         trusted_proxies,
         tls,
         registry,
-        pool,
+        handler: Arc::clone(handler),
+        changes,
+        reads,
         death,
     });
 
@@ -224,7 +290,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
     }
     Ok(Running {
         door,
-        workers,
+        workers: [making, reading],
         addresses,
         accepting,
         accepts,
@@ -265,7 +331,7 @@ impl Running {
             let _gone = std::fs::remove_file(path);
         }
         let answered = self.door.registry.wait(within);
-        self.workers.stop();
+        self.workers.iter().for_each(Workers::stop);
         answered
     }
 }
@@ -361,20 +427,25 @@ mod tests {
             trusted_proxies: Vec::new(),
             unix_mode: 0o600,
             private_dir: dir.path().to_owned(),
-            workers: 3,
+            changes: 3,
+            commit_batch: 128,
             limits: Limits::default(),
             insecure_plaintext: false,
             on_death: Box::new(move |why| tell.send(why.to_owned()).unwrap()),
         };
-        let handler: Arc<Handler> = Arc::new(|_| Reply {
-            status: 200,
-            content_type: "text/plain",
-            headers: Vec::new(),
-            body: Vec::new(),
+        let handler = Arc::new(Handler {
+            is_change: |_, _| false,
+            answer: Box::new(|_| Reply {
+                status: 200,
+                content_type: "text/plain",
+                headers: Vec::new(),
+                body: Vec::new(),
+            }),
+            together: Box::new(|_| false),
         });
         let running = start(config, &handler).unwrap();
         assert!(told.try_recv().is_err());
-        running.workers.stop();
+        running.workers.iter().for_each(Workers::stop);
         let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(why.contains("tiny_http has stopped"), "{why}");
         running.stop(Duration::from_secs(1));

@@ -33,8 +33,8 @@ pub(super) struct Connection {
     peer: Option<IpAddr>,
     stream: Stream,
     phase: AtomicU8,
-    /// Milliseconds from the registry's start to when it came, or its last whole request was worked on.
-    since_ms: AtomicU64,
+    /// Microseconds from the registry's start to when it came, or its last whole request was worked on.
+    since_us: AtomicU64,
 }
 
 impl Connection {
@@ -64,9 +64,9 @@ impl Connection {
             .any(|it| self.go(it, SENDING));
     }
 
-    fn cut(&self, now_ms: u64) -> bool {
-        let since_ms = self.since_ms.load(Ordering::Acquire);
-        let grace_is_over = u128::from(now_ms.saturating_sub(since_ms)) >= TAKING_GRACE.as_millis();
+    fn cut(&self, now_us: u64) -> bool {
+        let since_us = self.since_us.load(Ordering::Acquire);
+        let grace_is_over = u128::from(now_us.saturating_sub(since_us)) >= TAKING_GRACE.as_micros();
         let cut =
             self.go(IDLE, CUT) || self.go(SENDING, CUT) || (grace_is_over && self.go(TAKING, CUT));
         if cut {
@@ -149,13 +149,13 @@ impl Registry {
         let id = open.next_id;
         open.next_id = id.wrapping_add(1);
         let phase = AtomicU8::new(IDLE);
-        let since_ms = AtomicU64::new(self.now_ms());
+        let since_us = AtomicU64::new(self.now_us());
         let connection = Arc::new(Connection {
             id,
             peer,
             stream,
             phase,
-            since_ms,
+            since_us,
         });
         open.connections.insert(id, Arc::clone(&connection));
         Some(connection)
@@ -183,9 +183,9 @@ impl Registry {
     /// Cuts the connection that has been longest without a whole request among those that `may` go.
     fn make_room(&self, open: &mut Open, may: impl Fn(&&Arc<Connection>) -> bool) -> Option<()> {
         let mut candidates: Vec<_> = open.connections.values().filter(may).cloned().collect();
-        candidates.sort_by_key(|it| it.since_ms.load(Ordering::Relaxed));
-        let now_ms = self.now_ms();
-        let cut = candidates.iter().find(|it| it.cut(now_ms))?;
+        candidates.sort_by_key(|it| (it.since_us.load(Ordering::Relaxed), it.id));
+        let now_us = self.now_us();
+        let cut = candidates.iter().find(|it| it.cut(now_us))?;
         open.connections.remove(&cut.id);
         Some(())
     }
@@ -198,7 +198,7 @@ impl Registry {
 
     /// The worker is done; the answer goes out.
     pub(super) fn answers(&self, connection: &Connection) {
-        connection.since_ms.store(self.now_ms(), Ordering::Release);
+        connection.since_us.store(self.now_us(), Ordering::Release);
         let _always = connection.go(WORKING, TAKING);
     }
 
@@ -239,8 +239,8 @@ impl Registry {
         open.connections.is_empty()
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

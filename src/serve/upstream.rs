@@ -1,7 +1,7 @@
 //! The fixed pool of connections to tiny_http: who gets one, who waits, and one exchange over one.
 //!
-//! Handing out is fair: whoever has waited longest is next. Writes may hold all connections but a few, so
-//! that reads and health always find one; no crowd of reads gets before a write that was there first.
+//! Handing out is fair: whoever has waited longest is next. There is a pool for changes and one for reads, so
+//! that reads and health always find a connection, whatever the changes wait for.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -14,8 +14,6 @@ use super::Limits;
 use super::head::Head;
 use crate::api::status::AtTheDoor;
 
-/// Connections that writes leave free for reads and health.
-const RESERVED_FOR_READS: usize = 4;
 /// When to come back if nobody was free.
 const RETRY_AFTER_S: u64 = 1;
 /// Header fields in an answer of ours: about ten.
@@ -140,60 +138,46 @@ fn read_head(bytes: &[u8]) -> io::Result<Option<(Answer, usize)>> {
 /// The pool.
 pub(super) struct Pool {
     state: Mutex<State>,
-    /// How many connections writes may hold at once.
-    write_share: usize,
     max_waiting: usize,
     patience: Duration,
 }
 
 struct State {
     idle: Vec<Upstream>,
-    /// Connections in the hands of writes.
-    writing: usize,
     waiting: VecDeque<Arc<Place>>,
 }
 
 /// A place in the queue.
 struct Place {
-    of_write: bool,
     given: Mutex<Option<Upstream>>,
     arrived: Condvar,
 }
 
 impl Pool {
     pub(super) fn new(idle: Vec<Upstream>, limits: &Limits) -> Self {
-        let write_share = idle.len().saturating_sub(RESERVED_FOR_READS).max(1);
+        let waiting = VecDeque::new();
         Self {
-            state: Mutex::new(State {
-                idle,
-                writing: 0,
-                waiting: VecDeque::new(),
-            }),
-            write_share,
+            state: Mutex::new(State { idle, waiting }),
             max_waiting: limits.waiting,
             patience: limits.answer_time,
         }
     }
 
     /// Takes a connection, waiting for one if it must, but not for long and not with too many others.
-    pub(super) fn take(&self, writes: bool) -> Result<Upstream, AtTheDoor> {
+    pub(super) fn take(&self) -> Result<Upstream, AtTheDoor> {
         let busy = AtTheDoor::Busy {
             retry_after_s: RETRY_AFTER_S,
         };
         let place = {
             let mut state = self.lock();
-            if !writes || state.writing < self.write_share {
-                // Whoever waits was here first; where somebody waits nothing is idle for them.
-                if let Some(upstream) = state.idle.pop() {
-                    state.writing = state.writing.saturating_add(usize::from(writes));
-                    return Ok(upstream);
-                }
+            // Where somebody waits nothing is idle: whoever waits was here first.
+            if let Some(upstream) = state.idle.pop() {
+                return Ok(upstream);
             }
             if state.waiting.len() >= self.max_waiting {
                 return Err(busy);
             }
             let place = Arc::new(Place {
-                of_write: writes,
                 given: Mutex::new(None),
                 arrived: Condvar::new(),
             });
@@ -219,18 +203,11 @@ impl Pool {
             .ok_or(busy)
     }
 
-    /// Gives a connection back, or on to whoever has waited longest and may have it.
-    pub(super) fn give(&self, upstream: Upstream, of_write: bool) {
+    /// Gives a connection back, or on to whoever has waited longest.
+    pub(super) fn give(&self, upstream: Upstream) {
         let mut state = self.lock();
-        state.writing = state.writing.saturating_sub(usize::from(of_write));
-        let write_may = state.writing < self.write_share;
-        let next = state
-            .waiting
-            .iter()
-            .position(|it| write_may || !it.of_write);
-        match next.and_then(|at| state.waiting.remove(at)) {
+        match state.waiting.pop_front() {
             Some(place) => {
-                state.writing = state.writing.saturating_add(usize::from(place.of_write));
                 *place.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
                 place.arrived.notify_one();
             }
@@ -259,53 +236,26 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_waited_longest_is_next_be_it_a_read_or_a_write() {
+    fn whoever_has_waited_longest_is_next() {
         let pool = pool(2);
-        let (first, second) = (pool.take(false).unwrap(), pool.take(false).unwrap());
+        let (first, second) = (pool.take().unwrap(), pool.take().unwrap());
         let (tell, told) = mpsc::channel();
         thread::scope(|scope| {
-            for (nth, writes) in [true, false, false].into_iter().enumerate() {
+            for nth in 0..3 {
                 let (pool, tell) = (&pool, tell.clone());
                 scope.spawn(move || {
-                    let taken = pool.take(writes).unwrap();
+                    let taken = pool.take().unwrap();
                     tell.send(nth).unwrap();
-                    pool.give(taken, writes);
+                    pool.give(taken);
                 });
                 while pool.lock().waiting.len() <= nth {
                     thread::yield_now();
                 }
             }
-            pool.give(first, false);
+            pool.give(first);
             let order: Vec<_> = (0..3).map(|_| told.recv().unwrap()).collect();
             assert_eq!(order, [0, 1, 2]);
         });
-        pool.give(second, false);
-    }
-
-    #[test]
-    fn writes_that_wait_keep_nobody_else_waiting() {
-        let pool = pool(2);
-        let write = pool.take(true).unwrap();
-        let (tell, told) = mpsc::channel();
-        thread::scope(|scope| {
-            let second = scope.spawn(|| {
-                let taken = pool.take(true).unwrap();
-                tell.send(()).unwrap();
-                pool.give(taken, true);
-            });
-            while pool.lock().waiting.is_empty() {
-                thread::yield_now();
-            }
-            for _ in 0..3 {
-                let read = pool.take(false).unwrap();
-                pool.give(read, false);
-            }
-            assert!(
-                told.try_recv().is_err(),
-                "one write holds all that writes may"
-            );
-            pool.give(write, true);
-            second.join().unwrap();
-        });
+        pool.give(second);
     }
 }

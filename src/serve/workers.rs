@@ -3,6 +3,7 @@
 //! tiny_http accepts exactly the pool, one connection after another, each primed by an answered request, and
 //! never again: it starves a burst of new connections, and one failed accept would end it for good.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
@@ -25,17 +26,28 @@ const STACK_BYTES: usize = 512 * 1024;
 /// What `sun_path` holds, less its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// How many work on what, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lane {
+    pub(super) name: &'static str,
+    /// Requests that are under way at once.
+    pub(super) connections: usize,
+    pub(super) threads: usize,
+    /// Requests that one thread takes at a time, as far as there are any.
+    pub(super) batch: usize,
+}
+
 /// tiny_http and its workers.
 pub(super) struct Workers {
     server: Arc<tiny_http::Server>,
-    count: usize,
+    threads: usize,
 }
 
 impl Workers {
-    /// Starts so many workers, and returns the connections to them.
+    /// Starts the workers of a lane, and returns the connections to them.
     pub(super) fn start(
         dir: &Path,
-        count: usize,
+        lane: Lane,
         handler: &Arc<Handler>,
         death: &Arc<Death>,
     ) -> io::Result<(Self, Vec<Upstream>)> {
@@ -43,28 +55,29 @@ impl Workers {
         let server = tiny_http::Server::from_listener(UnixListener::bind(&socket.path)?, None)
             .map_err(io::Error::other)?;
         let server = Arc::new(server);
-        for n in 0..count {
+        for n in 0..lane.threads {
             let (server, handler, death) =
                 (Arc::clone(&server), Arc::clone(handler), Arc::clone(death));
             thread::Builder::new()
-                .name(format!("worker-{n}"))
+                .name(format!("{}-{n}", lane.name))
                 .stack_size(STACK_BYTES)
-                .spawn(move || work(&server, handler.as_ref(), &death))?;
+                .spawn(move || work(&server, lane.batch, &handler, &death))?;
         }
-        let mut upstreams = Vec::with_capacity(count);
-        for _ in 0..count {
+        let mut upstreams = Vec::with_capacity(lane.connections);
+        for _ in 0..lane.connections {
             let mut upstream = Upstream::open(&socket.path)?;
             upstream.exchange(&priming(), "", b"")?;
             upstreams.push(upstream);
         }
         // From here on nobody can connect to it.
         drop(socket);
-        Ok((Self { server, count }, upstreams))
+        let threads = lane.threads;
+        Ok((Self { server, threads }, upstreams))
     }
 
     /// Tells the workers to end.
     pub(super) fn stop(&self) {
-        for _ in 0..self.count {
+        for _ in 0..self.threads {
             self.server.unblock();
         }
     }
@@ -84,22 +97,50 @@ fn priming() -> Head {
     }
 }
 
-fn work(server: &tiny_http::Server, handler: &Handler, death: &Death) {
+fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, death: &Death) {
     loop {
         // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
         match server.recv() {
-            Ok(request) => answer(request, handler),
+            Ok(first) => {
+                let mut requests = vec![first];
+                while requests.len() < batch
+                    && let Ok(Some(next)) = server.try_recv()
+                {
+                    requests.push(next);
+                }
+                answer(requests, handler);
+            }
             Err(error) => return death.report(&format!("tiny_http has stopped: {error}")),
         }
     }
 }
 
-fn answer(mut request: tiny_http::Request, handler: &Handler) {
-    let mut body = Vec::new();
-    let reply = match request.as_reader().read_to_end(&mut body) {
-        Ok(_) => handle(&request, &body, handler),
-        Err(_) => Refusal::from(AtTheDoor::Bug).into_reply(),
+/// Answers what has gathered. One request alone shares nothing with anybody.
+fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
+    let mut replies = VecDeque::with_capacity(requests.len());
+    let are_kept = if let [only] = requests.as_mut_slice() {
+        replies.push_back(reply_to(only, handler));
+        true
+    } else {
+        let mut all = || replies.extend(requests.iter_mut().map(|it| reply_to(it, handler)));
+        (handler.together)(&mut all)
     };
+    for request in requests {
+        let reply = replies.pop_front().filter(|_| are_kept);
+        let reply = reply.unwrap_or_else(|| Refusal::from(AtTheDoor::NotKept).into_reply());
+        respond(request, reply);
+    }
+}
+
+fn reply_to(request: &mut tiny_http::Request, handler: &Handler) -> Reply {
+    let mut body = Vec::new();
+    match request.as_reader().read_to_end(&mut body) {
+        Ok(_) => handle(request, &body, handler),
+        Err(_) => Refusal::from(AtTheDoor::Bug).into_reply(),
+    }
+}
+
+fn respond(request: tiny_http::Request, reply: Reply) {
     let mut response = tiny_http::Response::from_data(reply.body)
         .with_status_code(reply.status)
         .with_chunked_threshold(usize::MAX);
@@ -134,7 +175,7 @@ fn handle(request: &tiny_http::Request, body: &[u8], handler: &Handler) -> Reply
         body,
         peer: field(PEER).and_then(|it| it.parse::<IpAddr>().ok()),
     };
-    catch_unwind(AssertUnwindSafe(|| handler(&request))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| (handler.answer)(&request))).unwrap_or_else(|_| {
         log::error!("a request panicked; it alone is lost");
         Refusal::from(AtTheDoor::Bug).into_reply()
     })

@@ -120,6 +120,12 @@ impl Service {
         })
     }
 
+    /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing
+    /// that a call returned may be believed before this has returned; if it returns an error, nothing happened.
+    pub fn together(&self, calls: impl FnOnce()) -> Result<()> {
+        self.inner.store.together(calls)
+    }
+
     /// Whether a read and a committed write work right now. Callers share an answer for a moment.
     pub fn ready(&self, now: Timestamp) -> Result<()> {
         let mut probe = self

@@ -21,9 +21,9 @@ use crate::error::{Error, Result};
 
 /// Pages in the log from which on it starts over: 16 MiB.
 const LONG_FRAMES: i64 = 4_000;
-/// Pages in the log from which on the writer waits for the copying: 32 MiB. On a card that writes slowly at
+/// Pages in the log from which on the writer waits for the copying: 24 MiB. On a card that writes slowly at
 /// random and fast in a row the log would otherwise grow faster than it is copied.
-const TOO_LONG_FRAMES: i64 = 8_000;
+const TOO_LONG_FRAMES: i64 = 6_000;
 /// How long the writer waits at most: should the copying fail, a long log is better than none.
 const HOLD: Duration = Duration::from_secs(2);
 /// Pages that may be left for the writer's pause: copied and synced in about the time of a commit.
@@ -216,6 +216,10 @@ impl Checkpoints {
             }
             own.sync_database(&self.path)?;
             self.log.has_passed();
+            if copied.logged >= TOO_LONG_FRAMES {
+                // The writer is faster than this; it has to pause, or there will be no end.
+                break;
+            }
         }
         self.writer.alone(move |connection| {
             let (mode, busy) = match end {

@@ -136,6 +136,12 @@ impl Store {
             .write(move |connection| write(&WriteTx::new(connection, now)?))
     }
 
+    /// Lets all that `calls` writes on this thread share one transaction. When this returns it is on disk; an
+    /// error means that nothing of it happened, whatever each call was told.
+    pub(crate) fn together(&self, calls: impl FnOnce()) -> Result<()> {
+        self.writer.together(calls)
+    }
+
     /// Moves what the log holds into the database and empties the log, so that no ciphertext of a removed
     /// authenticator lingers there. Does nothing where the log is empty, or starts over by itself under load.
     pub(crate) fn empty_log(&self) -> Result<()> {

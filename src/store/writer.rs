@@ -5,8 +5,10 @@
 //! whole), commits once, hands the connection to the first who came meanwhile, and only then are all
 //! answered. A lone caller waits for no one; under load one sync serves a whole batch. Some work is about the
 //! connection and not in a transaction (starting the log over): it has its turn alone, between two batches.
-//! Knows nothing of what the closures do.
+//! A thread that has many changes at hand runs them in one transaction of its own ([`Writer::together`]), and
+//! then nobody has to be woken for each. Knows nothing of what the closures do.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::checkpoint::{self, LogLength};
-use super::execute_cached;
+use super::{execute_cached, unavailable};
 use crate::error::{Error, Result};
 
 /// Changes that may wait for the writer. More than the server has workers: it bounds what an embedding
@@ -49,6 +51,8 @@ enum Work {
     Change(Change),
     /// Runs between two transactions.
     Alone(Box<dyn FnOnce(&Connection) + Send>),
+    /// Takes the connection for a transaction of its own.
+    Turn,
 }
 
 /// Runs the change and says whether to keep what it did.
@@ -86,6 +90,9 @@ impl Writer {
         &self,
         change: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        if SHARED.with_borrow(Option::is_some) {
+            return self.write_shared(change);
+        }
         let outcome = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&outcome);
         let run = Box::new(move |connection: &Connection| {
@@ -112,8 +119,105 @@ impl Writer {
         result_of(&outcome)
     }
 
+    /// Lets all changes that `calls` makes on this thread share one transaction. When this returns they are on
+    /// disk; an error means that none of them happened, whatever each was told.
+    pub(super) fn together(&self, calls: impl FnOnce()) -> Result<()> {
+        SHARED.set(Some(Shared::default()));
+        let called = catch_unwind(AssertUnwindSafe(calls));
+        let Some(Shared {
+            connection: Some(connection),
+            failure,
+            changes,
+        }) = SHARED.take()
+        else {
+            // Nobody wanted to change anything, or nobody could.
+            return called.map_err(|_| Error::Bug("a call panicked".to_owned()));
+        };
+        let settled = match (called, failure) {
+            (Ok(()), None) => execute_cached(&connection, "COMMIT").map_err(unavailable),
+            (Ok(()), Some(why)) => Err(Error::Unavailable(why)),
+            (Err(_), _) => Err(Error::Bug("a call panicked".to_owned())),
+        };
+        if settled.is_err() {
+            roll_back(&connection);
+        }
+        self.measure(&connection, changes);
+        self.hand_on(connection);
+        settled
+    }
+
+    /// Runs a change in the transaction that this thread's changes share, beginning it with the first.
+    fn write_shared<T>(&self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        SHARED.with_borrow_mut(|shared| {
+            let shared = shared.get_or_insert_default();
+            if let Some(why) = &shared.failure {
+                return Err(Error::Unavailable(why.clone()));
+            }
+            let connection = match shared.connection.take() {
+                Some(it) => it,
+                None => self.take_turn()?,
+            };
+            let connection = shared.connection.insert(connection);
+            let begun = if connection.is_autocommit() {
+                execute_cached(connection, "BEGIN IMMEDIATE")
+            } else {
+                Ok(())
+            };
+            let mut result = Err(Error::Bug("a change did not run".to_owned()));
+            let kept = begun.and_then(|()| {
+                in_savepoint(connection, |connection| {
+                    result = caught(|| change(connection));
+                    result.is_ok()
+                })
+            });
+            shared.changes = shared.changes.saturating_add(1);
+            kept.map_err(|error| {
+                let why = format!("the database: {error}");
+                shared.failure = Some(why.clone());
+                Error::Unavailable(why)
+            })?;
+            result
+        })
+    }
+
+    /// Waits until the connection is this caller's.
+    fn take_turn(&self) -> Result<Connection> {
+        let (ticket, mut news) = self.queue_up(Work::Turn)?;
+        loop {
+            match news {
+                News::Lead(connection) => {
+                    let mut queue = lock(&self.queue);
+                    let next = queue.waiting.front();
+                    if next.is_some_and(|it| Arc::ptr_eq(&it.ticket, &ticket)) {
+                        queue.waiting.pop_front();
+                        return Ok(connection);
+                    }
+                    drop(queue);
+                    self.lead(connection);
+                    news = ticket.wait();
+                }
+                News::Settled(_) => return Err(Error::Bug("a turn was settled".to_owned())),
+            }
+        }
+    }
+
     /// Queues the work and returns when it is settled, having led a batch if it was this caller's turn.
     fn have_done(&self, work: Work) -> Result<()> {
+        let (ticket, mut news) = self.queue_up(work)?;
+        loop {
+            match news {
+                News::Settled(settled) => return settled.map_err(Error::Unavailable),
+                // Twice, where work that runs alone went first.
+                News::Lead(connection) => {
+                    self.lead(connection);
+                    news = ticket.wait();
+                }
+            }
+        }
+    }
+
+    /// Queues the work, and waits for the first news of it.
+    fn queue_up(&self, work: Work) -> Result<(Arc<Ticket>, News)> {
         let ticket = Arc::new(Ticket {
             news: Mutex::new(None),
             arrived: Condvar::new(),
@@ -127,24 +231,14 @@ impl Writer {
             }
             let ticket = Arc::clone(&ticket);
             match &work {
-                Work::Change(_) => queue.waiting.push_back(Job { work, ticket }),
+                Work::Change(_) | Work::Turn => queue.waiting.push_back(Job { work, ticket }),
                 // It is about the connection and not about anybody's data: no order is hurt.
                 Work::Alone(_) => queue.waiting.push_front(Job { work, ticket }),
             }
             queue.connection.take()
         };
-        let mut news = free.map_or_else(|| ticket.wait(), News::Lead);
-        let settled = loop {
-            match news {
-                News::Settled(settled) => break settled,
-                // Twice, where work that runs alone went first.
-                News::Lead(connection) => {
-                    self.lead(connection);
-                    news = ticket.wait();
-                }
-            }
-        };
-        settled.map_err(Error::Unavailable)
+        let news = free.map_or_else(|| ticket.wait(), News::Lead);
+        Ok((ticket, news))
     }
 
     /// Runs one batch, passes the connection on, and tells everyone in the batch.
@@ -162,16 +256,18 @@ impl Writer {
         };
         // Those of this batch wait for it too: otherwise they would be back with more before it is over.
         self.measure(&connection, tickets.len());
-        {
-            // Under the lock, or a caller that comes now would find neither a connection nor a leader.
-            let mut queue = lock(&self.queue);
-            match queue.waiting.front() {
-                Some(next) => next.ticket.tell(News::Lead(connection)),
-                None => queue.connection = Some(connection),
-            }
-        }
+        self.hand_on(connection);
         for ticket in tickets {
             ticket.tell(News::Settled(settled.clone()));
+        }
+    }
+
+    fn hand_on(&self, connection: Connection) {
+        // Under the lock, or a caller that comes now would find neither a connection nor a leader.
+        let mut queue = lock(&self.queue);
+        match queue.waiting.front() {
+            Some(next) => next.ticket.tell(News::Lead(connection)),
+            None => queue.connection = Some(connection),
         }
     }
 
@@ -204,7 +300,7 @@ impl Writer {
                     Work::Alone(run) if changes.is_empty() => {
                         return (Batch::Alone(run), vec![ticket]);
                     }
-                    work @ Work::Alone(_) => {
+                    work @ (Work::Alone(_) | Work::Turn) => {
                         queue.waiting.push_front(Job { work, ticket });
                         break;
                     }
@@ -219,6 +315,22 @@ impl Writer {
 enum Batch {
     Changes(Vec<Change>),
     Alone(Box<dyn FnOnce(&Connection) + Send>),
+}
+
+/// The transaction that the changes of one thread share.
+#[derive(Default)]
+struct Shared {
+    /// There from the first change on.
+    connection: Option<Connection>,
+    /// Why nothing of it can be kept any more.
+    failure: Option<String>,
+    changes: usize,
+}
+
+thread_local! {
+    /// There while this thread is in [`Writer::together`]. It spares every call between there and here a handle
+    /// that only one kind of caller has.
+    static SHARED: RefCell<Option<Shared>> = const { RefCell::new(None) };
 }
 
 /// A panic is the end of one change and of nothing else.
@@ -238,11 +350,8 @@ fn result_of<T>(outcome: &Mutex<Option<Result<T>>>) -> Result<T> {
 /// Runs `changes` in one transaction. An error means that none of them happened.
 fn run_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
     let outcome = run_in_transaction(connection, changes);
-    if outcome.is_err() && !connection.is_autocommit() {
-        // Should even this fail, the next BEGIN fails too, and everyone is told: never a half batch.
-        if let Err(error) = execute_cached(connection, "ROLLBACK") {
-            log::error!("rolling back: {error}");
-        }
+    if outcome.is_err() {
+        roll_back(connection);
     }
     outcome
 }
@@ -253,28 +362,49 @@ fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite
     let is_alone = changes.len() == 1;
     for change in changes {
         if !is_alone {
-            execute_cached(connection, "SAVEPOINT change")?;
-        }
-        let keep = change(connection);
-        if connection.is_autocommit() {
-            // A full disk or a failed read rolls the whole transaction back by itself; whatever ran
-            // now would be committed on its own.
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
-                Some("the transaction was rolled back under a change".to_owned()),
-            ));
-        }
-        match (keep, is_alone) {
-            (true, true) => {}
-            (false, true) => return execute_cached(connection, "ROLLBACK"),
-            (true, false) => execute_cached(connection, "RELEASE change")?,
-            (false, false) => {
-                execute_cached(connection, "ROLLBACK TO change")?;
-                execute_cached(connection, "RELEASE change")?;
-            }
+            in_savepoint(connection, change)?;
+        } else if !change(connection) {
+            require_transaction(connection)?;
+            return execute_cached(connection, "ROLLBACK");
         }
     }
+    require_transaction(connection)?;
     execute_cached(connection, "COMMIT")
+}
+
+/// Runs `change` so that it alone is undone if it says so.
+fn in_savepoint(
+    connection: &Connection,
+    change: impl FnOnce(&Connection) -> bool,
+) -> rusqlite::Result<()> {
+    execute_cached(connection, "SAVEPOINT change")?;
+    let keep = change(connection);
+    require_transaction(connection)?;
+    if !keep {
+        execute_cached(connection, "ROLLBACK TO change")?;
+    }
+    execute_cached(connection, "RELEASE change")
+}
+
+/// A full disk or a failed read rolls the whole transaction back by itself; whatever ran afterwards would be
+/// committed on its own.
+fn require_transaction(connection: &Connection) -> rusqlite::Result<()> {
+    if connection.is_autocommit() {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
+            Some("the transaction was rolled back under a change".to_owned()),
+        ));
+    }
+    Ok(())
+}
+
+fn roll_back(connection: &Connection) {
+    // Should even this fail, the next BEGIN fails too, and everyone is told: never a half batch.
+    if !connection.is_autocommit()
+        && let Err(error) = execute_cached(connection, "ROLLBACK")
+    {
+        log::error!("rolling back: {error}");
+    }
 }
 
 impl Ticket {
@@ -354,6 +484,76 @@ mod tests {
             }
         });
         assert_eq!(count(writer), 100);
+    }
+
+    #[test]
+    fn changes_made_together_are_kept_or_lost_together() {
+        let (_dir, writer) = writer(
+            "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY);
+             CREATE TABLE t (n INTEGER REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED)",
+        );
+        let insert = |n: Option<i64>, keep: bool| {
+            writer.write(move |connection| {
+                connection
+                    .execute("INSERT INTO t VALUES (?1)", [n])
+                    .unwrap();
+                if keep { Ok(()) } else { Err(Error::Forbidden) }
+            })
+        };
+        let settled = writer.together(|| {
+            insert(None, true).unwrap();
+            assert!(insert(None, false).is_err());
+            insert(None, true).unwrap();
+        });
+        assert!(settled.is_ok());
+        assert_eq!(
+            count(&writer),
+            2,
+            "the one that failed left the others whole"
+        );
+        let settled = writer.together(|| {
+            insert(None, true).unwrap();
+            insert(Some(7), true).unwrap();
+        });
+        assert!(matches!(settled, Err(Error::Unavailable(_))));
+        let settled = writer.together(|| {
+            insert(None, true).unwrap();
+            panic!("on purpose");
+        });
+        assert!(matches!(settled, Err(Error::Bug(_))));
+        assert!(writer.together(|| {}).is_ok());
+        assert_eq!(count(&writer), 2, "and the writer goes on");
+    }
+
+    /// Both ways to the connection at once, and work that runs alone between them.
+    #[test]
+    fn turns_changes_and_work_alone_take_their_places() {
+        let (_dir, writer) = writer("CREATE TABLE t (n INTEGER)");
+        let insert = |n: i64| {
+            let change = move |connection: &Connection| {
+                connection
+                    .execute("INSERT INTO t VALUES (?1)", [n])
+                    .unwrap();
+                Ok(())
+            };
+            writer.write(change).unwrap();
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..100).for_each(insert));
+                let writer = &writer;
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        writer.together(|| (0..3).for_each(insert)).unwrap();
+                        if n % 10 == thread {
+                            let is_free = writer.alone(|it| Ok(it.is_autocommit())).unwrap();
+                            assert!(is_free, "nobody is in a transaction");
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(count(&writer), 4 * 100 + 4 * 150);
     }
 
     #[test]

@@ -510,7 +510,7 @@ fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
         "LimitNOFILE=",
     );
 
-    let mut command = serve_with_files(&home, 300);
+    let mut command = serve_with_files(&home, 400);
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -543,7 +543,7 @@ fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
     let (status, said) = server.terminate();
     assert_eq!(status, 0, "{said}");
     assert!(
-        said.contains("300 files may be open: serving 44 connections"),
+        said.contains("400 files may be open: serving 48 connections"),
         "{said}"
     );
 }

@@ -14,14 +14,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 use totpd::api::Api;
 use totpd::model::{Clock, Timestamp, Window};
-use totpd::serve::{self, Config, Limits, Listen, Running};
-use totpd::service::{Caller, DataDir, KeyFile, NewToken, Power, Service, Settings};
+use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
+use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Power, Service, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
 /// An ordinary moment, in the middle of a step.
 const START_S: i64 = 1_795_453_575;
 /// Enough to race, few enough to start at once.
-const WORKERS: usize = 16;
+const CHANGES: usize = 16;
 
 pub struct TestServer {
     pub service: Service,
@@ -67,9 +67,15 @@ impl TestServer {
 
     fn open_door(&self, change: impl FnOnce(&mut Config)) -> Running {
         let api = Api::new(self.service.clone(), self.clock());
-        let handler: Arc<serve::Handler> = Arc::new(move |request| {
-            assert!(request.target != "/panic", "on purpose");
-            api.answer(request)
+        let api = Arc::new(api);
+        let together = Arc::clone(&api);
+        let handler = Arc::new(Handler {
+            answer: Box::new(move |request| {
+                assert!(request.target != "/panic", "on purpose");
+                api.answer(request)
+            }),
+            is_change: totpd::api::is_change,
+            together: Box::new(move |calls| together.together(calls)),
         });
         let mut config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
@@ -78,7 +84,8 @@ impl TestServer {
             trusted_proxies: Vec::new(),
             unix_mode: 0o600,
             private_dir: self.dir.path().to_owned(),
-            workers: WORKERS,
+            changes: CHANGES,
+            commit_batch: COMMIT_BATCH,
             limits: Limits::default(),
             insecure_plaintext: false,
             on_death: Box::new(|why| panic!("{why}")),

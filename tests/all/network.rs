@@ -237,12 +237,17 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
         trusted_proxies: Vec::new(),
         unix_mode: 0o600,
         private_dir: dir.path().to_owned(),
-        workers: 2,
+        changes: 2,
+        commit_batch: 1,
         limits: Limits::default(),
         insecure_plaintext: false,
         on_death: Box::new(|why| panic!("{why}")),
     };
-    let handler: Arc<serve::Handler> = Arc::new(|_| unreachable!("nobody comes in"));
+    let handler = Arc::new(serve::Handler {
+        is_change: |_, _| false,
+        answer: Box::new(|_| unreachable!("nobody comes in")),
+        together: Box::new(|_| unreachable!("nobody comes in")),
+    });
     let Err(error) = serve::start(config, &handler) else {
         panic!("a socket that cannot listen was taken");
     };
