@@ -57,7 +57,7 @@ fn greet(door: &Door, connection: &Connection, stream: Stream, tls: Option<&Tls>
     let Some(tls) = tls else {
         return Some(Wire::plain(stream));
     };
-    if !connection.begins_request() {
+    if !door.registry.begins_request(connection) {
         return None;
     }
     let wire = tls
@@ -84,7 +84,7 @@ fn one_request(
     peer: Peer,
 ) -> Result<bool, Ended> {
     incoming.first_byte(door.limits.idle_time)?;
-    if !connection.begins_request() {
+    if !door.registry.begins_request(connection) {
         return Err(Ended::Closed);
     }
     let deadline = Instant::now()

@@ -27,6 +27,9 @@ const CUT: u8 = 4;
 /// fills it, and would hold a place for all of its limit with that.
 const TAKING_GRACE: Duration = Duration::from_secs(1);
 
+/// Whoever has taken more than a tenth of the time that a request may take dawdles.
+const SLOW_PART: u32 = 10;
+
 /// One connection as others see it.
 pub(super) struct Connection {
     id: u64,
@@ -35,6 +38,8 @@ pub(super) struct Connection {
     phase: AtomicU8,
     /// Microseconds from the registry's start to when it came, or its last whole request was worked on.
     since_us: AtomicU64,
+    /// The same to when its present request began.
+    begun_us: AtomicU64,
 }
 
 impl Connection {
@@ -43,10 +48,6 @@ impl Connection {
         self.phase
             .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
-    }
-
-    pub(super) fn begins_request(&self) -> bool {
-        self.go(IDLE, SENDING)
     }
 
     pub(super) fn rests(&self) -> bool {
@@ -138,10 +139,21 @@ impl Registry {
         let block = peer.map(block);
         let of_peer = |it: &&Arc<Connection>| block.is_some() && it.peer.map(self::block) == block;
         if open.connections.values().filter(of_peer).count() >= limits.connections_per_peer {
-            // Its own longest idle one; one that is sending is not idle.
-            let idle =
-                |it: &&Arc<Connection>| of_peer(it) && it.phase.load(Ordering::Acquire) == IDLE;
-            self.make_room(&mut open, idle)?;
+            // Its own longest idle one; one that is sending is not idle, unless it dawdles: a request comes in
+            // milliseconds, and a host that somebody floods from would be shut out by the slow ones.
+            let is_in = |it: &Connection, phase| it.phase.load(Ordering::Acquire) == phase;
+            let slow_us = limits
+                .request_time
+                .checked_div(SLOW_PART)
+                .unwrap_or_default()
+                .as_micros();
+            let now_us = self.now_us();
+            let dawdles = |it: &Connection| {
+                let begun_us = it.begun_us.load(Ordering::Relaxed);
+                is_in(it, SENDING) && u128::from(now_us.saturating_sub(begun_us)) >= slow_us
+            };
+            self.make_room(&mut open, |it| of_peer(it) && is_in(it, IDLE))
+                .or_else(|| self.make_room(&mut open, |it| of_peer(it) && dawdles(it)))?;
         }
         if open.connections.len() >= limits.connections {
             self.make_room(&mut open, |_| true)?;
@@ -156,6 +168,7 @@ impl Registry {
             stream,
             phase,
             since_us,
+            begun_us: AtomicU64::new(0),
         });
         open.connections.insert(id, Arc::clone(&connection));
         Some(connection)
@@ -194,6 +207,12 @@ impl Registry {
     pub(super) fn shed(&self) {
         let mut open = self.lock();
         let _shed = self.make_room(&mut open, |_| true);
+    }
+
+    /// The first byte of a request is here; `false` if the connection was cut.
+    pub(super) fn begins_request(&self, connection: &Connection) -> bool {
+        connection.begun_us.store(self.now_us(), Ordering::Relaxed);
+        connection.go(IDLE, SENDING)
     }
 
     /// The worker is done; the answer goes out.

@@ -255,6 +255,35 @@ fn over_a_limit_the_longest_silent_makes_room() {
     }
 }
 
+/// Slow ones of its own never shut a host out; quick ones that fill its places do, for a moment.
+#[test]
+fn over_the_limit_of_its_address_a_request_that_dawdles_makes_room() {
+    let limits = Limits {
+        connections_per_peer: 3,
+        request_time: Duration::from_secs(5),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    // To be told to go on is to be known to have begun.
+    let half = "POST /debug/healthz HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let drip = || {
+        let mut client = Client::connect(&server.address());
+        client.send(half.as_bytes());
+        assert_eq!(client.answer(false, half).status, 100);
+        client
+    };
+    let begun = Instant::now();
+    let mut slow: Vec<_> = (0..3).map(|_| drip()).collect();
+    let mut newest = Client::connect(&server.address());
+    assert!(newest.is_closed() || begun.elapsed() >= Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(600).saturating_sub(begun.elapsed()));
+    let mut honest = Client::connect(&server.address());
+    honest
+        .ask("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+    assert!(slow[0].is_closed(), "the one that dawdled longest");
+}
+
 #[test]
 fn a_refusal_reaches_a_client_that_is_still_sending() {
     let server = TestServer::start();
