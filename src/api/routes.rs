@@ -9,6 +9,13 @@ pub(super) enum Call<'a> {
     Healthz,
     /// `GET /debug/ready`
     Ready,
+    /// One of the rpcs
+    Rpc(Rpc<'a>),
+}
+
+/// The rpcs that totpd offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rpc<'a> {
     /// `CreateUser`
     CreateUser,
     /// `GetUser`
@@ -31,7 +38,7 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
     match segments.as_slice() {
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
-        ["resources", "v3alpha", rest @ ..] => resource(method, rest),
+        ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),
         // gRPC is not spoken here yet; a client that tries is told so and not that the path is wrong.
         [
             "zitadel.resources.user.v3alpha.ZITADELUsers" | "totpd.v1.TOTPService",
@@ -41,21 +48,21 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
     }
 }
 
-fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Call<'a>, Refusal> {
-    use Call as C;
+fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
+    use Rpc as R;
     match (path, method) {
-        (["users"], "POST") => Ok(C::CreateUser),
+        (["users"], "POST") => Ok(R::CreateUser),
         (["users"], _) => Err(Refusal::method_not_allowed("POST")),
-        (["users", id], "GET" | "HEAD") => Ok(C::GetUser(id)),
-        (["users", id], "DELETE") => Ok(C::DeleteUser(id)),
+        (["users", id], "GET" | "HEAD") => Ok(R::GetUser(id)),
+        (["users", id], "DELETE") => Ok(R::DeleteUser(id)),
         (["users", _], "PATCH") | (["users", "_search"], "POST") => Err(Refusal::not_offered()),
         (["users", _], _) => Err(Refusal::method_not_allowed("DELETE, GET, HEAD")),
 
-        (["users", id, "totp"], "POST") => Ok(C::StartTotp(id)),
-        (["users", id, "totp", "_check"], "POST") => Ok(C::CheckTotp(id, None)),
-        (["users", id, "totp", totp], "DELETE") => Ok(C::RemoveTotp(id, totp)),
-        (["users", id, "totp", totp, "_verify"], "POST") => Ok(C::ConfirmTotp(id, totp)),
-        (["users", id, "totp", totp, "_check"], "POST") => Ok(C::CheckTotp(id, Some(totp))),
+        (["users", id, "totp"], "POST") => Ok(R::StartTotp(id)),
+        (["users", id, "totp", "_check"], "POST") => Ok(R::CheckTotp(id, None)),
+        (["users", id, "totp", totp], "DELETE") => Ok(R::RemoveTotp(id, totp)),
+        (["users", id, "totp", totp, "_verify"], "POST") => Ok(R::ConfirmTotp(id, totp)),
+        (["users", id, "totp", totp, "_check"], "POST") => Ok(R::CheckTotp(id, Some(totp))),
         (["users", _, "totp"] | ["users", _, "totp", _, "_verify" | "_check"], _) => {
             Err(Refusal::method_not_allowed("POST"))
         }
@@ -70,7 +77,7 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Call<'a>, Refusal> {
     }
 }
 
-fn user_part<'a>(method: &str, path: &[&str]) -> Result<Call<'a>, Refusal> {
+fn user_part<'a>(method: &str, path: &[&str]) -> Result<Rpc<'a>, Refusal> {
     match path {
         ["email" | "phone"] => not_offered(method, "PUT"),
         [
@@ -97,7 +104,7 @@ fn get<'a>(method: &str, call: Call<'a>) -> Result<Call<'a>, Refusal> {
     }
 }
 
-fn not_offered<'a>(method: &str, offered: &'static str) -> Result<Call<'a>, Refusal> {
+fn not_offered<T>(method: &str, offered: &'static str) -> Result<T, Refusal> {
     Err(if method == offered {
         Refusal::not_offered()
     } else {

@@ -222,8 +222,26 @@ fn as_list<S: serde::Serializer>(
     serializer.collect_seq(detail)
 }
 
-impl From<&Error> for Refusal {
-    fn from(error: &Error) -> Self {
+/// The refusal for an error; what is inside it goes to the log here, once, and to nobody else.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Bug(inner) => log::error!("a fault of ours: {inner}"),
+            Error::Unavailable(inner) => log::warn!("unavailable: {inner}"),
+            Error::Invalid { .. }
+            | Error::NoToken
+            | Error::BadToken
+            | Error::Forbidden
+            | Error::NotFound(_)
+            | Error::Unfit(_)
+            | Error::Taken(_) => {}
+        }
+        Self::of(&error)
+    }
+}
+
+impl Refusal {
+    fn of(error: &Error) -> Self {
         use Code as C;
         let (code, http, id) = match error {
             Error::Invalid { .. } => (C::InvalidArgument, 400, FIELD),
