@@ -5,14 +5,15 @@
 
 use zeroize::Zeroizing;
 
+use super::filters;
 use super::messages::{
     CheckRequest, CheckResponse, CreateUser, CreateUserRequest, DetailsResponse, GetUserRequest,
-    GetUserResponse, Instance, Organization, StartResponse, TotpCodeRequest, TotpRequest,
-    UserRequest,
+    GetUserResponse, Instance, ListDetails, Organization, SearchUsersRequest, SearchUsersResponse,
+    StartResponse, TotpCodeRequest, TotpRequest, User, UserRequest,
 };
 use super::status::Refusal;
 use crate::error::{Error, Result};
-use crate::model::{Name, Timestamp};
+use crate::model::{Name, Timestamp, UserId};
 use crate::service::{Caller, Details, Expect, Named, NewUser, NewUsername, Service, Verdict};
 
 /// Usernames that a user may be given at once. A person has a few; each is a row and an index entry.
@@ -55,10 +56,49 @@ pub(super) fn get_user(it: &Context<'_>, request: GetUserRequest) -> Outcome<Get
     Ok(GetUserResponse::of(user)?)
 }
 
+pub(super) fn search_users(
+    it: &Context<'_>,
+    request: SearchUsersRequest,
+) -> Outcome<SearchUsersResponse> {
+    let search = filters::search(&request)?;
+    let expect = expect(request.instance, None)?;
+    let found = it
+        .service
+        .search_users(it.caller, &expect, &search, it.now)?;
+    let details = Some(ListDetails::of(&found, search.limit));
+    let result = found.users.into_iter().map(User::of);
+    let result = result.collect::<Result<_>>()?;
+    Ok(SearchUsersResponse { details, result })
+}
+
 pub(super) fn delete_user(it: &Context<'_>, request: UserRequest) -> Outcome<DetailsResponse> {
+    on_user(it, request, Service::remove_user)
+}
+
+pub(super) fn lock_user(it: &Context<'_>, request: UserRequest) -> Outcome<DetailsResponse> {
+    on_user(it, request, Service::lock_user)
+}
+
+pub(super) fn unlock_user(it: &Context<'_>, request: UserRequest) -> Outcome<DetailsResponse> {
+    on_user(it, request, Service::unlock_user)
+}
+
+pub(super) fn deactivate_user(it: &Context<'_>, request: UserRequest) -> Outcome<DetailsResponse> {
+    on_user(it, request, Service::deactivate_user)
+}
+
+pub(super) fn activate_user(it: &Context<'_>, request: UserRequest) -> Outcome<DetailsResponse> {
+    on_user(it, request, Service::activate_user)
+}
+
+/// A call that names a user and nothing else.
+fn on_user(
+    it: &Context<'_>,
+    request: UserRequest,
+    call: impl FnOnce(&Service, &Caller, &Expect, &UserId, Timestamp) -> Result<Details>,
+) -> Outcome<DetailsResponse> {
     let expect = expect(request.instance, request.organization)?;
-    let user = request.id.parse()?;
-    let details = it.service.remove_user(it.caller, &expect, &user, it.now)?;
+    let details = call(it.service, it.caller, &expect, &request.id.parse()?, it.now)?;
     Ok(details.into())
 }
 

@@ -4,6 +4,7 @@
 //! reads what was asked, calls the service, and writes down what came of it.
 
 mod calls;
+mod filters;
 pub mod http;
 pub mod messages;
 mod path;

@@ -1,8 +1,10 @@
 //! Paths and queries: what percent-encoding hides, and what may stand there only once.
 
+use std::str::FromStr;
+
 use percent_encoding::percent_decode_str;
 
-use super::messages::{Instance, Organization};
+use super::messages::{self, FieldName, Instance, Organization, SearchQuery};
 use crate::error::{Error, Result};
 
 /// The text behind a percent-encoded one. What does not decode is refused, never guessed at.
@@ -42,6 +44,7 @@ impl Query {
             let name = match name.as_str() {
                 "organization.org_id" => "organization.orgId".to_owned(),
                 "organization.org_domain" => "organization.orgDomain".to_owned(),
+                "sorting_column" => "sortingColumn".to_owned(),
                 _ => name,
             };
             if parameters.iter().any(|(seen, _)| *seen == name) {
@@ -64,6 +67,36 @@ impl Query {
         let org_domain = self.owned("organization.orgDomain");
         let said = org_id.is_some() || org_domain.is_some();
         said.then_some(Organization { org_id, org_domain })
+    }
+
+    /// Which page of a search is asked for.
+    pub(super) fn page(&self) -> Result<SearchQuery> {
+        let desc = match self.get("query.desc") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Error::invalid("query.desc", "expected true or false")),
+        };
+        Ok(SearchQuery {
+            offset: self.number("query.offset")?,
+            limit: self.number("query.limit")?,
+            desc,
+        })
+    }
+
+    /// By what a search is sorted.
+    pub(super) fn sorting_column(&self) -> Result<i32> {
+        let text = self.get("sortingColumn").unwrap_or("0");
+        messages::enumeration_in_text::<FieldName>(text)
+            .ok_or_else(|| Error::invalid("sortingColumn", "expected a name such as FIELD_NAME_ID"))
+    }
+
+    fn number<T: FromStr + Default>(&self, name: &'static str) -> Result<T> {
+        let Some(text) = self.get(name) else {
+            return Ok(T::default());
+        };
+        let digits = !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+        let number = digits.then(|| text.parse().ok()).flatten();
+        number.ok_or_else(|| Error::invalid(name, "expected a number"))
     }
 
     fn get(&self, name: &str) -> Option<&str> {

@@ -6,8 +6,8 @@ use super::Api;
 use super::calls::{self, Beside, Context};
 use super::http::{Reply, Request};
 use super::messages::{
-    self, CheckRequest, CreateUserRequest, GetUserRequest, TotpCodeRequest, TotpRequest,
-    UserRequest,
+    self, CheckRequest, CreateUserRequest, GetUserRequest, SearchUsersRequest, TotpCodeRequest,
+    TotpRequest, UserRequest,
 };
 use super::path::{self, Query};
 use super::routes::{self, Call};
@@ -77,7 +77,20 @@ fn carry_out(
             };
             Ok(json(200, &calls::get_user(&it, request)?))
         }
+        R::SearchUsers => {
+            let request = SearchUsersRequest {
+                instance,
+                query: Some(query.page()?),
+                sorting_column: query.sorting_column()?,
+                filters: messages::read_filters(body)?,
+            };
+            Ok(json(200, &calls::search_users(&it, request)?))
+        }
         R::DeleteUser(raw) => Ok(json(200, &calls::delete_user(&it, user(raw)?)?)),
+        R::LockUser(raw) => Ok(json(200, &calls::lock_user(&it, user(raw)?)?)),
+        R::UnlockUser(raw) => Ok(json(200, &calls::unlock_user(&it, user(raw)?)?)),
+        R::DeactivateUser(raw) => Ok(json(200, &calls::deactivate_user(&it, user(raw)?)?)),
+        R::ActivateUser(raw) => Ok(json(200, &calls::activate_user(&it, user(raw)?)?)),
         R::StartTotp(raw) => {
             let request = user(raw)?;
             it.beside.name = messages::read_start(body)?;

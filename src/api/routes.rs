@@ -2,7 +2,7 @@
 
 use super::status::Refusal;
 
-/// A call that a request asks for, with the ids still as they stand in the path.
+/// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call<'a> {
     /// `GET /debug/healthz`
@@ -13,15 +13,25 @@ pub(super) enum Call<'a> {
     Rpc(Rpc<'a>),
 }
 
-/// The rpcs that totpd offers.
+/// An rpc that a request asks for, with the ids still as they stand in the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rpc<'a> {
     /// `CreateUser`
     CreateUser,
+    /// `SearchUsers`
+    SearchUsers,
     /// `GetUser`
     GetUser(&'a str),
     /// `DeleteUser`
     DeleteUser(&'a str),
+    /// `LockUser`
+    LockUser(&'a str),
+    /// `UnlockUser`
+    UnlockUser(&'a str),
+    /// `DeactivateUser`
+    DeactivateUser(&'a str),
+    /// `ActivateUser`
+    ActivateUser(&'a str),
     /// `StartTOTPRegistration`
     StartTotp(&'a str),
     /// `VerifyTOTPRegistration`
@@ -52,11 +62,27 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
     use Rpc as R;
     match (path, method) {
         (["users"], "POST") => Ok(R::CreateUser),
-        (["users"], _) => Err(Refusal::method_not_allowed("POST")),
         (["users", id], "GET" | "HEAD") => Ok(R::GetUser(id)),
         (["users", id], "DELETE") => Ok(R::DeleteUser(id)),
-        (["users", _], "PATCH") | (["users", "_search"], "POST") => Err(Refusal::not_offered()),
+        (["users", "_search"], "POST") => Ok(R::SearchUsers),
+        (["users", _], "PATCH") => Err(Refusal::not_offered()),
+        // The search's path is also one of a user of that id.
+        (["users", "_search"], _) => Err(Refusal::method_not_allowed("DELETE, GET, HEAD, POST")),
         (["users", _], _) => Err(Refusal::method_not_allowed("DELETE, GET, HEAD")),
+
+        (["users", id, "_lock"], "POST") => Ok(R::LockUser(id)),
+        (["users", id, "_unlock"], "POST") => Ok(R::UnlockUser(id)),
+        (["users", id, "_deactivate"], "POST") => Ok(R::DeactivateUser(id)),
+        (["users", id, "_activate"], "POST") => Ok(R::ActivateUser(id)),
+        (
+            ["users"]
+            | [
+                "users",
+                _,
+                "_lock" | "_unlock" | "_deactivate" | "_activate",
+            ],
+            _,
+        ) => Err(Refusal::method_not_allowed("POST")),
 
         (["users", id, "totp"], "POST") => Ok(R::StartTotp(id)),
         (["users", id, "totp", "_check"], "POST") => Ok(R::CheckTotp(id, None)),
@@ -80,10 +106,7 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
 fn user_part<'a>(method: &str, path: &[&str]) -> Result<Rpc<'a>, Refusal> {
     match path {
         ["email" | "phone"] => not_offered(method, "PUT"),
-        [
-            "username" | "password" | "webauthn" | "otp_sms" | "otp_email" | "idps" | "_lock"
-            | "_unlock" | "_deactivate" | "_activate",
-        ]
+        ["username" | "password" | "webauthn" | "otp_sms" | "otp_email" | "idps"]
         | ["email" | "phone", "_verify" | "_resend"]
         | ["password", "_reset"]
         | ["webauthn" | "otp_sms" | "otp_email", _, "_verify"] => not_offered(method, "POST"),

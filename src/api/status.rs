@@ -254,7 +254,10 @@ impl Refusal {
                 match missing {
                     Missing::User => Some("COMMAND-6T2xrOHxTx"),
                     Missing::UserToRemove => Some("COMMAND-syHyCsGmvM"),
+                    Missing::UserToLock => Some("COMMAND-G4LOrnjY7q"),
                     Missing::UserToUnlock => Some("COMMAND-gpBv46Lh9m"),
+                    Missing::UserToDeactivate => Some("COMMAND-Ob6lR5iFTe"),
+                    Missing::UserToActivate => Some("COMMAND-rQjbBr4J3j"),
                     Missing::Totp => Some("COMMAND-Hd9sd"),
                     Missing::TotpToCheck => Some("COMMAND-3Mif9s"),
                     Missing::Organization => Some("TOTPD-Org01"),

@@ -4,6 +4,8 @@
 
 mod access;
 mod data_dir;
+mod search;
+mod states;
 mod tokens;
 mod totps;
 mod users;
@@ -13,9 +15,12 @@ use std::time::{Duration, Instant};
 
 pub use access::{Caller, Expect, Named, Power};
 pub use data_dir::{DataDir, KeyFile, Settings};
+pub use search::Found;
 pub use tokens::{NewToken, Token};
 pub use totps::{Enrolment, Verdict};
-pub use users::{NewUser, NewUsername, State, Totp, User, Username};
+pub use users::{NewUser, NewUsername, Totp, User, Username};
+
+pub use crate::model::UserState as State;
 
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp};

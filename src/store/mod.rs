@@ -7,6 +7,7 @@
 mod events;
 mod file;
 mod instance;
+mod search;
 mod tokens;
 mod totps;
 mod users;
@@ -23,7 +24,7 @@ pub(crate) use events::{Event, Kind, Source};
 pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{TotpRow, TotpState};
-pub(crate) use users::{UserRow, UserState, UsernameRow};
+pub(crate) use users::{UserRow, UsernameRow};
 
 use crate::error::{Error, Result};
 use crate::model::Timestamp;

@@ -21,4 +21,6 @@ mod guessing;
 mod harness;
 mod network;
 mod removal;
+mod search;
 mod secrets;
+mod states;

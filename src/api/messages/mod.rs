@@ -7,14 +7,19 @@
 
 mod json;
 mod object;
+mod search;
 mod totps;
 mod users;
 mod well_known;
 
-pub(super) use json::read;
+pub(super) use json::{enumeration_in_text, read};
 pub use object::{Details, DetailsResponse};
 pub(super) use object::{Instance, Organization, UserRequest};
+pub(super) use search::{
+    FieldName, Filters, IdFilter, ListDetails, SearchFilter, SearchQuery, SearchUsersRequest,
+    SearchUsersResponse, TextFilterMethod, UsernameFilter, read_filters,
+};
 pub(super) use totps::{CheckRequest, TotpCodeRequest, TotpRequest, read_code, read_start};
 pub use totps::{CheckResponse, StartResponse};
-pub(super) use users::{CreateUser, CreateUserRequest, GetUserRequest};
+pub(super) use users::{CreateUser, CreateUserRequest, GetUserRequest, State};
 pub use users::{GetUserResponse, Totp, User};
