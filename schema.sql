@@ -45,6 +45,8 @@ CREATE INDEX user_changed ON user (changed);
 CREATE INDEX user_state ON user (state, created);
 CREATE INDEX user_of_org ON user (org_id, state, created);
 CREATE INDEX user_folded ON user (id_folded);
+-- Whom a username belongs to is looked up by id: what else a search asks of them is here too.
+CREATE INDEX user_searched ON user (id, org_id, state, created);
 
 CREATE TABLE username (
     id           TEXT    PRIMARY KEY,

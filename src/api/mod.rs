@@ -5,6 +5,10 @@
 
 mod calls;
 mod filters;
+#[cfg(feature = "grpc")]
+mod grpc;
+#[cfg(feature = "grpc")]
+mod grpc_web;
 pub mod http;
 pub mod messages;
 mod path;
@@ -17,6 +21,8 @@ use std::net::IpAddr;
 use crate::error::{Error, Result};
 use crate::model::{Clock, Timestamp};
 use crate::service::{Caller, Service};
+#[cfg(feature = "grpc")]
+use http::Via;
 use http::{Reply, Request};
 use status::Refusal;
 
@@ -24,17 +30,34 @@ use status::Refusal;
 pub struct Api {
     service: Service,
     clock: Clock,
+    /// Whose pages may call by gRPC-Web.
+    #[cfg(feature = "grpc")]
+    origins: Vec<String>,
 }
 
 impl Api {
     /// An API over `service`; `clock` is read once a request.
     pub const fn new(service: Service, clock: Clock) -> Self {
-        Self { service, clock }
+        Self {
+            service,
+            clock,
+            #[cfg(feature = "grpc")]
+            origins: Vec::new(),
+        }
+    }
+
+    /// The same API for pages of these origins too, such as `https://example.org`: their browsers let them call
+    /// it by gRPC-Web.
+    #[cfg(feature = "grpc")]
+    #[must_use]
+    pub fn for_origins(mut self, origins: Vec<String>) -> Self {
+        self.origins = origins;
+        self
     }
 
     /// Answers one request.
     pub fn answer(&self, request: &Request<'_>) -> Reply {
-        let reply = rest::answer(self, request).unwrap_or_else(Refusal::into_reply);
+        let reply = self.reply(request);
         let path = request.target.split('?').next().unwrap_or_default();
         log::debug!(
             "{} {} -> {}",
@@ -43,6 +66,34 @@ impl Api {
             reply.status
         );
         reply
+    }
+
+    #[cfg(feature = "grpc")]
+    fn reply(&self, request: &Request<'_>) -> Reply {
+        if request.via == Via::Grpc {
+            let outcome = grpc::answer(self, request, request.body);
+            let headers = grpc::trailers(outcome.as_ref().map(|_| ()));
+            return Reply {
+                status: 200,
+                content_type: "application/grpc",
+                headers,
+                body: outcome.unwrap_or_default(),
+            };
+        }
+        let form = grpc_web::Form::of(request.content_type).filter(|_| request.method == "POST");
+        if let Some(form) = form {
+            return grpc_web::answer(self, request, form);
+        }
+        grpc_web::preflight(self, request).unwrap_or_else(|| self.rest(request))
+    }
+
+    #[cfg(not(feature = "grpc"))]
+    fn reply(&self, request: &Request<'_>) -> Reply {
+        self.rest(request)
+    }
+
+    fn rest(&self, request: &Request<'_>) -> Reply {
+        rest::answer(self, request).unwrap_or_else(Refusal::into_reply)
     }
 
     /// Who calls, by the bearer token (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1).
@@ -62,4 +113,36 @@ impl Api {
             .authenticate(token.trim(), now)?
             .from_peer(peer))
     }
+}
+
+/// A refusal of the front door's, in the form that the request's content type asks for.
+pub fn refused(refusal: Refusal, content_type: Option<&str>) -> Reply {
+    match form(content_type) {
+        #[cfg(feature = "grpc")]
+        Some(form) => grpc_web::refused(refusal, form),
+        _ => refusal.into_reply(),
+    }
+}
+
+#[cfg(feature = "grpc")]
+fn form(content_type: Option<&str>) -> Option<grpc_web::Form> {
+    grpc_web::Form::of(content_type)
+}
+
+#[cfg(not(feature = "grpc"))]
+const fn form(_: Option<&str>) -> Option<std::convert::Infallible> {
+    None
+}
+
+/// How a refusal of whoever carries a call of gRPC is told, as trailers.
+#[cfg(feature = "grpc")]
+pub fn refused_trailers(refusal: &Refusal) -> Vec<(&'static str, String)> {
+    grpc::trailers(Err(refusal))
+}
+
+/// Whether a call of gRPC changes nothing. Of all others that is not known.
+#[cfg(feature = "grpc")]
+pub fn only_reads(path: &str) -> bool {
+    let reads = ["/GetUser", "/SearchUsers", "/Check"];
+    reads.iter().any(|it| path.ends_with(it))
 }

@@ -49,7 +49,7 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
         ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),
-        // gRPC is not spoken here yet; a client that tries is told so and not that the path is wrong.
+        // gRPC and gRPC-Web come another way; what is neither is told that this is no REST.
         [
             "zitadel.resources.user.v3alpha.ZITADELUsers" | "totpd.v1.TOTPService",
             rpc,

@@ -81,6 +81,8 @@ pub enum AtTheDoor {
     HeadTooLarge,
     /// The request was not whole in time.
     TooSlow,
+    /// The caller's own deadline has passed.
+    DeadlinePassed,
     /// No worker became free in time.
     Busy {
         /// When to try again, in seconds.
@@ -158,6 +160,20 @@ impl Refusal {
         }
     }
 
+    /// A service that `grpc.health.v1` knows nothing of.
+    #[cfg(feature = "grpc")]
+    pub(super) fn unknown_service() -> Self {
+        Self::new(Code::NotFound, 404, None, "no such service")
+    }
+
+    /// The message of a status: the sentence, and the id where the case has one.
+    pub fn sentence(&self) -> String {
+        match self.id {
+            Some(id) => format!("{} ({id})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The JSON body of contract §3 and the headers that go with it.
     pub fn into_reply(self) -> Reply {
         let mut headers = Vec::new();
@@ -172,10 +188,7 @@ impl Refusal {
         }
         let body = Status {
             code: self.code.number(),
-            message: match self.id {
-                Some(id) => format!("{} ({id})", self.message),
-                None => self.message.clone(),
-            },
+            message: self.sentence(),
             details: self.id.map(|id| ErrorDetail {
                 r#type: "type.googleapis.com/zitadel.v1.ErrorDetail",
                 id,
@@ -302,6 +315,10 @@ impl From<AtTheDoor> for Refusal {
             AtTheDoor::TooSlow => {
                 let message = "the request was not whole in time";
                 Self::new(Code::DeadlineExceeded, 408, Some("TOTPD-Slow"), message)
+            }
+            AtTheDoor::DeadlinePassed => {
+                let message = "the deadline has passed; whether anything was changed is unknown";
+                Self::new(Code::DeadlineExceeded, 504, Some("TOTPD-Slow"), message)
             }
             AtTheDoor::Busy { retry_after_s } => Self {
                 retry_after_s: Some(retry_after_s),

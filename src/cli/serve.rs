@@ -26,6 +26,8 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     let api = Api::new(service.clone(), Arc::new(now));
+    #[cfg(feature = "grpc")]
+    let api = api.for_origins(args.cors_origin);
     let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
     let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {
         let group_may_read = super::is_credential(&key);

@@ -9,6 +9,8 @@
 mod client;
 mod descriptors;
 mod forwarded;
+#[cfg(feature = "grpc")]
+mod handover;
 mod head;
 mod incoming;
 mod listen;
@@ -26,7 +28,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::http::{Reply, Request};
-use client::Peer;
+#[cfg(feature = "grpc")]
+use crate::grpc;
+use client::{Peer, Seat};
 pub use forwarded::Cidr;
 pub use listen::{Bound, Inherited, Listen};
 use listen::{Listener, Terms};
@@ -125,8 +129,10 @@ struct Door {
     limits: Limits,
     trusted_proxies: Vec<Cidr>,
     tls: Option<Tls>,
-    registry: Registry,
+    registry: Arc<Registry>,
     pool: Pool,
+    #[cfg(feature = "grpc")]
+    grpc: grpc::Room<Stream>,
     death: Arc<Death>,
 }
 
@@ -194,7 +200,16 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
     let (workers, upstreams) = Workers::start(&config.private_dir, config.workers, handler, &death)
         .map_err(|error| Error(format!("cannot start the workers: {error}")))?;
     let pool = Pool::new(upstreams, &config.limits);
-    let (limits, registry) = (config.limits, Registry::new());
+    let (limits, registry) = (config.limits, Arc::new(Registry::new()));
+    #[cfg(feature = "grpc")]
+    let grpc = {
+        let (limits, death) = (
+            handover::limits(&limits, config.workers),
+            Arc::clone(&death),
+        );
+        grpc::Room::open(Arc::clone(handler), limits, move |why| death.report(why))
+            .map_err(|error| Error(format!("cannot start gRPC: {error}")))?
+    };
     let trusted_proxies = config.trusted_proxies;
     let door = Arc::new(Door {
         limits,
@@ -202,6 +217,8 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         tls,
         registry,
         pool,
+        #[cfg(feature = "grpc")]
+        grpc,
         death,
     });
 
@@ -249,6 +266,8 @@ impl Running {
             .expected
             .store(true, std::sync::atomic::Ordering::Release);
         self.door.registry.close();
+        #[cfg(feature = "grpc")]
+        self.door.grpc.close();
         self.addresses.iter().for_each(Listener::wake);
         for thread in self.accepting {
             let _ended = thread.join();
@@ -257,6 +276,8 @@ impl Running {
             let _gone = std::fs::remove_file(path);
         }
         let answered = self.door.registry.wait(within);
+        #[cfg(feature = "grpc")]
+        self.door.grpc.end();
         self.workers.stop();
         answered
     }
@@ -306,23 +327,22 @@ fn welcome(door: &Arc<Door>, stream: Stream, peer: Peer, speaks_tls: bool) {
     let Some(connection) = door.registry.admit(stream.clone(), counted, &door.limits) else {
         return;
     };
-    let (own, of_thread) = (Arc::clone(door), Arc::clone(&connection));
+    let door = Arc::clone(door);
+    let seat = Seat { door, connection };
     let started = thread::Builder::new()
         .name("client".to_owned())
         .stack_size(CLIENT_STACK_BYTES)
         .spawn(move || {
             let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let tls = own.tls.as_ref().filter(|_| speaks_tls);
-                client::serve(&own, &of_thread, stream, peer, tls);
+                client::serve(seat, stream, peer, speaks_tls);
             }));
             if served.is_err() {
                 log::error!("a client's thread panicked; that client alone is gone");
             }
-            own.registry.leave(&of_thread);
         });
     if let Err(error) = started {
+        // The seat is free again with the closure that held it.
         log::warn!("no thread for a client: {error}");
-        door.registry.leave(&connection);
     }
 }
 

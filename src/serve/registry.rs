@@ -26,6 +26,8 @@ pub(super) struct Connection {
     peer: Option<IpAddr>,
     stream: Stream,
     phase: AtomicU8,
+    /// Whether it speaks HTTP/2, and is told by others to go.
+    handed_over: AtomicBool,
     /// Milliseconds from the registry's start to when it came, or last sent a whole request.
     since_ms: AtomicU64,
 }
@@ -48,6 +50,21 @@ impl Connection {
 
     pub(super) fn request_is_whole(&self) -> bool {
         self.go(SENDING, WORKING)
+    }
+
+    /// Marks it as one that several requests may be under way on, and that is not cut to say goodbye.
+    #[cfg(feature = "grpc")]
+    pub(super) fn is_handed_over(&self) {
+        self.handed_over.store(true, Ordering::SeqCst);
+    }
+
+    /// Moves to a phase from whichever it was in, unless the connection was cut meanwhile.
+    #[cfg(feature = "grpc")]
+    fn is_now(&self, phase: u8) {
+        let unless_cut = |was| (was != CUT).then_some(phase);
+        let _cut = self
+            .phase
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, unless_cut);
     }
 
     fn cut(&self) -> bool {
@@ -75,12 +92,12 @@ struct Open {
 }
 
 /// A request in progress of a named client, until this is dropped.
-pub(super) struct Progress<'a> {
-    registry: &'a Registry,
+pub(super) struct Progress {
+    registry: Arc<Registry>,
     block: IpAddr,
 }
 
-impl Drop for Progress<'_> {
+impl Drop for Progress {
     fn drop(&mut self) {
         let mut open = self.registry.lock();
         if let Some(count) = open.in_progress.get_mut(&self.block) {
@@ -133,11 +150,13 @@ impl Registry {
         open.next_id = id.wrapping_add(1);
         let phase = AtomicU8::new(IDLE);
         let since_ms = AtomicU64::new(self.now_ms());
+        let handed_over = AtomicBool::new(false);
         let connection = Arc::new(Connection {
             id,
             peer,
             stream,
             phase,
+            handed_over,
             since_ms,
         });
         open.connections.insert(id, Arc::clone(&connection));
@@ -146,10 +165,10 @@ impl Registry {
 
     /// Counts a request of a client that a trusted proxy names, unless it has too many in progress.
     pub(super) fn progress(
-        &self,
+        self: &Arc<Self>,
         named: IpAddr,
         limits: &Limits,
-    ) -> Result<Progress<'_>, AtTheDoor> {
+    ) -> Result<Progress, AtTheDoor> {
         let block = block(named);
         let mut open = self.lock();
         let count = open.in_progress.entry(block).or_insert(0);
@@ -158,7 +177,7 @@ impl Registry {
         }
         *count = count.saturating_add(1);
         Ok(Progress {
-            registry: self,
+            registry: Arc::clone(self),
             block,
         })
     }
@@ -187,6 +206,20 @@ impl Registry {
         !self.is_stopping()
     }
 
+    /// Where a connection stands on which several requests may be under way.
+    #[cfg(feature = "grpc")]
+    pub(super) fn is_now(&self, connection: &Connection, phase: crate::grpc::Phase) {
+        use crate::grpc::Phase;
+        connection.is_now(match phase {
+            Phase::Idle => IDLE,
+            Phase::Sending => SENDING,
+            Phase::Working => WORKING,
+        });
+        if phase == Phase::Working {
+            connection.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -201,7 +234,7 @@ impl Registry {
         let open = self.lock();
         self.stopping.store(true, Ordering::SeqCst);
         for connection in open.connections.values() {
-            if connection.go(IDLE, CUT) {
+            if !connection.handed_over.load(Ordering::SeqCst) && connection.go(IDLE, CUT) {
                 connection.stream.shutdown(Shutdown::Both);
             }
         }

@@ -9,7 +9,7 @@ use rusqlite::types::Value;
 
 use super::users::{UserRow, state_name, user};
 use super::{ReadTx, unavailable};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Filter, OrgId, Search, SortBy, TextFilter, TextMethod, fold};
 
 /// Organizations that a filter by organization is held against: one node serves a handful.
@@ -22,37 +22,49 @@ impl ReadTx<'_> {
         search: &Search,
         org: Option<&OrgId>,
     ) -> Result<(Vec<UserRow>, u64)> {
-        let mut condition = Statement::default();
-        condition.push("FROM user u WHERE 1");
+        let mut numbers = Statement::default();
+        numbers.push("SELECT u.rowid FROM user u WHERE 1");
         if let Some(org) = org {
-            condition.push(" AND u.org_id = ");
-            condition.bind(org.as_str());
+            // Nearly everyone is of one organization: as soon as anything else is said, that tells more.
+            let says_more = |it: &Filter| !matches!(it, Filter::State(_));
+            let by_index = !search.filters.iter().any(says_more);
+            numbers.push(if by_index {
+                " AND u.org_id = "
+            } else {
+                " AND +u.org_id = "
+            });
+            numbers.bind(org.as_str());
         }
         for filter in &search.filters {
-            condition.push(" AND ");
-            self.filter(&mut condition, filter)?;
+            numbers.push(" AND ");
+            self.filter(&mut numbers, filter)?;
         }
+        numbers.push(order(search.sort, search.descending));
+        let (page, total) = self.page(&numbers, search).map_err(unavailable)?;
+        let rows = page.into_iter().map(|it| self.user_numbered(it));
+        Ok((rows.collect::<Result<_>>()?, total))
+    }
 
-        let sql = format!("SELECT count(*) {}", condition.sql);
-        let mut counting = self.connection.prepare(&sql).map_err(unavailable)?;
-        let total: i64 = counting
-            .query_row(params_from_iter(&condition.params), |row| row.get(0))
-            .map_err(unavailable)?;
+    /// The numbers of the rows on a page, and how many rows there are on all: found in one pass.
+    fn page(&self, numbers: &Statement, search: &Search) -> rusqlite::Result<(Vec<i64>, u64)> {
+        let end = search.offset.saturating_add(search.limit.into());
+        let mut statement = self.connection.prepare(&numbers.sql)?;
+        let mut rows = statement.query(params_from_iter(&numbers.params))?;
+        let (mut page, mut total) = (Vec::new(), 0_u64);
+        while let Some(row) = rows.next()? {
+            if (search.offset..end).contains(&total) {
+                page.push(row.get(0)?);
+            }
+            total = total.saturating_add(1);
+        }
+        Ok((page, total))
+    }
 
-        let mut page = condition;
-        let columns = "SELECT u.id, u.org_id, u.state, u.schema_id, u.data, u.created, u.changed ";
-        page.sql.insert_str(0, columns);
-        page.push(order(search.sort, search.descending));
-        page.push(" LIMIT ");
-        page.bind(i64::from(search.limit));
-        page.push(" OFFSET ");
-        page.bind(i64::try_from(search.offset).unwrap_or(i64::MAX));
-        let mut paging = self.connection.prepare(&page.sql).map_err(unavailable)?;
-        let rows = paging
-            .query_map(params_from_iter(&page.params), user)
-            .map_err(unavailable)?;
-        let rows = rows.collect::<rusqlite::Result<_>>().map_err(unavailable)?;
-        Ok((rows, u64::try_from(total).unwrap_or_default()))
+    fn user_numbered(&self, number: i64) -> Result<UserRow> {
+        const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
+            FROM user WHERE rowid = ?1";
+        let found = self.one(SQL, (number,), user)?;
+        found.ok_or_else(|| Error::Bug("a row is gone from its own snapshot".to_owned()))
     }
 
     fn filter(&self, to: &mut Statement, filter: &Filter) -> Result<()> {
@@ -199,12 +211,6 @@ impl From<&str> for Bound {
 impl From<String> for Bound {
     fn from(text: String) -> Self {
         Self(Value::Text(text))
-    }
-}
-
-impl From<i64> for Bound {
-    fn from(number: i64) -> Self {
-        Self(Value::Integer(number))
     }
 }
 

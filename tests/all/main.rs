@@ -9,6 +9,7 @@
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     clippy::format_push_string,
+    clippy::print_stdout,
     reason = "a test says what went wrong by panicking, and its numbers are small"
 )]
 
@@ -20,7 +21,14 @@ mod errors;
 mod guessing;
 mod harness;
 mod network;
+mod protos;
 mod removal;
+#[cfg(feature = "grpc")]
+mod rpc;
 mod search;
 mod secrets;
 mod states;
+#[cfg(feature = "grpc")]
+mod transports;
+#[cfg(feature = "grpc")]
+mod web;

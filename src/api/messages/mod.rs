@@ -7,6 +7,8 @@
 
 mod json;
 mod object;
+#[cfg(feature = "grpc")]
+pub(super) mod rpc;
 mod search;
 mod totps;
 mod users;
