@@ -103,6 +103,10 @@ impl Desk {
                 message,
             };
             async move {
+                // Nobody waits for it any more: it is not begun.
+                if deadline.is_some_and(|it| it <= Instant::now()) {
+                    return Err(refused_status(AtTheDoor::DeadlinePassed));
+                }
                 let carried = self.queue.carry_out(call);
                 let reply = match deadline {
                     None => carried.await,

@@ -20,6 +20,8 @@ mod door;
 mod errors;
 mod guessing;
 mod harness;
+#[cfg(feature = "grpc")]
+mod http2;
 mod network;
 mod protos;
 mod removal;
