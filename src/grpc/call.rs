@@ -14,7 +14,6 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::Service;
 use tonic::server::{Grpc, UnaryService};
 
 use super::codec;
@@ -23,13 +22,6 @@ use super::queue::{Call, Queue};
 use crate::api;
 use crate::api::http::EVERY_REPLY;
 use crate::api::status::{AtTheDoor, Refusal};
-
-/// The protos that totpd serves, for whoever asks by reflection.
-const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
-const REFLECTION: [&str; 2] = [
-    "/grpc.reflection.v1.ServerReflection/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-];
 
 /// Where one connection's requests are answered.
 pub(super) struct Desk {
@@ -50,10 +42,9 @@ impl Desk {
         if !is_grpc(&request) {
             return Err(h2::Reason::HTTP_1_1_REQUIRED.into());
         }
-        let path = request.uri().path();
-        if REFLECTION.iter().any(|it| path.starts_with(it)) {
-            let body = reflect(request).await;
-            return Ok(body.map(|it| Answer::new(it, None)));
+        if let Some(reflect) = self.queue.reflection.of(request.uri().path()) {
+            let response = reflect(request).await;
+            return Ok(response.map(|it| Answer::new(it, None)));
         }
         let mut turn = self.pulse.begin();
         let mut response = self.unary(request, &mut turn).await;
@@ -89,6 +80,10 @@ impl Desk {
         };
         // A deadline beyond what clocks can tell is none.
         let deadline = patience.and_then(|it| now.checked_add(it));
+        if request.headers().get_all("authorization").iter().count() > 1 {
+            let why = "a header that may stand once stands twice";
+            return refused(AtTheDoor::BadFraming(why));
+        }
         let path = request.uri().path().to_owned();
         let authorization = field("authorization");
 
@@ -191,26 +186,6 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     ["application/grpc", "application/grpc+proto"]
         .iter()
         .any(|it| kind.eq_ignore_ascii_case(it))
-}
-
-async fn reflect(request: Request<Incoming>) -> Response<Body> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-    };
-    let is_v1 = request.uri().path().starts_with("/grpc.reflection.v1.");
-    let answer = if is_v1 {
-        match builder().build_v1() {
-            Ok(mut service) => service.call(request).await.ok(),
-            Err(_) => None,
-        }
-    } else {
-        match builder().build_v1alpha() {
-            Ok(mut service) => service.call(request).await.ok(),
-            Err(_) => None,
-        }
-    };
-    answer.unwrap_or_else(|| refused(AtTheDoor::Bug))
 }
 
 /// `grpc-timeout`: how long the caller waits.

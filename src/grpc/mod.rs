@@ -10,6 +10,7 @@ mod codec;
 mod connection;
 mod pulse;
 mod queue;
+mod reflection;
 mod socket;
 
 use std::io::{self, Read, Write};
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::http::{Reply, Request};
 use crate::api::status::AtTheDoor;
 use queue::Queue;
+use reflection::Reflection;
 
 /// What every HTTP/2 connection begins with, if its client knows beforehand that HTTP/2 is spoken (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -137,11 +139,12 @@ impl<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static> Room<S> {
             .thread_stack_size(STACK_BYTES)
             .thread_name("grpc-worker")
             .build()?;
+        let reflection = Reflection::new().map_err(io::Error::other)?;
         // Without a bound, but the door hands over no more connections than it admits.
         let (handing, mut handed) = mpsc::unbounded_channel::<Guest<S>>();
         let (stage, mut staged) = watch::channel(Stage::Open);
         let run = move || {
-            let queue = Arc::new(Queue::new(handler, limits));
+            let queue = Arc::new(Queue::new(handler, limits, reflection));
             runtime.block_on(async move {
                 let of_guests = staged.clone();
                 loop {

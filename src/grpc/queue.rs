@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::reflection::Reflection;
 use super::{Handler, Limits};
 use crate::api;
 use crate::api::http::{Reply, Request, Via};
@@ -27,6 +28,7 @@ pub(super) struct Call {
 }
 
 pub(super) struct Queue {
+    pub(super) reflection: Reflection,
     handler: Arc<Handler>,
     pub(super) limits: Limits,
     threads: Arc<Semaphore>,
@@ -35,9 +37,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(handler: Arc<Handler>, limits: Limits) -> Self {
+    pub(super) fn new(handler: Arc<Handler>, limits: Limits, reflection: Reflection) -> Self {
         let for_writes = limits.workers.saturating_sub(RESERVED_FOR_READS).max(1);
         Self {
+            reflection,
             handler,
             threads: Arc::new(Semaphore::new(limits.workers.max(1))),
             for_writes: Arc::new(Semaphore::new(for_writes)),

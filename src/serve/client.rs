@@ -105,7 +105,7 @@ fn hand_over_http2(seat: Seat, incoming: &mut Incoming, peer: Peer) -> Option<Se
     let deadline = Instant::now().checked_add(limits.request_time)?;
     match incoming.http2(deadline) {
         // Whoever is slow even at this is told so where requests are read.
-        Ok(None) | Err(Ended::Refused(_)) => seat.connection.rests().then_some(seat),
+        Ok(None) | Err(Ended::Refused(_)) => Some(seat),
         Ok(Some(first)) => {
             super::handover::hand_over(seat, peer, stream, first, None);
             None

@@ -40,8 +40,9 @@ impl Connection {
             .is_ok()
     }
 
+    /// A request begins, if that was not said already; says whether the connection is still there for it.
     pub(super) fn begins_request(&self) -> bool {
-        self.go(IDLE, SENDING)
+        self.go(IDLE, SENDING) || self.phase.load(Ordering::SeqCst) == SENDING
     }
 
     pub(super) fn rests(&self) -> bool {

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use protox::prost::Message;
 use protox::prost::bytes::Bytes;
 use serde_json::json;
 use totpd::model::Window;
-use totpd::serve::Limits;
+use totpd::serve::{Limits, Listen};
 
 use crate::harness::{Client, TestServer};
 use crate::rpc::{Rpc, encode, frame, method, outcome, path, unframe};
@@ -433,6 +434,21 @@ fn what_only_begins_like_http_2_is_refused_as_http_1() {
     for byte in PREFACE.iter().chain(&SETTINGS) {
         stream.write_all(&[*byte]).unwrap();
     }
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], 4, "SETTINGS come first");
+}
+
+#[test]
+fn a_unix_socket_speaks_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("door.sock");
+    let listen = path.clone();
+    let _server = TestServer::custom(Window::OneEitherSide, |it| {
+        it.listen.push(Listen::Unix(listen));
+    });
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(&[PREFACE, &SETTINGS].concat()).unwrap();
     let mut head = [0; 9];
     stream.read_exact(&mut head).unwrap();
     assert_eq!(head[3], 4, "SETTINGS come first");
