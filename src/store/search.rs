@@ -12,6 +12,8 @@ use super::{ReadTx, unavailable};
 use crate::error::{Error, Result};
 use crate::model::{Filter, OrgId, Search, SortBy, TextFilter, TextMethod, fold};
 
+/// Rows that are sorted for a page rather than found in order: beyond, a page is nearer than the end of sorting.
+const SORTED_AT_MOST: u64 = 2_000;
 /// Organizations that a filter by organization is held against: one node serves a handful.
 const MAX_ORGANIZATIONS: u32 = 10_000;
 
@@ -22,31 +24,54 @@ impl ReadTx<'_> {
         search: &Search,
         org: Option<&OrgId>,
     ) -> Result<(Vec<UserRow>, u64)> {
-        let mut numbers = Statement::default();
+        let (page, total) = if search.filters.iter().any(is_narrow) {
+            let mut numbers = self.numbers(search, org, Lead::Filters)?;
+            numbers.push(order(search.sort, search.descending));
+            self.page_of_all(&numbers, search).map_err(unavailable)?
+        } else {
+            let counted = self.numbers(search, org, Lead::States)?;
+            let total = self.count(&counted).map_err(unavailable)?;
+            let lead = if total > SORTED_AT_MOST {
+                Lead::Order
+            } else {
+                Lead::States
+            };
+            let mut page = self.numbers(search, org, lead)?;
+            page.push(order(search.sort, search.descending));
+            let page = self.page(page, search).map_err(unavailable)?;
+            (page, total)
+        };
+        let rows = page.into_iter().map(|it| self.user_numbered(it));
+        Ok((rows.collect::<Result<_>>()?, total))
+    }
+
+    /// A statement for the numbers of the rows that a search finds, in no order yet.
+    fn numbers(&self, search: &Search, org: Option<&OrgId>, lead: Lead) -> Result<Statement> {
+        let mut numbers = Statement {
+            sql: String::new(),
+            params: Vec::new(),
+            lead,
+        };
         numbers.push("SELECT u.rowid FROM user u WHERE 1");
         if let Some(org) = org {
-            // Nearly everyone is of one organization: as soon as anything else is said, that tells more.
-            let says_more = |it: &Filter| !matches!(it, Filter::State(_));
-            let by_index = !search.filters.iter().any(says_more);
-            numbers.push(if by_index {
-                " AND u.org_id = "
-            } else {
-                " AND +u.org_id = "
-            });
-            numbers.bind(org.as_str());
+            numbers.push(" AND ");
+            numbers.push(numbers.lead.column("u.org_id", "+u.org_id"));
+            numbers.push(" = ");
+            numbers.bind(org.to_string());
         }
         for filter in &search.filters {
             numbers.push(" AND ");
             self.filter(&mut numbers, filter)?;
         }
-        numbers.push(order(search.sort, search.descending));
-        let (page, total) = self.page(&numbers, search).map_err(unavailable)?;
-        let rows = page.into_iter().map(|it| self.user_numbered(it));
-        Ok((rows.collect::<Result<_>>()?, total))
+        Ok(numbers)
     }
 
     /// The numbers of the rows on a page, and how many rows there are on all: found in one pass.
-    fn page(&self, numbers: &Statement, search: &Search) -> rusqlite::Result<(Vec<i64>, u64)> {
+    fn page_of_all(
+        &self,
+        numbers: &Statement,
+        search: &Search,
+    ) -> rusqlite::Result<(Vec<i64>, u64)> {
         let end = search.offset.saturating_add(search.limit.into());
         let mut statement = self.connection.prepare(&numbers.sql)?;
         let mut rows = statement.query(params_from_iter(&numbers.params))?;
@@ -58,6 +83,26 @@ impl ReadTx<'_> {
             total = total.saturating_add(1);
         }
         Ok((page, total))
+    }
+
+    fn count(&self, numbers: &Statement) -> rusqlite::Result<u64> {
+        let sql = numbers.sql.replacen("u.rowid", "count(*)", 1);
+        let mut statement = self.connection.prepare(&sql)?;
+        let count: i64 =
+            statement.query_row(params_from_iter(&numbers.params), |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// The numbers of the rows on a page, and not a row more.
+    fn page(&self, mut numbers: Statement, search: &Search) -> rusqlite::Result<Vec<i64>> {
+        numbers.push(" LIMIT ");
+        numbers.bind(Value::Integer(search.limit.into()));
+        numbers.push(" OFFSET ");
+        let offset = i64::try_from(search.offset).unwrap_or(i64::MAX);
+        numbers.bind(Value::Integer(offset));
+        let mut statement = self.connection.prepare(&numbers.sql)?;
+        let rows = statement.query_map(params_from_iter(&numbers.params), |row| row.get(0))?;
+        rows.collect()
     }
 
     fn user_numbered(&self, number: i64) -> Result<UserRow> {
@@ -81,7 +126,8 @@ impl ReadTx<'_> {
                 let all = self.organizations(MAX_ORGANIZATIONS)?.into_iter();
                 let ids = all.map(|it| it.id.to_string());
                 let ids: Vec<String> = ids.filter(|it| like.holds(it)).collect();
-                to.push("u.org_id IN (SELECT value FROM json_each(");
+                to.push(to.lead.column("u.org_id", "+u.org_id"));
+                to.push(" IN (SELECT value FROM json_each(");
                 to.bind(serde_json::Value::from(ids).to_string());
                 to.push("))");
             }
@@ -97,8 +143,9 @@ impl ReadTx<'_> {
                 to.push(")");
             }
             Filter::State(state) => {
-                to.push("u.state = ");
-                to.bind(state_name(*state));
+                to.push(to.lead.column("u.state", "+u.state"));
+                to.push(" = ");
+                to.bind(state_name(*state).to_owned());
             }
             Filter::Nothing => to.push("0"),
         }
@@ -139,11 +186,42 @@ const fn order(sort: SortBy, descending: bool) -> &'static str {
     }
 }
 
+/// Whether a filter says so much that few users are left, as a rule, and has an index to find them by.
+fn is_narrow(filter: &Filter) -> bool {
+    match filter {
+        Filter::Id(_) | Filter::Username { .. } | Filter::Nothing => true,
+        Filter::And(all) => all.iter().any(is_narrow),
+        Filter::Or(any) => any.iter().all(is_narrow),
+        Filter::Not(_) | Filter::Organization(_) | Filter::State(_) => false,
+    }
+}
+
+/// By which index a search is to go: SQLite does not know how many rows stand behind each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    /// By ids and usernames.
+    Filters,
+    /// By organization and state.
+    States,
+    /// By the order, so that a page is found before all is looked at.
+    Order,
+}
+
+impl Lead {
+    /// The column, or the same behind a sign that keeps SQLite from going by it.
+    const fn column(self, plain: &'static str, signed: &'static str) -> &'static str {
+        match self {
+            Self::States => plain,
+            Self::Filters | Self::Order => signed,
+        }
+    }
+}
+
 /// A statement in the making, and what is bound in it.
-#[derive(Default)]
 struct Statement {
     sql: String,
     params: Vec<Value>,
+    lead: Lead,
 }
 
 impl Statement {
@@ -151,8 +229,8 @@ impl Statement {
         self.sql.push_str(sql);
     }
 
-    fn bind(&mut self, value: impl Into<Bound>) {
-        self.params.push(value.into().0);
+    fn bind(&mut self, value: impl Into<Value>) {
+        self.params.push(value.into());
         self.sql.push('?');
         self.sql.push_str(&self.params.len().to_string());
     }
@@ -164,7 +242,7 @@ impl Statement {
             TextMethod::Equals => {
                 self.push(column);
                 self.push(" = ");
-                self.bind(text);
+                self.bind(text.to_owned());
             }
             TextMethod::EqualsIgnoreCase => {
                 self.push(folded);
@@ -177,7 +255,7 @@ impl Statement {
                 self.push("instr(");
                 self.push(column);
                 self.push(", ");
-                self.bind(text);
+                self.bind(text.to_owned());
                 self.push(") > 0");
             }
         }
@@ -188,7 +266,7 @@ impl Statement {
         self.push("(");
         self.push(column);
         self.push(" >= ");
-        self.bind(text);
+        self.bind(text.to_owned());
         if let Some(end) = end_of_beginning(text) {
             self.push(" AND ");
             self.push(column);
@@ -196,21 +274,6 @@ impl Statement {
             self.bind(end);
         }
         self.push(")");
-    }
-}
-
-/// What may be bound.
-struct Bound(Value);
-
-impl From<&str> for Bound {
-    fn from(text: &str) -> Self {
-        Self(Value::Text(text.to_owned()))
-    }
-}
-
-impl From<String> for Bound {
-    fn from(text: String) -> Self {
-        Self(Value::Text(text))
     }
 }
 
