@@ -150,7 +150,10 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     }
     let slow = (4, Some("TOTPD-Slow".to_owned()));
     let headers = [GRPC[0], headers[1], ("grpc-timeout", "1n")];
-    assert_eq!(told(&headers, &frame(0, b"")), slow);
+    // Nothing is begun that nobody waits for, however the timer and the message race.
+    for _ in 0..40 {
+        assert_eq!(told(&headers, &frame(0, b"")), slow);
+    }
     let long = "x".repeat(20_000);
     let headers = [GRPC[0], ("x-long", long.as_str())];
     let refused = rpc.raw(&target, &headers, &frame(0, b""));
@@ -265,7 +268,8 @@ fn stopping_answers_what_was_begun_and_says_goodbye() {
             .unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let stopping = std::thread::spawn(move || (server.stop(Duration::from_secs(8)), server));
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Longer than a connection may stay on which nothing is under way.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
         stream
             .send_data(Bytes::copy_from_slice(rest), true)
             .unwrap();
