@@ -28,25 +28,39 @@ CREATE TABLE organization (
 ) STRICT;
 
 CREATE TABLE user (
-    id        TEXT    NOT NULL PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 200),
+    id        TEXT    PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 200),
+    -- The id with case taken out of it, for searches that ignore case in every script; SQLite knows ASCII's alone.
+    id_folded TEXT    NOT NULL,
     org_id    TEXT    NOT NULL REFERENCES organization (id),
     state     TEXT    NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'inactive', 'locked')),
     schema_id TEXT    CHECK (length(schema_id) BETWEEN 1 AND 200),
     data      TEXT    CHECK (data IS NULL OR json_valid(data)),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
+-- A search comes in one of these orders, within one organization or over all, and counts what it finds. Every
+-- index ends in the row's number, which is the order of making.
+CREATE INDEX user_created ON user (created);
+CREATE INDEX user_changed ON user (changed);
+CREATE INDEX user_state ON user (state, created);
+CREATE INDEX user_of_org ON user (org_id, state, created);
+CREATE INDEX user_folded ON user (id_folded);
+-- Whom a username belongs to is looked up by id: what else a search asks of them is here too.
+CREATE INDEX user_searched ON user (id, org_id, state, created);
 
 CREATE TABLE username (
     id           TEXT    PRIMARY KEY,
     user_id      TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
     org_id       TEXT    NOT NULL REFERENCES organization (id),
     username     TEXT    NOT NULL CHECK (length(username) BETWEEN 1 AND 200),
+    -- As with ids.
+    folded       TEXT    NOT NULL,
     org_specific INTEGER NOT NULL CHECK (org_specific IN (0, 1)),
     -- Usernames are found by name alone too: the command line asks so.
     UNIQUE (username, org_id)
 ) STRICT;
 CREATE INDEX username_of_user ON username (user_id);
+CREATE INDEX username_folded ON username (folded);
 
 -- An authenticator. A pending one checks nothing; a removed one has no row. The rows of a user lie side by
 -- side and the table is its own index: a removal changes one page of it, and a sync costs by the page.

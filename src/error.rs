@@ -46,8 +46,14 @@ pub enum Missing {
     User,
     /// The user of a removal of users.
     UserToRemove,
+    /// The user to lock, who is not locked yet.
+    UserToLock,
     /// The user to unlock.
     UserToUnlock,
+    /// The user to deactivate, who is active.
+    UserToDeactivate,
+    /// The user to activate, who is inactive.
+    UserToActivate,
     /// The authenticator to remove.
     Totp,
     /// The authenticator to confirm or to check.
@@ -96,6 +102,9 @@ impl fmt::Display for Error {
             Self::Forbidden => f.write_str("this token may not do that"),
             Self::NotFound(missing) => f.write_str(match missing {
                 Missing::User | Missing::UserToRemove | Missing::UserToUnlock => "user not found",
+                Missing::UserToLock => "user not found, or locked already",
+                Missing::UserToDeactivate => "user not found, or not active",
+                Missing::UserToActivate => "user not found, or not inactive",
                 Missing::Totp | Missing::TotpToCheck => "TOTP authenticator not found",
                 Missing::Organization => "organization not found",
                 Missing::Token => "token not found",

@@ -7,6 +7,7 @@
 //! | room | what it is for | and what it must not know |
 //! |---|---|---|
 //! | `serve` | the front door: sockets, limits, the pool of workers | users, authenticators, SQL |
+//! | `grpc` | HTTP/2 and gRPC, on a runtime of its own (the feature `grpc`) | users, authenticators, SQL |
 //! | `api` | the wire: messages, routes, statuses | sockets, SQL |
 //! | `service` | the calls: who may, what happens, in one transaction | HTTP, statuses, JSON, SQL |
 //! | `store`, `seal`, `totp` | the file; the master key; the arithmetic | each other, and who may do what |
@@ -14,6 +15,8 @@
 
 pub mod api;
 pub mod error;
+#[cfg(feature = "grpc")]
+mod grpc;
 pub mod model;
 pub mod seal;
 pub mod serve;

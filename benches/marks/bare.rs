@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use totpd::api::Api;
-use totpd::api::http::{EVERY_REPLY, Request};
+use totpd::api::http::{EVERY_REPLY, Request, Via};
 use totpd::model::{Clock, Timestamp, Window};
 use totpd::service::{DataDir, KeyFile, Settings};
 
@@ -66,6 +66,9 @@ fn answer(mut request: tiny_http::Request, api: &Api) {
     };
     let method = request.method().to_string();
     let reply = api.answer(&Request {
+        via: Via::Http,
+        content_type: None,
+        origin: None,
         method: &method,
         target: request.url(),
         authorization: field("Authorization"),

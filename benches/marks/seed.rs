@@ -24,8 +24,8 @@ const FIRST_TOTP: i64 = 200_000_000_000_000_000;
 
 const INSERT_USERS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
-    INSERT INTO user (id, org_id, state, created, changed)
-    SELECT CAST(?3 + i AS TEXT), ?4, 'active', ?5, ?5 FROM n";
+    INSERT INTO user (id, id_folded, org_id, state, created, changed)
+    SELECT CAST(?3 + i AS TEXT), CAST(?3 + i AS TEXT), ?4, 'active', ?5, ?5 FROM n";
 // Key id, nonce, secret, tag: 8 + 12 + 20 + 16 bytes.
 const INSERT_TOTPS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)

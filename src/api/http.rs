@@ -4,14 +4,30 @@
 
 use std::net::IpAddr;
 
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// As HTTP: the content type says whether it is REST or gRPC-Web.
+    Http,
+    /// As one call of gRPC, whose framing its carrier takes off and puts on: the body is the message alone, and so is
+    /// that of the reply, whose headers are the trailers.
+    Grpc,
+}
+
 /// A whole request, already read within the front door's limits.
 pub struct Request<'a> {
+    /// How it came.
+    pub via: Via,
     /// The method as sent, for instance `DELETE`.
     pub method: &'a str,
     /// Path and query as sent, still percent-encoded: only visible ASCII.
     pub target: &'a str,
     /// The `Authorization` header, if there is one.
     pub authorization: Option<&'a str>,
+    /// The `Content-Type` header, if there is one. JSON is taken without one too.
+    pub content_type: Option<&'a str>,
+    /// The `Origin` header, if there is one: a browser sends it for pages of others.
+    pub origin: Option<&'a str>,
     /// The body; empty where there is none. It never holds more than the front door's limit.
     pub body: &'a [u8],
     /// Whose request it is, as far as the front door can tell; recorded in events.

@@ -1,22 +1,29 @@
 //! The wire: a request in, an answer out. Messages, routes, and errors as statuses.
 //!
-//! Only this room knows statuses and JSON. It knows no sockets and no SQL, and judges no rights: it reads
-//! what was asked, calls the service, and writes down what came of it.
+//! Only this room knows statuses, JSON and protobuf. It knows no sockets and no SQL, and judges no rights: it
+//! reads what was asked, calls the service, and writes down what came of it.
 
+mod calls;
+mod filters;
+#[cfg(feature = "grpc")]
+mod grpc;
+#[cfg(feature = "grpc")]
+mod grpc_web;
 pub mod http;
 pub mod messages;
 mod path;
+mod rest;
 mod routes;
 pub mod status;
 
-use serde::Serialize;
+use std::net::IpAddr;
 
 use crate::error::{Error, Result};
 use crate::model::{Clock, Timestamp};
-use crate::service::{Caller, Details, Service, Verdict};
+use crate::service::{Caller, Service};
+#[cfg(feature = "grpc")]
+use http::Via;
 use http::{Reply, Request};
-use messages::{CheckResponse, DetailsResponse, GetUserResponse, StartResponse};
-use routes::Call;
 pub use routes::is_change;
 use status::Refusal;
 
@@ -24,24 +31,41 @@ use status::Refusal;
 pub struct Api {
     service: Service,
     clock: Clock,
+    /// Whose pages may call by gRPC-Web.
+    #[cfg(feature = "grpc")]
+    origins: Vec<String>,
 }
 
 impl Api {
     /// An API over `service`; `clock` is read once a request.
     pub const fn new(service: Service, clock: Clock) -> Self {
-        Self { service, clock }
+        Self {
+            service,
+            clock,
+            #[cfg(feature = "grpc")]
+            origins: Vec::new(),
+        }
+    }
+
+    /// The same API for pages of these origins too, such as `https://example.org`: their browsers let them call
+    /// it by gRPC-Web.
+    #[cfg(feature = "grpc")]
+    #[must_use]
+    pub fn for_origins(mut self, origins: Vec<String>) -> Self {
+        self.origins = origins;
+        self
     }
 
     /// Runs what answers several requests, whose changes then share one commit. `false` if that failed: nothing
     /// happened, whatever the answers say.
     pub fn together(&self, calls: &mut dyn FnMut()) -> bool {
         let kept = self.service.together(calls);
-        kept.map_err(|error| refusal(&error)).is_ok()
+        kept.map_err(Refusal::from).is_ok()
     }
 
     /// Answers one request.
     pub fn answer(&self, request: &Request<'_>) -> Reply {
-        let reply = self.try_answer(request).unwrap_or_else(Refusal::into_reply);
+        let reply = self.reply(request);
         let path = request.target.split('?').next().unwrap_or_default();
         log::debug!(
             "{} {} -> {}",
@@ -52,79 +76,42 @@ impl Api {
         reply
     }
 
-    /// Judges in the order of contract §3: path, token, fields, rights, existence, state, code.
-    fn try_answer(&self, request: &Request<'_>) -> Result<Reply, Refusal> {
-        let (path, query) = request
-            .target
-            .split_once('?')
-            .unwrap_or((request.target, ""));
-        let call = routes::route(request.method, path)?;
-        let now = (self.clock)();
-        self.call(call, query, request, now)
-            .unwrap_or_else(|error| Err(refusal(&error)))
+    #[cfg(feature = "grpc")]
+    fn reply(&self, request: &Request<'_>) -> Reply {
+        if request.via == Via::Grpc {
+            let outcome = grpc::answer(self, request, request.body);
+            let headers = grpc::trailers(outcome.as_ref().map(|_| ()));
+            return Reply {
+                status: 200,
+                content_type: "application/grpc",
+                headers,
+                body: outcome.unwrap_or_default(),
+            };
+        }
+        let form = grpc_web::Form::of(request.content_type).filter(|_| request.method == "POST");
+        if let Some(form) = form {
+            return grpc_web::answer(self, request, form);
+        }
+        grpc_web::preflight(self, request).unwrap_or_else(|| self.rest(request))
     }
 
-    fn call(&self, call: Call<'_>, query: &str, request: &Request<'_>, now: Timestamp) -> Answer {
-        let service = &self.service;
-        // What a prober asks needs no token.
-        match call {
-            Call::Healthz => return Ok(text("ok")),
-            Call::Ready => return service.ready(now).map(|()| text("ok")),
-            Call::CreateUser
-            | Call::GetUser(_)
-            | Call::DeleteUser(_)
-            | Call::StartTotp(_)
-            | Call::ConfirmTotp(..)
-            | Call::CheckTotp(..)
-            | Call::RemoveTotp(..) => {}
-        }
-        let caller = &self.caller(request, now)?;
-        let user = |raw: &str| path::decode("id", raw)?.parse();
-        let totp = |raw: &str| path::decode("totpId", raw)?.parse();
-        let expect = &path::expect(query)?;
-        match call {
-            Call::Healthz | Call::Ready => Ok(text("ok")),
-            Call::CreateUser => {
-                let new = messages::read_create_user(request.body)?;
-                let details = service.create_user(caller, expect, new, now)?;
-                Ok(json(201, &DetailsResponse::from(details)))
-            }
-            Call::GetUser(id) => {
-                let found = service.user(caller, expect, &user(id)?, now)?;
-                Ok(json(200, &GetUserResponse::of(found)?))
-            }
-            Call::DeleteUser(id) => {
-                let details = service.remove_user(caller, expect, &user(id)?, now)?;
-                Ok(json(200, &DetailsResponse::from(details)))
-            }
-            Call::StartTotp(id) => {
-                let (user, name) = (user(id)?, messages::read_start(request.body)?);
-                let enrolment = service.start_totp(caller, expect, &user, name, now)?;
-                Ok(json(200, &StartResponse::from(enrolment)))
-            }
-            Call::ConfirmTotp(id, of) => {
-                let (user, totp, code) = (user(id)?, totp(of)?, messages::read_code(request.body)?);
-                let verdict = service.confirm_totp(caller, expect, &user, &totp, &code, now)?;
-                Ok(judged(verdict, |it| json(200, &DetailsResponse::from(it))))
-            }
-            Call::CheckTotp(id, of) => {
-                let (user, totp) = (user(id)?, of.map(totp).transpose()?);
-                let code = messages::read_code(request.body)?;
-                let verdict =
-                    service.check_totp(caller, expect, &user, totp.as_ref(), &code, now)?;
-                Ok(judged(verdict, |it| json(200, &CheckResponse::from(it))))
-            }
-            Call::RemoveTotp(id, of) => {
-                let (user, totp) = (user(id)?, totp(of)?);
-                let details = service.remove_totp(caller, expect, &user, &totp, now)?;
-                Ok(json(200, &DetailsResponse::from(details)))
-            }
-        }
+    #[cfg(not(feature = "grpc"))]
+    fn reply(&self, request: &Request<'_>) -> Reply {
+        self.rest(request)
+    }
+
+    fn rest(&self, request: &Request<'_>) -> Reply {
+        rest::answer(self, request).unwrap_or_else(Refusal::into_reply)
     }
 
     /// Who calls, by the bearer token (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1).
-    fn caller(&self, request: &Request<'_>, now: Timestamp) -> Result<Caller> {
-        let header = request.authorization.ok_or(Error::NoToken)?;
+    fn caller(
+        &self,
+        authorization: Option<&str>,
+        peer: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Caller> {
+        let header = authorization.ok_or(Error::NoToken)?;
         let (scheme, token) = header.split_once(' ').ok_or(Error::BadToken)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Error::BadToken);
@@ -132,66 +119,31 @@ impl Api {
         Ok(self
             .service
             .authenticate(token.trim(), now)?
-            .from_peer(request.peer))
+            .from_peer(peer))
     }
 }
 
-/// What a call comes to: a reply, which may be a refusal of its own kind, or an error.
-type Answer = Result<Result<Reply, Refusal>>;
-
-fn judged(
-    verdict: Verdict,
-    accepted: impl FnOnce(Details) -> Result<Reply, Refusal>,
-) -> Result<Reply, Refusal> {
-    match verdict {
-        Verdict::Accepted(details) => accepted(details),
-        Verdict::Wrong => Err(Refusal::wrong_code()),
-        Verdict::Used => Err(Refusal::used_code()),
-        Verdict::Wait { retry_after_s } => Err(Refusal::wait(retry_after_s)),
+/// A refusal of the front door's, in the form that the request's content type asks for.
+pub fn refused(refusal: Refusal, content_type: Option<&str>) -> Reply {
+    match form(content_type) {
+        #[cfg(feature = "grpc")]
+        Some(form) => grpc_web::refused(refusal, form),
+        _ => refusal.into_reply(),
     }
 }
 
-/// The refusal for an error; what is inside it goes to the log here, once, and to nobody else.
-fn refusal(error: &Error) -> Refusal {
-    match error {
-        Error::Bug(inner) => log::error!("a fault of ours: {inner}"),
-        Error::Unavailable(inner) => log::warn!("unavailable: {inner}"),
-        Error::Invalid { .. }
-        | Error::NoToken
-        | Error::BadToken
-        | Error::Forbidden
-        | Error::NotFound(_)
-        | Error::Unfit(_)
-        | Error::Taken(_) => {}
-    }
-    Refusal::from(error)
+#[cfg(feature = "grpc")]
+fn form(content_type: Option<&str>) -> Option<grpc_web::Form> {
+    grpc_web::Form::of(content_type)
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "every arm of a call has this type"
-)]
-fn json(status: u16, message: &impl Serialize) -> Result<Reply, Refusal> {
-    // Strings, booleans and lists of them: serializing them cannot fail.
-    let body = serde_json::to_vec(message).unwrap_or_default();
-    Ok(Reply {
-        status,
-        content_type: "application/json",
-        headers: Vec::new(),
-        body,
-    })
+#[cfg(not(feature = "grpc"))]
+const fn form(_: Option<&str>) -> Option<std::convert::Infallible> {
+    None
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "every arm of a call has this type"
-)]
-fn text(body: &str) -> Result<Reply, Refusal> {
-    let (content_type, body) = ("text/plain; charset=utf-8", body.as_bytes().to_vec());
-    Ok(Reply {
-        status: 200,
-        content_type,
-        headers: Vec::new(),
-        body,
-    })
+/// How a refusal of whoever carries a call of gRPC is told, as trailers.
+#[cfg(feature = "grpc")]
+pub fn refused_trailers(refusal: &Refusal) -> Vec<(&'static str, String)> {
+    grpc::trailers(Err(refusal))
 }

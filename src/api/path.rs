@@ -1,9 +1,11 @@
 //! Paths and queries: what percent-encoding hides, and what may stand there only once.
 
+use std::str::FromStr;
+
 use percent_encoding::percent_decode_str;
 
+use super::messages::{self, FieldName, Instance, Organization, SearchQuery};
 use crate::error::{Error, Result};
-use crate::service::{Expect, Named};
 
 /// The text behind a percent-encoded one. What does not decode is refused, never guessed at.
 pub(super) fn decode(field: &'static str, raw: &str) -> Result<String> {
@@ -25,44 +27,84 @@ pub(super) fn decode(field: &'static str, raw: &str) -> Result<String> {
         .map_err(|_| Error::invalid(field, "bad percent-encoding: expected UTF-8"))
 }
 
-/// Reads what a query says about instance and organization.
-///
-/// Unknown parameters are ignored; one that is given twice is refused, for nobody can say which was meant.
-pub(super) fn expect(query: &str) -> Result<Expect> {
-    let mut seen = Vec::new();
-    let mut expect = Expect::default();
-    for pair in query.split('&').filter(|it| !it.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode("query", &name.replace('+', " "))?;
-        let value = decode("query", &value.replace('+', " "))?;
-        // Two spellings of one parameter are the same parameter (protojson).
-        let name = match name.as_str() {
-            "organization.org_id" => "organization.orgId".to_owned(),
-            "organization.org_domain" => "organization.orgDomain".to_owned(),
-            _ => name,
-        };
-        if seen.contains(&name) {
-            return Err(Error::invalid(name, "given twice; give it once"));
-        }
-        match name.as_str() {
-            "instance.id" => set(&mut expect.instance, Named::Id(value.parse()?))?,
-            "instance.domain" => set(&mut expect.instance, Named::Domain)?,
-            "organization.orgId" => set(&mut expect.organization, Named::Id(value.parse()?))?,
-            "organization.orgDomain" => set(&mut expect.organization, Named::Domain)?,
-            _ => {}
-        }
-        seen.push(name);
-    }
-    Ok(expect)
+/// What a query says. Parameters that a call does not know are ignored.
+pub(super) struct Query {
+    parameters: Vec<(String, String)>,
 }
 
-/// The id and the domain of a thing are one choice (a `oneof` in the protos).
-fn set(slot: &mut Option<Named>, to: Named) -> Result<()> {
-    match slot.replace(to) {
-        None => Ok(()),
-        Some(_) => Err(Error::invalid(
-            "query",
-            "expected an id or a domain, not both",
-        )),
+impl Query {
+    /// Reads a query. A parameter that is given twice is refused, for nobody can say which was meant.
+    pub(super) fn read(query: &str) -> Result<Self> {
+        let mut parameters: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|it| !it.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode("query", &name.replace('+', " "))?;
+            let value = decode("query", &value.replace('+', " "))?;
+            // Two spellings of one parameter are the same parameter (protojson).
+            let name = match name.as_str() {
+                "organization.org_id" => "organization.orgId".to_owned(),
+                "organization.org_domain" => "organization.orgDomain".to_owned(),
+                "sorting_column" => "sortingColumn".to_owned(),
+                _ => name,
+            };
+            if parameters.iter().any(|(seen, _)| *seen == name) {
+                return Err(Error::invalid(name, "given twice; give it once"));
+            }
+            parameters.push((name, value));
+        }
+        Ok(Self { parameters })
+    }
+
+    /// The instance that the caller expects.
+    pub(super) fn instance(&self) -> Option<Instance> {
+        let (id, domain) = (self.owned("instance.id"), self.owned("instance.domain"));
+        (id.is_some() || domain.is_some()).then_some(Instance { id, domain })
+    }
+
+    /// The organization that the caller expects.
+    pub(super) fn organization(&self) -> Option<Organization> {
+        let org_id = self.owned("organization.orgId");
+        let org_domain = self.owned("organization.orgDomain");
+        let said = org_id.is_some() || org_domain.is_some();
+        said.then_some(Organization { org_id, org_domain })
+    }
+
+    /// Which page of a search is asked for.
+    pub(super) fn page(&self) -> Result<SearchQuery> {
+        let desc = match self.get("query.desc") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Error::invalid("query.desc", "expected true or false")),
+        };
+        Ok(SearchQuery {
+            offset: self.number("query.offset")?,
+            limit: self.number("query.limit")?,
+            desc,
+        })
+    }
+
+    /// By what a search is sorted.
+    pub(super) fn sorting_column(&self) -> Result<i32> {
+        let text = self.get("sortingColumn").unwrap_or("0");
+        messages::enumeration_in_text::<FieldName>(text)
+            .ok_or_else(|| Error::invalid("sortingColumn", "expected a name such as FIELD_NAME_ID"))
+    }
+
+    fn number<T: FromStr + Default>(&self, name: &'static str) -> Result<T> {
+        let Some(text) = self.get(name) else {
+            return Ok(T::default());
+        };
+        let digits = !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+        let number = digits.then(|| text.parse().ok()).flatten();
+        number.ok_or_else(|| Error::invalid(name, "expected a number"))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.parameters.iter().find(|(it, _)| it == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn owned(&self, name: &str) -> Option<String> {
+        self.get(name).map(str::to_owned)
     }
 }

@@ -2,19 +2,36 @@
 
 use super::status::Refusal;
 
-/// A call that a request asks for, with the ids still as they stand in the path.
+/// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call<'a> {
     /// `GET /debug/healthz`
     Healthz,
     /// `GET /debug/ready`
     Ready,
+    /// One of the rpcs
+    Rpc(Rpc<'a>),
+}
+
+/// An rpc that a request asks for, with the ids still as they stand in the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rpc<'a> {
     /// `CreateUser`
     CreateUser,
+    /// `SearchUsers`
+    SearchUsers,
     /// `GetUser`
     GetUser(&'a str),
     /// `DeleteUser`
     DeleteUser(&'a str),
+    /// `LockUser`
+    LockUser(&'a str),
+    /// `UnlockUser`
+    UnlockUser(&'a str),
+    /// `DeactivateUser`
+    DeactivateUser(&'a str),
+    /// `ActivateUser`
+    ActivateUser(&'a str),
     /// `StartTOTPRegistration`
     StartTotp(&'a str),
     /// `VerifyTOTPRegistration`
@@ -25,11 +42,12 @@ pub(super) enum Call<'a> {
     RemoveTotp(&'a str, &'a str),
 }
 
-/// Whether a request of that method and target may change something; what only looks may take its time, and does
-/// not hold changes up.
+/// Whether a request of that method and target may change something, on any transport. What only looks may take
+/// its time, and does not hold changes up.
 pub fn is_change(method: &str, target: &str) -> bool {
+    const LOOK: [&str; 4] = ["/_search", "/GetUser", "/SearchUsers", "/Check"];
     let path = target.split('?').next().unwrap_or_default();
-    !matches!(method, "GET" | "HEAD") && !path.ends_with("/_search")
+    !matches!(method, "GET" | "HEAD" | "OPTIONS") && !LOOK.iter().any(|it| path.ends_with(it))
 }
 
 /// Finds the call. The path alone decides here; no token has been looked at.
@@ -38,8 +56,8 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
     match segments.as_slice() {
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
-        ["resources", "v3alpha", rest @ ..] => resource(method, rest),
-        // gRPC is not spoken here yet; a client that tries is told so and not that the path is wrong.
+        ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),
+        // gRPC and gRPC-Web come another way; what is neither is told that this is no REST.
         [
             "zitadel.resources.user.v3alpha.ZITADELUsers" | "totpd.v1.TOTPService",
             rpc,
@@ -48,21 +66,37 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
     }
 }
 
-fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Call<'a>, Refusal> {
-    use Call as C;
+fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
+    use Rpc as R;
     match (path, method) {
-        (["users"], "POST") => Ok(C::CreateUser),
-        (["users"], _) => Err(Refusal::method_not_allowed("POST")),
-        (["users", id], "GET" | "HEAD") => Ok(C::GetUser(id)),
-        (["users", id], "DELETE") => Ok(C::DeleteUser(id)),
-        (["users", _], "PATCH") | (["users", "_search"], "POST") => Err(Refusal::not_offered()),
+        (["users"], "POST") => Ok(R::CreateUser),
+        (["users", id], "GET" | "HEAD") => Ok(R::GetUser(id)),
+        (["users", id], "DELETE") => Ok(R::DeleteUser(id)),
+        (["users", "_search"], "POST") => Ok(R::SearchUsers),
+        (["users", _], "PATCH") => Err(Refusal::not_offered()),
+        // The search's path is also one of a user of that id.
+        (["users", "_search"], _) => Err(Refusal::method_not_allowed("DELETE, GET, HEAD, POST")),
         (["users", _], _) => Err(Refusal::method_not_allowed("DELETE, GET, HEAD")),
 
-        (["users", id, "totp"], "POST") => Ok(C::StartTotp(id)),
-        (["users", id, "totp", "_check"], "POST") => Ok(C::CheckTotp(id, None)),
-        (["users", id, "totp", totp], "DELETE") => Ok(C::RemoveTotp(id, totp)),
-        (["users", id, "totp", totp, "_verify"], "POST") => Ok(C::ConfirmTotp(id, totp)),
-        (["users", id, "totp", totp, "_check"], "POST") => Ok(C::CheckTotp(id, Some(totp))),
+        (["users", id, "_lock"], "POST") => Ok(R::LockUser(id)),
+        (["users", id, "_unlock"], "POST") => Ok(R::UnlockUser(id)),
+        (["users", id, "_deactivate"], "POST") => Ok(R::DeactivateUser(id)),
+        (["users", id, "_activate"], "POST") => Ok(R::ActivateUser(id)),
+        (
+            ["users"]
+            | [
+                "users",
+                _,
+                "_lock" | "_unlock" | "_deactivate" | "_activate",
+            ],
+            _,
+        ) => Err(Refusal::method_not_allowed("POST")),
+
+        (["users", id, "totp"], "POST") => Ok(R::StartTotp(id)),
+        (["users", id, "totp", "_check"], "POST") => Ok(R::CheckTotp(id, None)),
+        (["users", id, "totp", totp], "DELETE") => Ok(R::RemoveTotp(id, totp)),
+        (["users", id, "totp", totp, "_verify"], "POST") => Ok(R::ConfirmTotp(id, totp)),
+        (["users", id, "totp", totp, "_check"], "POST") => Ok(R::CheckTotp(id, Some(totp))),
         (["users", _, "totp"] | ["users", _, "totp", _, "_verify" | "_check"], _) => {
             Err(Refusal::method_not_allowed("POST"))
         }
@@ -77,13 +111,10 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Call<'a>, Refusal> {
     }
 }
 
-fn user_part<'a>(method: &str, path: &[&str]) -> Result<Call<'a>, Refusal> {
+fn user_part<'a>(method: &str, path: &[&str]) -> Result<Rpc<'a>, Refusal> {
     match path {
         ["email" | "phone"] => not_offered(method, "PUT"),
-        [
-            "username" | "password" | "webauthn" | "otp_sms" | "otp_email" | "idps" | "_lock"
-            | "_unlock" | "_deactivate" | "_activate",
-        ]
+        ["username" | "password" | "webauthn" | "otp_sms" | "otp_email" | "idps"]
         | ["email" | "phone", "_verify" | "_resend"]
         | ["password", "_reset"]
         | ["webauthn" | "otp_sms" | "otp_email", _, "_verify"] => not_offered(method, "POST"),
@@ -104,7 +135,7 @@ fn get<'a>(method: &str, call: Call<'a>) -> Result<Call<'a>, Refusal> {
     }
 }
 
-fn not_offered<'a>(method: &str, offered: &'static str) -> Result<Call<'a>, Refusal> {
+fn not_offered<T>(method: &str, offered: &'static str) -> Result<T, Refusal> {
     Err(if method == offered {
         Refusal::not_offered()
     } else {

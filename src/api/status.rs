@@ -81,6 +81,8 @@ pub enum AtTheDoor {
     HeadTooLarge,
     /// The request was not whole in time.
     TooSlow,
+    /// The caller's own deadline has passed.
+    DeadlinePassed,
     /// No worker became free in time.
     Busy {
         /// When to try again, in seconds.
@@ -160,6 +162,20 @@ impl Refusal {
         }
     }
 
+    /// A service that `grpc.health.v1` knows nothing of.
+    #[cfg(feature = "grpc")]
+    pub(super) fn unknown_service() -> Self {
+        Self::new(Code::NotFound, 404, None, "no such service")
+    }
+
+    /// The message of a status: the sentence, and the id where the case has one.
+    pub fn sentence(&self) -> String {
+        match self.id {
+            Some(id) => format!("{} ({id})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The JSON body of contract §3 and the headers that go with it.
     pub fn into_reply(self) -> Reply {
         let mut headers = Vec::new();
@@ -174,10 +190,7 @@ impl Refusal {
         }
         let body = Status {
             code: self.code.number(),
-            message: match self.id {
-                Some(id) => format!("{} ({id})", self.message),
-                None => self.message.clone(),
-            },
+            message: self.sentence(),
             details: self.id.map(|id| ErrorDetail {
                 r#type: "type.googleapis.com/zitadel.v1.ErrorDetail",
                 id,
@@ -224,8 +237,26 @@ fn as_list<S: serde::Serializer>(
     serializer.collect_seq(detail)
 }
 
-impl From<&Error> for Refusal {
-    fn from(error: &Error) -> Self {
+/// The refusal for an error; what is inside it goes to the log here, once, and to nobody else.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Bug(inner) => log::error!("a fault of ours: {inner}"),
+            Error::Unavailable(inner) => log::warn!("unavailable: {inner}"),
+            Error::Invalid { .. }
+            | Error::NoToken
+            | Error::BadToken
+            | Error::Forbidden
+            | Error::NotFound(_)
+            | Error::Unfit(_)
+            | Error::Taken(_) => {}
+        }
+        Self::of(&error)
+    }
+}
+
+impl Refusal {
+    fn of(error: &Error) -> Self {
         use Code as C;
         let (code, http, id) = match error {
             Error::Invalid { .. } => (C::InvalidArgument, 400, FIELD),
@@ -238,7 +269,10 @@ impl From<&Error> for Refusal {
                 match missing {
                     Missing::User => Some("COMMAND-6T2xrOHxTx"),
                     Missing::UserToRemove => Some("COMMAND-syHyCsGmvM"),
+                    Missing::UserToLock => Some("COMMAND-G4LOrnjY7q"),
                     Missing::UserToUnlock => Some("COMMAND-gpBv46Lh9m"),
+                    Missing::UserToDeactivate => Some("COMMAND-Ob6lR5iFTe"),
+                    Missing::UserToActivate => Some("COMMAND-rQjbBr4J3j"),
                     Missing::Totp => Some("COMMAND-Hd9sd"),
                     Missing::TotpToCheck => Some("COMMAND-3Mif9s"),
                     Missing::Organization => Some("TOTPD-Org01"),
@@ -284,6 +318,10 @@ impl From<AtTheDoor> for Refusal {
                 let message = "the request was not whole in time";
                 Self::new(Code::DeadlineExceeded, 408, Some("TOTPD-Slow"), message)
             }
+            AtTheDoor::DeadlinePassed => {
+                let message = "the deadline has passed; whether anything was changed is unknown";
+                Self::new(Code::DeadlineExceeded, 504, Some("TOTPD-Slow"), message)
+            }
             AtTheDoor::Busy { retry_after_s } => Self {
                 retry_after_s: Some(retry_after_s),
                 ..Self::new(
@@ -299,9 +337,11 @@ impl From<AtTheDoor> for Refusal {
                 STORE,
                 "shutting down; nothing was changed",
             ),
-            AtTheDoor::NotKept => Self::from(&Error::Unavailable(
-                "a commit of several changes failed".to_owned(),
-            )),
+            AtTheDoor::NotKept => {
+                // Why is in the log already, once for all that were to share the commit.
+                let message = Error::Unavailable(String::new()).to_string();
+                Self::new(Code::Unavailable, 503, STORE, message)
+            }
             AtTheDoor::Bug => Self::new(Code::Internal, 500, None, "an internal error"),
         }
     }

@@ -123,6 +123,16 @@ pub(super) struct Serve {
         value_delimiter = ','
     )]
     pub(super) trusted_proxy: Vec<Cidr>,
+    /// An origin whose pages may call by gRPC-Web, such as https://example.org; may be given more than once
+    #[cfg(feature = "grpc")]
+    #[arg(
+        long,
+        env = "TOTPD_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = origin
+    )]
+    pub(super) cors_origin: Vec<String>,
     /// The mode of Unix sockets, in octal
     #[arg(long, env = "TOTPD_UNIX_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
     pub(super) unix_mode: u32,
@@ -327,6 +337,23 @@ fn lifetime(text: &str) -> Result<Lifetime, String> {
     }
 }
 
+/// Reads an origin as browsers write it (RFC 6454 §6.2): nothing after the port, no default port, no capitals.
+#[cfg(feature = "grpc")]
+fn origin(text: &str) -> Result<String, String> {
+    let rest = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || "-.:[]".contains(it);
+    let fits = rest.is_some_and(|it| !it.is_empty() && it.chars().all(plain));
+    let default_port = text.starts_with("https://") && text.ends_with(":443")
+        || text.starts_with("http://") && text.ends_with(":80");
+    (fits && !default_port)
+        .then(|| text.to_owned())
+        .ok_or_else(|| {
+            "expected an origin as browsers send it, such as https://example.org".to_owned()
+        })
+}
+
 /// Reads the mode of a file.
 fn mode(text: &str) -> Result<u32, String> {
     let digits =
@@ -365,6 +392,33 @@ mod tests {
     fn the_arguments_are_consistent() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[cfg(feature = "grpc")]
+    #[test]
+    fn an_origin_is_what_a_browser_would_send() {
+        for good in [
+            "https://example.org",
+            "http://localhost:3000",
+            "http://[::1]:8080",
+        ] {
+            assert_eq!(origin(good).unwrap(), good);
+        }
+        for bad in [
+            "",
+            "*",
+            "null",
+            "example.org",
+            "https://",
+            "https://example.org/",
+            "https://example.org:443",
+            "http://example.org:80",
+            "https://Example.org",
+            "ftp://example.org",
+            "https://a\r\nb",
+        ] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -28,7 +28,10 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     // Beyond a limit of file size a write is to fail, not the process to die.
     let too_large = signal_hook::flag::register(SIGXFSZ, Arc::default());
     too_large.map_err(|error| Error::Bug(format!("signals: {error}")))?;
-    let handler = Handler::of(Api::new(service.clone(), Arc::new(now)));
+    let api = Api::new(service.clone(), Arc::new(now));
+    #[cfg(feature = "grpc")]
+    let api = api.for_origins(args.cors_origin);
+    let handler = Handler::of(api);
     let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {
         let group_may_read = super::is_credential(&key);
         TlsFiles {

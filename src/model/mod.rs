@@ -4,9 +4,22 @@
 //! (`Display`), so that what has been parsed once is never doubted again.
 
 mod code;
+mod search;
 mod text;
 mod time;
 
 pub use code::{Code, Step, Window};
+pub use search::{Filter, Search, SortBy, TextFilter, TextMethod, fold};
 pub use text::{Name, OrgId, TokenId, TotpId, UserId};
 pub use time::{Clock, Timestamp};
+
+/// Whether a user may check codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserState {
+    /// It may.
+    Active,
+    /// It was deactivated.
+    Inactive,
+    /// It was locked.
+    Locked,
+}

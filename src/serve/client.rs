@@ -1,17 +1,19 @@
 //! The life of one client's connection: a whole request in, through a worker, the answer out, and again.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::Door;
 use super::forwarded::last_untrusted_hop;
 use super::incoming::{Ended, Incoming};
 use super::registry::Connection;
 use super::stream::Stream;
 use super::upstream::Answer;
-use super::wire::Wire;
-use super::{Door, tls::Tls};
+use super::wire::{Hello, Wire};
+use crate::api;
 use crate::api::http::{EVERY_REPLY, Reply};
-use crate::api::status::{AtTheDoor, Refusal};
+use crate::api::status::AtTheDoor;
 
 /// Who is at the other end.
 #[derive(Clone, Copy)]
@@ -22,25 +24,38 @@ pub(super) struct Peer {
     pub(super) is_trusted: bool,
 }
 
-/// Serves one client until it leaves, falters or has to make room.
-pub(super) fn serve(
-    door: &Door,
-    connection: &Connection,
-    stream: Stream,
-    peer: Peer,
-    tls: Option<&Tls>,
-) {
-    let Some(wire) = greet(door, connection, stream, tls) else {
+/// A connection's seat among those that the registry counts, until this is dropped.
+pub(super) struct Seat {
+    pub(super) door: Arc<Door>,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.door.registry.leave(&self.connection);
+    }
+}
+
+/// Serves one client until it leaves, falters, has to make room, or turns out to speak HTTP/2.
+pub(super) fn serve(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) {
+    let Some((seat, wire)) = greet(seat, stream, peer, speaks_tls) else {
         return;
     };
     let mut incoming = Incoming::new(wire);
+    #[cfg(feature = "grpc")]
+    let Some(seat) = hand_over_http2(seat, &mut incoming, peer) else {
+        return;
+    };
+    let (door, connection) = (seat.door.as_ref(), seat.connection.as_ref());
     loop {
-        match one_request(door, connection, &mut incoming, peer) {
+        let mut content_type = None;
+        match one_request(door, connection, &mut incoming, peer, &mut content_type) {
             Ok(true) if door.registry.answered(connection) => {}
             Ok(_) => return leave(door, connection, &mut incoming),
             Err(Ended::Closed) => return,
             Err(Ended::Refused(refusal)) => {
-                let reply = own_answer(&Refusal::from(refusal).into_reply());
+                let reply = api::refused(refusal.into(), content_type.as_deref());
+                let reply = own_answer(&reply);
                 // To be refused is no work, and holds no place against others.
                 connection.lingers();
                 if send(door, &mut incoming, &reply).is_ok() {
@@ -53,20 +68,52 @@ pub(super) fn serve(
 }
 
 /// Shakes hands where there is TLS. Nobody waits for a client that is slow at it but its own thread.
-fn greet(door: &Door, connection: &Connection, stream: Stream, tls: Option<&Tls>) -> Option<Wire> {
-    let Some(tls) = tls else {
-        return Some(Wire::plain(stream));
+#[cfg_attr(
+    not(feature = "grpc"),
+    expect(unused_variables, reason = "nobody is handed over, whoever it is")
+)]
+fn greet(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) -> Option<(Seat, Wire)> {
+    let Some(tls) = seat.door.tls.as_ref().filter(|_| speaks_tls) else {
+        return Some((seat, Wire::plain(stream)));
     };
-    if !door.registry.begins_request(connection) {
+    if !seat.door.registry.begins_request(&seat.connection) {
         return None;
     }
-    let wire = tls
-        .accept()
-        .map_err(std::io::Error::other)
-        .and_then(|it| Wire::tls(stream, it, door.limits.request_time))
-        .map_err(|error| log::debug!("a TLS handshake failed: {error}"))
-        .ok()?;
-    connection.rests().then_some(wire)
+    let failed = |error| log::debug!("a TLS handshake failed: {error}");
+    let mut hello = Hello::on(stream, seat.door.limits.request_time);
+    let accepted = hello.read().map_err(failed).ok()?;
+    let config = tls.config();
+    #[cfg(feature = "grpc")]
+    if super::tls::wants_http2(&accepted.client_hello()) {
+        let tls = Some((accepted, config));
+        super::handover::hand_over(seat, peer, hello.into_stream(), Vec::new(), tls);
+        return None;
+    }
+    let wire = Wire::tls(hello, accepted, config).map_err(failed).ok()?;
+    seat.connection.rests().then_some((seat, wire))
+}
+
+/// Waits for the client's first word, and hands it over if that is HTTP/2's.
+#[cfg(feature = "grpc")]
+fn hand_over_http2(seat: Seat, incoming: &mut Incoming, peer: Peer) -> Option<Seat> {
+    let Some(stream) = incoming.wire().plain_stream() else {
+        return Some(seat);
+    };
+    let limits = &seat.door.limits;
+    incoming.first_byte(limits.idle_time).ok()?;
+    if !seat.door.registry.begins_request(&seat.connection) {
+        return None;
+    }
+    let deadline = Instant::now().checked_add(limits.request_time)?;
+    match incoming.http2(deadline) {
+        // Whoever is slow even at this is told so where requests are read.
+        Ok(None) | Err(Ended::Refused(_)) => Some(seat),
+        Ok(Some(first)) => {
+            super::handover::hand_over(seat, peer, stream, first, None);
+            None
+        }
+        Err(Ended::Closed) => None,
+    }
 }
 
 /// A client that has the answer closes; until then nothing of the answer may be lost.
@@ -76,12 +123,14 @@ fn leave(door: &Door, connection: &Connection, incoming: &mut Incoming) {
     incoming.drain();
 }
 
-/// Answers one request; says whether another may follow.
+/// Answers one request; says whether another may follow. In which form it is to be refused is told as soon as its
+/// head is known.
 fn one_request(
     door: &Door,
     connection: &Connection,
     incoming: &mut Incoming,
     peer: Peer,
+    content_type: &mut Option<String>,
 ) -> Result<bool, Ended> {
     incoming.first_byte(door.limits.idle_time)?;
     if !door.registry.begins_request(connection) {
@@ -91,6 +140,7 @@ fn one_request(
         .checked_add(door.limits.request_time)
         .ok_or(Ended::Closed)?;
     let head = incoming.head(&door.limits, deadline)?;
+    content_type.clone_from(&head.content_type);
     // What will be refused for its length is not asked for.
     if head.expects_continue && incoming.awaits(head.body, &door.limits) {
         send(door, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -155,6 +205,7 @@ fn bytes_of(answer: &Answer, goes_on: bool) -> Vec<u8> {
 /// An answer that the door gives by itself; the connection ends with it.
 fn own_answer(reply: &Reply) -> Vec<u8> {
     let reason = match reply.status {
+        200 => "OK",
         400 => "Bad Request",
         408 => "Request Timeout",
         413 => "Content Too Large",

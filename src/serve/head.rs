@@ -13,6 +13,8 @@ pub(super) struct Head {
     /// Path and query, visible ASCII.
     pub(super) target: String,
     pub(super) authorization: Option<String>,
+    pub(super) content_type: Option<String>,
+    pub(super) origin: Option<String>,
     /// What `X-Forwarded-For` says, all of it in order; whether it counts is for others to judge.
     pub(super) forwarded_for: String,
     pub(super) body: BodyLength,
@@ -43,6 +45,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
     only_crlf(bytes.get(..length).unwrap_or_default())?;
     let mut host = None;
     let mut authorization = None;
+    let mut content_type = None;
+    let mut origin = None;
     let mut content_length = None;
     let mut transfer_encoding = None;
     let mut expect = None;
@@ -52,6 +56,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
         let slot = match field.name.to_ascii_lowercase().as_str() {
             "host" => &mut host,
             "authorization" => &mut authorization,
+            "content-type" => &mut content_type,
+            "origin" => &mut origin,
             "content-length" => &mut content_length,
             "transfer-encoding" => &mut transfer_encoding,
             "expect" => &mut expect,
@@ -108,6 +114,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
         method: request.method.unwrap_or_default().to_owned(),
         target: path_of(request.path.unwrap_or_default())?.to_owned(),
         authorization: authorization.map(str::to_owned),
+        content_type: content_type.map(str::to_owned),
+        origin: origin.map(str::to_owned),
         forwarded_for,
         body,
         expects_continue,

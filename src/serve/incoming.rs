@@ -60,6 +60,17 @@ impl Incoming {
         }
     }
 
+    /// Whether the client begins as one that speaks HTTP/2: then what was read of it. Nothing else begins so.
+    #[cfg(feature = "grpc")]
+    pub(super) fn http2(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>, Ended> {
+        let preface = crate::grpc::PREFACE;
+        while preface.starts_with(&self.buffer) && self.buffer.len() < preface.len() {
+            self.more(deadline)?;
+        }
+        let speaks = self.buffer.starts_with(preface);
+        Ok(speaks.then(|| std::mem::take(&mut self.buffer)))
+    }
+
     /// Reads the head of a request.
     pub(super) fn head(&mut self, limits: &Limits, deadline: Instant) -> Result<Head, Ended> {
         loop {

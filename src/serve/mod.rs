@@ -9,6 +9,8 @@
 mod client;
 mod descriptors;
 mod forwarded;
+#[cfg(feature = "grpc")]
+mod handover;
 mod head;
 mod incoming;
 mod listen;
@@ -29,7 +31,9 @@ use std::time::Duration;
 
 use crate::api::http::{Reply, Request};
 use crate::api::{self, Api};
-use client::Peer;
+#[cfg(feature = "grpc")]
+use crate::grpc;
+use client::{Peer, Seat};
 pub use forwarded::Cidr;
 use head::Head;
 pub use listen::{Bound, Inherited, Listen};
@@ -163,10 +167,12 @@ struct Door {
     limits: Limits,
     trusted_proxies: Vec<Cidr>,
     tls: Option<Tls>,
-    registry: Registry,
+    registry: Arc<Registry>,
     handler: Arc<Handler>,
     changes: Pool,
     reads: Pool,
+    #[cfg(feature = "grpc")]
+    grpc: grpc::Room<Stream>,
     death: Arc<Death>,
 }
 
@@ -262,7 +268,18 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         Pool::new(changes, &config.limits),
         Pool::new(reads, &config.limits),
     );
-    let (limits, registry) = (config.limits, Registry::new());
+    let (limits, registry) = (config.limits, Arc::new(Registry::new()));
+    #[cfg(feature = "grpc")]
+    let grpc = {
+        let (limits, death) = (
+            handover::limits(&limits, config.changes),
+            Arc::clone(&death),
+        );
+        let handler = Arc::clone(handler);
+        let answer = Arc::new(move |request: &Request<'_>| (handler.answer)(request));
+        grpc::Room::open(answer, limits, move |why| death.report(why))
+            .map_err(|error| Error(format!("cannot start gRPC: {error}")))?
+    };
     let trusted_proxies = config.trusted_proxies;
     let door = Arc::new(Door {
         limits,
@@ -272,6 +289,8 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         handler: Arc::clone(handler),
         changes,
         reads,
+        #[cfg(feature = "grpc")]
+        grpc,
         death,
     });
 
@@ -323,6 +342,8 @@ impl Running {
             .expected
             .store(true, std::sync::atomic::Ordering::Release);
         self.door.registry.close();
+        #[cfg(feature = "grpc")]
+        self.door.grpc.close();
         drop(self.accepts);
         for thread in self.accepting {
             let _ended = thread.join();
@@ -331,6 +352,8 @@ impl Running {
             let _gone = std::fs::remove_file(path);
         }
         let answered = self.door.registry.wait(within);
+        #[cfg(feature = "grpc")]
+        self.door.grpc.end();
         self.workers.iter().for_each(Workers::stop);
         answered
     }
@@ -390,23 +413,22 @@ fn welcome(door: &Arc<Door>, stream: Stream, peer: Peer, speaks_tls: bool) {
     let Some(connection) = door.registry.admit(stream.clone(), counted, &door.limits) else {
         return;
     };
-    let (own, of_thread) = (Arc::clone(door), Arc::clone(&connection));
+    let door = Arc::clone(door);
+    let seat = Seat { door, connection };
     let started = thread::Builder::new()
         .name("client".to_owned())
         .stack_size(CLIENT_STACK_BYTES)
         .spawn(move || {
             let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let tls = own.tls.as_ref().filter(|_| speaks_tls);
-                client::serve(&own, &of_thread, stream, peer, tls);
+                client::serve(seat, stream, peer, speaks_tls);
             }));
             if served.is_err() {
                 log::error!("a client's thread panicked; that client alone is gone");
             }
-            own.registry.leave(&of_thread);
         });
     if let Err(error) = started {
+        // The seat is free again with the closure that held it.
         log::warn!("no thread for a client: {error}");
-        door.registry.leave(&connection);
     }
 }
 

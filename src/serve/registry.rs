@@ -36,6 +36,8 @@ pub(super) struct Connection {
     peer: Option<IpAddr>,
     stream: Stream,
     phase: AtomicU8,
+    /// Whether it speaks HTTP/2, and is told by others to go.
+    handed_over: AtomicBool,
     /// Microseconds from the registry's start to when it came, or its last whole request was worked on.
     since_us: AtomicU64,
     /// The same to when its present request began.
@@ -63,6 +65,21 @@ impl Connection {
         let _or_cut = [WORKING, TAKING, IDLE]
             .into_iter()
             .any(|it| self.go(it, SENDING));
+    }
+
+    /// Marks it as one that several requests may be under way on, and that is not cut to say goodbye.
+    #[cfg(feature = "grpc")]
+    pub(super) fn is_handed_over(&self) {
+        self.handed_over.store(true, Ordering::SeqCst);
+    }
+
+    /// Moves to a phase from whichever it was in, unless the connection was cut meanwhile.
+    #[cfg(feature = "grpc")]
+    fn is_now(&self, phase: u8) {
+        let unless_cut = |was| (was != CUT).then_some(phase);
+        let _cut = self
+            .phase
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, unless_cut);
     }
 
     fn cut(&self, now_us: u64) -> bool {
@@ -93,12 +110,12 @@ struct Open {
 }
 
 /// A request in progress of a named client, until this is dropped.
-pub(super) struct Progress<'a> {
-    registry: &'a Registry,
+pub(super) struct Progress {
+    registry: Arc<Registry>,
     block: IpAddr,
 }
 
-impl Drop for Progress<'_> {
+impl Drop for Progress {
     fn drop(&mut self) {
         let mut open = self.registry.lock();
         if let Some(count) = open.in_progress.get_mut(&self.block) {
@@ -162,11 +179,13 @@ impl Registry {
         open.next_id = id.wrapping_add(1);
         let phase = AtomicU8::new(IDLE);
         let since_us = AtomicU64::new(self.now_us());
+        let handed_over = AtomicBool::new(false);
         let connection = Arc::new(Connection {
             id,
             peer,
             stream,
             phase,
+            handed_over,
             since_us,
             begun_us: AtomicU64::new(0),
         });
@@ -176,10 +195,10 @@ impl Registry {
 
     /// Counts a request of a client that a trusted proxy names, unless it has too many in progress.
     pub(super) fn progress(
-        &self,
+        self: &Arc<Self>,
         named: IpAddr,
         limits: &Limits,
-    ) -> Result<Progress<'_>, AtTheDoor> {
+    ) -> Result<Progress, AtTheDoor> {
         let block = block(named);
         let mut open = self.lock();
         let count = open.in_progress.entry(block).or_insert(0);
@@ -188,7 +207,7 @@ impl Registry {
         }
         *count = count.saturating_add(1);
         Ok(Progress {
-            registry: self,
+            registry: Arc::clone(self),
             block,
         })
     }
@@ -209,10 +228,10 @@ impl Registry {
         let _shed = self.make_room(&mut open, |_| true);
     }
 
-    /// The first byte of a request is here; `false` if the connection was cut.
+    /// The first byte of a request is here, if that was not said already; `false` if the connection was cut.
     pub(super) fn begins_request(&self, connection: &Connection) -> bool {
         connection.begun_us.store(self.now_us(), Ordering::Relaxed);
-        connection.go(IDLE, SENDING)
+        connection.go(IDLE, SENDING) || connection.phase.load(Ordering::SeqCst) == SENDING
     }
 
     /// The worker is done; the answer goes out.
@@ -226,6 +245,20 @@ impl Registry {
         // Whoever closes the door either finds this connection idle, or is seen here: the order of these two
         // against the two in `close` is the same for everybody.
         connection.go(TAKING, IDLE) && !self.is_stopping()
+    }
+
+    /// Where a connection stands on which several requests may be under way.
+    #[cfg(feature = "grpc")]
+    pub(super) fn is_now(&self, connection: &Connection, phase: crate::grpc::Phase) {
+        use crate::grpc::Phase;
+        connection.is_now(match phase {
+            Phase::Idle => IDLE,
+            Phase::Sending => SENDING,
+            Phase::Working => WORKING,
+        });
+        if phase == Phase::Working {
+            connection.since_us.store(self.now_us(), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -242,7 +275,7 @@ impl Registry {
         let open = self.lock();
         self.stopping.store(true, Ordering::SeqCst);
         for connection in open.connections.values() {
-            if connection.go(IDLE, CUT) {
+            if !connection.handed_over.load(Ordering::SeqCst) && connection.go(IDLE, CUT) {
                 connection.stream.shutdown(Shutdown::Both);
             }
         }

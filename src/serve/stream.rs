@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+#[cfg(feature = "grpc")]
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +30,31 @@ impl Stream {
         }
     }
 
+    /// From here on nothing waits on the socket by itself.
+    #[cfg(feature = "grpc")]
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(it) => it.set_nonblocking(true),
+            Self::Unix(it) => it.set_nonblocking(true),
+        }
+    }
+
     /// Shuts the socket down; a client that is gone already is gone.
     pub(super) fn shutdown(&self, how: Shutdown) {
         let _gone = match self {
             Self::Tcp(it) => it.shutdown(how),
             Self::Unix(it) => it.shutdown(how),
         };
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(it) => it.as_raw_fd(),
+            Self::Unix(it) => it.as_raw_fd(),
+        }
     }
 }
 

@@ -7,9 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+
+/// Whether a client asks for HTTP/2 and takes nothing else.
+#[cfg(feature = "grpc")]
+pub(super) fn wants_http2(hello: &rustls::server::ClientHello<'_>) -> bool {
+    let offered: Vec<_> = hello.alpn().into_iter().flatten().collect();
+    offered.contains(&&b"h2"[..]) && !offered.contains(&&b"http/1.1"[..])
+}
 
 /// Where certificate and key are.
 #[derive(Debug, Clone)]
@@ -41,10 +48,9 @@ impl Tls {
         Ok(())
     }
 
-    /// The server's side of one new connection.
-    pub(super) fn accept(&self) -> Result<ServerConnection, rustls::Error> {
-        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
-        ServerConnection::new(config)
+    /// What a new connection is greeted with.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -84,6 +90,9 @@ fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
                 &format!("certificate and key do not go together: {error}"),
             )
         })?;
+    // Who offers both gets REST; clients of gRPC offer h2 alone.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    #[cfg(feature = "grpc")]
+    config.alpn_protocols.push(b"h2".to_vec());
     Ok(Arc::new(config))
 }

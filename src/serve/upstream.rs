@@ -57,8 +57,15 @@ impl Upstream {
             "Content-Length: {}\r\n{PEER}: {peer}\r\n",
             body.len()
         )?;
-        if let Some(authorization) = &head.authorization {
-            write!(request, "Authorization: {authorization}\r\n")?;
+        // Of what the client sent in its head, only this goes on.
+        for (name, value) in [
+            ("Authorization", &head.authorization),
+            ("Content-Type", &head.content_type),
+            ("Origin", &head.origin),
+        ] {
+            if let Some(value) = value {
+                write!(request, "{name}: {value}\r\n")?;
+            }
         }
         request.extend_from_slice(b"\r\n");
         request.extend_from_slice(body);

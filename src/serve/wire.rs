@@ -3,9 +3,11 @@
 //! Every wait has one deadline for the whole of it: whoever doles bytes out one at a time gains nothing.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConnection;
+use rustls::server::{Accepted, AcceptedAlert, Acceptor};
+use rustls::{ServerConfig, ServerConnection};
 
 use super::stream::Stream;
 
@@ -34,14 +36,20 @@ impl Wire {
         }
     }
 
-    /// Shakes hands as the server, within `time`.
+    /// Goes on with a handshake that has begun, as the server.
     pub(super) fn tls(
-        stream: Stream,
-        mut tls: ServerConnection,
-        time: Duration,
+        mut hello: Hello,
+        accepted: Accepted,
+        config: Arc<ServerConfig>,
     ) -> io::Result<Self> {
-        let mut socket = Self::plain(stream).socket;
-        let deadline = Deadline::after(time);
+        let mut tls = match accepted.into_connection(config) {
+            Ok(tls) => tls,
+            Err((error, alert)) => return Err(hello.refuse(error, alert)),
+        };
+        let Hello {
+            mut socket,
+            deadline,
+        } = hello;
         while tls.is_handshaking() {
             if tls.wants_write() {
                 tls.write_tls(&mut socket.until(&deadline))?;
@@ -99,6 +107,12 @@ impl Wire {
         }
     }
 
+    /// The socket, where nothing but it is between us and the client.
+    #[cfg(feature = "grpc")]
+    pub(super) fn plain_stream(&self) -> Option<Stream> {
+        self.tls.is_none().then(|| self.socket.stream.clone())
+    }
+
     /// Says that nothing more will be sent.
     pub(super) fn finish(&mut self, time: Duration) {
         if let Some(tls) = &mut self.tls {
@@ -107,6 +121,48 @@ impl Wire {
             while tls.wants_write() && tls.write_tls(&mut self.socket.until(&deadline)).is_ok() {}
         }
         self.socket.stream.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// A handshake of which only the client's first word is awaited.
+pub(super) struct Hello {
+    socket: Socket,
+    deadline: Deadline,
+}
+
+impl Hello {
+    /// The whole handshake has so much time.
+    pub(super) fn on(stream: Stream, time: Duration) -> Self {
+        Self {
+            socket: Wire::plain(stream).socket,
+            deadline: Deadline::after(time),
+        }
+    }
+
+    /// Waits for what the client says of itself.
+    pub(super) fn read(&mut self) -> io::Result<Accepted> {
+        let mut acceptor = Acceptor::default();
+        loop {
+            if acceptor.read_tls(&mut self.socket.until(&self.deadline))? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            match acceptor.accept() {
+                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(None) => {}
+                Err((error, alert)) => return Err(self.refuse(error, alert)),
+            }
+        }
+    }
+
+    fn refuse(&mut self, error: rustls::Error, mut alert: AcceptedAlert) -> io::Error {
+        let _told = alert.write_all(&mut self.socket.until(&self.deadline));
+        io::Error::new(ErrorKind::InvalidData, error)
+    }
+
+    /// The socket, for whoever goes on with it.
+    #[cfg(feature = "grpc")]
+    pub(super) fn into_stream(self) -> Stream {
+        self.socket.stream
     }
 }
 

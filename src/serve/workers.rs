@@ -18,7 +18,7 @@ use std::thread;
 use super::head::{BodyLength, Head};
 use super::upstream::{PEER, Upstream};
 use super::{Death, Handler};
-use crate::api::http::{EVERY_REPLY, Reply, Request};
+use crate::api::http::{EVERY_REPLY, Reply, Request, Via};
 use crate::api::status::{AtTheDoor, Refusal};
 
 /// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
@@ -89,6 +89,8 @@ fn priming() -> Head {
         method: "GET".to_owned(),
         target: "/debug/healthz".to_owned(),
         authorization: None,
+        content_type: None,
+        origin: None,
         forwarded_for: String::new(),
         body: BodyLength::Bytes(0),
         expects_continue: false,
@@ -169,9 +171,12 @@ fn handle(request: &tiny_http::Request, body: &[u8], handler: &Handler) -> Reply
     };
     let method = request.method().to_string();
     let request = Request {
+        via: Via::Http,
         method: &method,
         target: request.url(),
         authorization: field("Authorization"),
+        content_type: field("Content-Type"),
+        origin: field("Origin"),
         body,
         peer: field(PEER).and_then(|it| it.parse::<IpAddr>().ok()),
     };

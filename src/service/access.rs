@@ -75,6 +75,7 @@ pub struct Caller {
 pub(super) enum Act {
     Check,
     ReadUser,
+    Search,
     WriteTotp,
     WriteUser,
 }

@@ -6,6 +6,8 @@ mod access;
 mod backup;
 mod data_dir;
 mod doctor;
+mod search;
+mod states;
 mod tokens;
 mod totps;
 mod users;
@@ -17,9 +19,12 @@ pub use access::{Caller, Expect, Named, Power};
 pub use backup::{Consent, Restored, Taken};
 pub use data_dir::{DataDir, KeyFile, Settings};
 pub use doctor::Finding;
+pub use search::Found;
 pub use tokens::{NewToken, Token};
 pub use totps::{Enrolment, Verdict};
-pub use users::{NewUser, NewUsername, State, Totp, User, Username};
+pub use users::{NewUser, NewUsername, Totp, User, Username};
+
+pub use crate::model::UserState as State;
 
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp};
@@ -122,6 +127,7 @@ impl Service {
 
     /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing
     /// that a call returned may be believed before this has returned; if it returns an error, nothing happened.
+    /// [`Self::ready`] is not for in here: somebody else may be at it and wait for the very commit that this holds.
     pub fn together(&self, calls: impl FnOnce()) -> Result<()> {
         self.inner.store.together(calls)
     }

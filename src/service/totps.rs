@@ -3,9 +3,9 @@
 use super::access::Act;
 use super::{Caller, Details, Expect, Inner, Service};
 use crate::error::{Error, Missing, Result, Unfit};
-use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId};
+use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState};
 use crate::seal::new_secret;
-use crate::store::{Event, Kind, Source, TotpRow, TotpState, UserRow, UserState, WriteTx};
+use crate::store::{Event, Kind, Source, TotpRow, TotpState, UserRow, WriteTx};
 use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
 
 /// Authenticators a user may have, pending ones included: each one more is one more code that a guess
@@ -55,6 +55,7 @@ impl Service {
         let user = user.clone();
         self.inner.store.write(now, move |tx| {
             let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
+            Inner::require_fit_to_enrol(&caller, &user)?;
             sweep(tx, SWEEP_ALONG)?;
             if tx.totps(&user.id, now)?.len() >= MAX_TOTPS {
                 return Err(Error::Unfit(Unfit::TooManyTotps));
@@ -103,6 +104,7 @@ impl Service {
         self.inner.store.write(now, move |tx| {
             let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
             let totp = find(tx.totps(&user.id, now)?, &totp)?;
+            Inner::require_fit_to_enrol(&caller, &user)?;
             if totp.state == TotpState::Confirmed {
                 return Err(Error::Unfit(Unfit::AlreadyConfirmed));
             }

@@ -3,8 +3,8 @@
 use super::access::Act;
 use super::{Caller, Details, Expect, Inner, Named, Service};
 use crate::error::{Error, Missing, Result};
-use crate::model::{Name, OrgId, Timestamp, TotpId, UserId};
-use crate::store::{Event, Kind, ReadTx, TotpState, UserRow, UserState, UsernameRow, WriteTx};
+use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
+use crate::store::{Event, Kind, ReadTx, TotpState, UserRow, UsernameRow, WriteTx};
 
 /// Tries at an id of our own that no caller has chosen before.
 const ID_TRIES: usize = 100;
@@ -46,7 +46,7 @@ pub struct User {
     /// Its authenticators, pending ones included, in the order they were begun.
     pub totps: Vec<Totp>,
     /// Whether it may check codes.
-    pub state: State,
+    pub state: UserState,
 }
 
 /// A username as it is.
@@ -67,17 +67,6 @@ pub struct Totp {
     pub name: Option<Name>,
     /// Whether its codes are good.
     pub is_confirmed: bool,
-}
-
-/// Whether a user may check codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It may.
-    Active,
-    /// It was deactivated.
-    Inactive,
-    /// It was locked.
-    Locked,
 }
 
 impl Service {
@@ -149,32 +138,6 @@ impl Service {
                 changed: tx.event_at(),
                 ..details(&user)
             })
-        })
-    }
-
-    /// Makes a locked user active, and ends its wait.
-    pub fn unlock_user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
-    ) -> Result<Details> {
-        caller.require(Act::WriteUser, Some(id))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let id = id.clone();
-        self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &id, Missing::UserToUnlock)?;
-            let unlocked = tx.unlock_user(&user.id)?;
-            let cleared = tx.clear_failures(&user.id)?;
-            let mut details = details(&user);
-            if unlocked || cleared {
-                append(tx, Kind::UserUnlocked, &caller, &user)?;
-            }
-            if unlocked {
-                details.changed = tx.event_at();
-            }
-            Ok(details)
         })
     }
 
@@ -268,7 +231,7 @@ fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> 
     Err(Error::Taken("the user id"))
 }
 
-fn whole(tx: &ReadTx<'_>, row: UserRow, now: Timestamp) -> Result<User> {
+pub(super) fn whole(tx: &ReadTx<'_>, row: UserRow, now: Timestamp) -> Result<User> {
     let usernames = tx.usernames(&row.id)?.into_iter().map(|it| Username {
         id: it.id,
         username: it.username,
@@ -283,17 +246,13 @@ fn whole(tx: &ReadTx<'_>, row: UserRow, now: Timestamp) -> Result<User> {
         details: details(&row),
         usernames: usernames.collect(),
         totps: totps.collect(),
-        state: match row.state {
-            UserState::Active => State::Active,
-            UserState::Inactive => State::Inactive,
-            UserState::Locked => State::Locked,
-        },
+        state: row.state,
         schema_id: row.schema_id,
         data: row.data,
     })
 }
 
-fn append(tx: &WriteTx<'_>, kind: Kind, caller: &Caller, user: &UserRow) -> Result<()> {
+pub(super) fn append(tx: &WriteTx<'_>, kind: Kind, caller: &Caller, user: &UserRow) -> Result<()> {
     let (org, user) = (Some(&user.org), Some(&user.id));
     tx.append(&Event {
         kind,
@@ -304,7 +263,7 @@ fn append(tx: &WriteTx<'_>, kind: Kind, caller: &Caller, user: &UserRow) -> Resu
     })
 }
 
-fn details(user: &UserRow) -> Details {
+pub(super) fn details(user: &UserRow) -> Details {
     let (id, owner) = (user.id.to_string(), user.org.clone());
     Details {
         id,

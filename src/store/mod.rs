@@ -10,6 +10,7 @@ mod events;
 mod examine;
 mod file;
 mod instance;
+mod search;
 mod tokens;
 mod totps;
 mod users;
@@ -31,7 +32,7 @@ pub(crate) use examine::{Examined, log_bytes};
 pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{TotpRow, TotpState};
-pub(crate) use users::{UserRow, UserState, UsernameRow};
+pub(crate) use users::{UserRow, UsernameRow};
 
 use crate::error::{Error, Result};
 use crate::model::Timestamp;

@@ -4,15 +4,7 @@ use rusqlite::Row;
 
 use super::{ReadTx, WriteTx, is_conflict, unavailable};
 use crate::error::{Error, Result};
-use crate::model::{Name, OrgId, Timestamp, UserId};
-
-/// Whether a user may check codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UserState {
-    Active,
-    Inactive,
-    Locked,
-}
+use crate::model::{Name, OrgId, Timestamp, UserId, UserState, fold};
 
 /// A user's row.
 pub(crate) struct UserRow {
@@ -39,7 +31,17 @@ pub(crate) struct Failures {
     pub(crate) judged_at: Timestamp,
 }
 
-fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
+/// How a state stands in the database.
+pub(super) const fn state_name(state: UserState) -> &'static str {
+    match state {
+        UserState::Active => "active",
+        UserState::Inactive => "inactive",
+        UserState::Locked => "locked",
+    }
+}
+
+/// A user's row out of the columns id, org_id, state, schema_id, data, created, changed.
+pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     let state: String = row.get(2)?;
     Ok(UserRow {
         id: UserId::known(row.get(0)?),
@@ -107,10 +109,12 @@ impl ReadTx<'_> {
 impl WriteTx<'_> {
     /// Inserts a user, unless the id is taken.
     pub(crate) fn insert_user(&self, it: &UserRow) -> Result<bool> {
-        const SQL: &str = "INSERT INTO user (id, org_id, schema_id, data, created, changed)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING";
+        const SQL: &str = "INSERT INTO user
+            (id, id_folded, org_id, schema_id, data, created, changed)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING";
         let row = (
             it.id.as_str(),
+            fold(it.id.as_str()),
             it.org.as_str(),
             &it.schema_id,
             &it.data,
@@ -122,8 +126,9 @@ impl WriteTx<'_> {
 
     /// Gives a user a username, unless somebody of the organization has it.
     pub(crate) fn insert_username(&self, user: &UserRow, it: &UsernameRow) -> Result<()> {
-        const SQL: &str = "INSERT INTO username (id, user_id, org_id, username, org_specific)
-            VALUES (?1, ?2, ?3, ?4, ?5)";
+        const SQL: &str = "INSERT INTO username
+            (id, user_id, org_id, username, folded, org_specific)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let mut statement = self.connection.prepare_cached(SQL).map_err(unavailable)?;
         let specific = it.is_organization_specific;
         let row = (
@@ -131,6 +136,7 @@ impl WriteTx<'_> {
             user.id.as_str(),
             user.org.as_str(),
             it.username.as_str(),
+            fold(it.username.as_str()),
             specific,
         );
         match statement.execute(row) {
@@ -146,11 +152,24 @@ impl WriteTx<'_> {
         Ok(self.execute(SQL, (id.as_str(),))? == 1)
     }
 
-    /// Makes a locked user active. An active one stays as it is, an inactive one too.
-    pub(crate) fn unlock_user(&self, id: &UserId) -> Result<bool> {
-        const SQL: &str = "UPDATE user SET state = 'active', changed = ?2
-            WHERE id = ?1 AND state = 'locked'";
-        Ok(self.execute(SQL, (id.as_str(), self.event_at().micros()))? == 1)
+    /// Puts a user from one of the states in `from` into the state `to`, and says whether it was in one.
+    pub(crate) fn change_state(
+        &self,
+        id: &UserId,
+        from: &[UserState],
+        to: UserState,
+    ) -> Result<bool> {
+        const SQL: &str = "UPDATE user SET state = ?2, changed = ?3
+            WHERE id = ?1 AND state IN (?4, ?5)";
+        let at = |n: usize| from.get(n).or(from.first()).copied().map(state_name);
+        let key = (
+            id.as_str(),
+            state_name(to),
+            self.event_at().micros(),
+            at(0),
+            at(1),
+        );
+        Ok(self.execute(SQL, key)? == 1)
     }
 
     /// Counts one more failure in a row.

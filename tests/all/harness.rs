@@ -67,6 +67,8 @@ impl TestServer {
 
     fn open_door(&self, change: impl FnOnce(&mut Config)) -> Running {
         let api = Api::new(self.service.clone(), self.clock());
+        #[cfg(feature = "grpc")]
+        let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let api = Arc::new(api);
         let together = Arc::clone(&api);
         let handler = Arc::new(Handler {

@@ -10,6 +10,7 @@
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     clippy::format_push_string,
+    clippy::print_stdout,
     reason = "a test says what went wrong by panicking, and its numbers are small"
 )]
 
@@ -21,7 +22,18 @@ mod errors;
 mod faults;
 mod guessing;
 mod harness;
+#[cfg(feature = "grpc")]
+mod http2;
 mod keep;
 mod network;
+mod protos;
 mod removal;
+#[cfg(feature = "grpc")]
+mod rpc;
+mod search;
 mod secrets;
+mod states;
+#[cfg(feature = "grpc")]
+mod transports;
+#[cfg(feature = "grpc")]
+mod web;

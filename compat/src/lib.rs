@@ -1,0 +1,1 @@
+//! Nothing but tests: they hold totpd against the client that ZITADEL publishes.

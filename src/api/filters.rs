@@ -1,0 +1,147 @@
+//! What a search asks for, out of its message: filters of bounded number and depth, an order, a page.
+
+use super::messages::State;
+use super::messages::{
+    FieldName, Filters, IdFilter, SearchFilter, SearchUsersRequest, TextFilterMethod,
+    UsernameFilter,
+};
+use crate::error::{Error, Result};
+use crate::model::{Filter, Name, Search, SortBy, TextFilter, TextMethod, UserState};
+
+/// Users on a page where nothing is said, and at most.
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+/// How deep filters may stand in each other: a person writes three.
+const MAX_DEPTH: usize = 16;
+/// How many filters one search may have: each costs a look at every user.
+const MAX_FILTERS: usize = 100;
+
+/// Reads a search.
+pub(super) fn search(request: &SearchUsersRequest) -> Result<Search> {
+    let query = request.query.clone().unwrap_or_default();
+    let limit = match query.limit {
+        0 => PAGE,
+        limit if limit <= MAX_PAGE => limit,
+        _ => return Err(Error::invalid("query.limit", "expected at most 1000")),
+    };
+    let mut left = MAX_FILTERS;
+    Ok(Search {
+        filters: all(&request.filters, 1, &mut left)?,
+        sort: sort_by(request.sorting_column)?,
+        descending: query.desc,
+        offset: query.offset,
+        limit,
+    })
+}
+
+fn sort_by(column: i32) -> Result<SortBy> {
+    match FieldName::try_from(column) {
+        Ok(FieldName::Unspecified | FieldName::CreationDate) => Ok(SortBy::Creation),
+        Ok(FieldName::Id) => Ok(SortBy::Id),
+        Ok(FieldName::ChangeDate) => Ok(SortBy::Change),
+        Ok(FieldName::State) => Ok(SortBy::State),
+        Ok(FieldName::SchemaId) => Ok(SortBy::SchemaId),
+        Ok(FieldName::Email | FieldName::Phone | FieldName::SchemaType) | Err(_) => {
+            Err(Error::invalid(
+                "sortingColumn",
+                "expected id, creation date, change date, state or schema id",
+            ))
+        }
+    }
+}
+
+fn all(filters: &[SearchFilter], depth: usize, left: &mut usize) -> Result<Vec<Filter>> {
+    let read = filters.iter().map(|it| filter(it, depth, left));
+    read.collect()
+}
+
+fn filter(it: &SearchFilter, depth: usize, left: &mut usize) -> Result<Filter> {
+    let wrong = |problem| Error::invalid("filters", problem);
+    if depth > MAX_DEPTH {
+        return Err(wrong("nested too deeply: at most 16"));
+    }
+    *left = left
+        .checked_sub(1)
+        .ok_or_else(|| wrong("too many: at most 100"))?;
+    let inner = depth.saturating_add(1);
+    let mut found = Vec::with_capacity(1);
+    if let Some(any) = &it.or_filter {
+        found.push(Filter::Or(some(any, inner, left)?));
+    }
+    if let Some(every) = &it.and_filter {
+        found.push(Filter::And(some(every, inner, left)?));
+    }
+    if let Some(not) = &it.not_filter {
+        let query = not.query.as_deref();
+        let query = query.ok_or_else(|| wrong("notFilter needs a query"))?;
+        found.push(Filter::Not(Box::new(filter(query, inner, left)?)));
+    }
+    if let Some(IdFilter { id, method }) = &it.user_id_filter {
+        found.push(Filter::Id(text("userIdFilter.id", id, *method)?));
+    }
+    if let Some(IdFilter { id, method }) = &it.organization_id_filter {
+        let like = text("organizationIdFilter.id", id, *method)?;
+        found.push(Filter::Organization(like));
+    }
+    if let Some(UsernameFilter {
+        username,
+        method,
+        is_organization_specific,
+    }) = &it.username_filter
+    {
+        found.push(Filter::Username {
+            like: text("usernameFilter.username", username, *method)?,
+            specific_only: *is_organization_specific,
+        });
+    }
+    if let Some(it) = &it.state_filter {
+        found.push(state(it.state)?);
+    }
+    let others = [
+        &it.email_filter,
+        &it.phone_filter,
+        &it.schema_id_filter,
+        &it.schema_type_filter,
+    ];
+    if others.into_iter().any(Option::is_some) {
+        return Err(wrong("totpd does not search by email, phone or schema"));
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(wrong("expected exactly one kind of filter in each")),
+    }
+}
+
+fn some(filters: &Filters, depth: usize, left: &mut usize) -> Result<Vec<Filter>> {
+    if filters.queries.is_empty() {
+        return Err(Error::invalid("filters", "expected at least one query"));
+    }
+    all(&filters.queries, depth, left)
+}
+
+fn text(field: &'static str, text: &str, method: i32) -> Result<TextFilter> {
+    use TextFilterMethod as M;
+    let method = match M::try_from(method) {
+        Ok(M::Equals) => TextMethod::Equals,
+        Ok(M::EqualsIgnoreCase) => TextMethod::EqualsIgnoreCase,
+        Ok(M::StartsWith) => TextMethod::StartsWith,
+        Ok(M::StartsWithIgnoreCase) => TextMethod::StartsWithIgnoreCase,
+        Ok(M::Contains) => TextMethod::Contains,
+        Err(_) => return Err(Error::invalid("method", "expected one that is known")),
+    };
+    let text = Name::parse(field, text)?;
+    Ok(TextFilter { text, method })
+}
+
+fn state(state: i32) -> Result<Filter> {
+    Ok(match State::try_from(state) {
+        Ok(State::Active) => Filter::State(UserState::Active),
+        Ok(State::Inactive) => Filter::State(UserState::Inactive),
+        Ok(State::Locked) => Filter::State(UserState::Locked),
+        // Nothing is kept of a user that was removed.
+        Ok(State::Deleted) => Filter::Nothing,
+        Ok(State::Unspecified) | Err(_) => {
+            return Err(Error::invalid("stateFilter.state", "expected a state"));
+        }
+    })
+}

@@ -1,0 +1,143 @@
+//! gRPC-Web: one gRPC call in one HTTP/1.1 request, binary or as base64, and which pages of others may make it.
+
+use data_encoding::BASE64;
+
+use super::http::{Reply, Request};
+use super::status::{AtTheDoor, Refusal};
+use super::{Api, grpc};
+
+/// A frame's flag and length.
+const PREFIX_BYTES: usize = 5;
+/// The flags of frames: a message, and the trailers.
+const MESSAGE: u8 = 0;
+const TRAILERS: u8 = 0x80;
+
+/// How the body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Binary,
+    /// In base64.
+    Text,
+}
+
+impl Form {
+    /// The form that a content type names, if it is gRPC-Web's.
+    pub(super) fn of(content_type: Option<&str>) -> Option<Self> {
+        let kind = content_type?.split(';').next()?.trim();
+        match kind.to_ascii_lowercase().as_str() {
+            "application/grpc-web" | "application/grpc-web+proto" => Some(Self::Binary),
+            "application/grpc-web-text" | "application/grpc-web-text+proto" => Some(Self::Text),
+            _ => None,
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Binary => "application/grpc-web+proto",
+            Self::Text => "application/grpc-web-text+proto",
+        }
+    }
+}
+
+/// Answers a call that came as gRPC-Web.
+pub(super) fn answer(api: &Api, request: &Request<'_>, form: Form) -> Reply {
+    let outcome = unframed(request.body, form)
+        .map_err(|why| AtTheDoor::BadFraming(why).into())
+        .and_then(|message| grpc::answer(api, request, &message));
+    let mut reply = framed(&outcome, form);
+    reply.headers = cors(api, request.origin);
+    reply
+}
+
+/// What a browser wants to know before it lets a page of another origin call.
+pub(super) fn preflight(api: &Api, request: &Request<'_>) -> Option<Reply> {
+    let path = request.target.split('?').next()?;
+    // REST has no business with pages of others; its paths answer OPTIONS as they always did.
+    if request.method != "OPTIONS" || path.starts_with("/resources/") || path.starts_with("/debug/")
+    {
+        return None;
+    }
+    let mut headers = cors(api, request.origin);
+    if headers.is_empty() {
+        return None;
+    }
+    let allowed = "authorization, content-type, grpc-timeout, x-grpc-web, x-user-agent";
+    headers.push(("Access-Control-Allow-Methods", "POST".to_owned()));
+    headers.push(("Access-Control-Allow-Headers", allowed.to_owned()));
+    headers.push(("Access-Control-Max-Age", "86400".to_owned()));
+    Some(Reply {
+        status: 200,
+        content_type: "text/plain; charset=utf-8",
+        headers,
+        body: Vec::new(),
+    })
+}
+
+/// Pages of an origin that was named may read the answer; to all others the browser does not show it.
+fn cors(api: &Api, origin: Option<&str>) -> Vec<(&'static str, String)> {
+    let Some(origin) = origin.filter(|it| api.origins.iter().any(|named| named == it)) else {
+        return Vec::new();
+    };
+    let exposed = "grpc-status, grpc-message, grpc-status-details-bin";
+    vec![
+        ("Access-Control-Allow-Origin", origin.to_owned()),
+        ("Access-Control-Expose-Headers", exposed.to_owned()),
+        ("Vary", "Origin".to_owned()),
+    ]
+}
+
+/// A refusal in the form the call came in.
+pub(super) fn refused(refusal: Refusal, form: Form) -> Reply {
+    framed(&Err(refusal), form)
+}
+
+/// The message of a unary call: one frame, and nothing after it.
+fn unframed(body: &[u8], form: Form) -> Result<Vec<u8>, &'static str> {
+    let mut bytes = match form {
+        Form::Binary => body.to_vec(),
+        Form::Text => BASE64
+            .decode(body.trim_ascii())
+            .map_err(|_| "expected base64")?,
+    };
+    let Some((&[flag, a, b, c, d], rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+        return Err("expected a frame of gRPC-Web");
+    };
+    if flag != MESSAGE {
+        return Err("expected a frame with a message, and not a compressed one");
+    }
+    let length = u32::from_be_bytes([a, b, c, d]);
+    if u32::try_from(rest.len()) != Ok(length) {
+        return Err("expected one frame, as long as it says it is");
+    }
+    Ok(bytes.split_off(PREFIX_BYTES))
+}
+
+/// The answer: the message, if there is one, and the trailers as a last frame.
+fn framed(outcome: &Result<Vec<u8>, Refusal>, form: Form) -> Reply {
+    let mut body = Vec::new();
+    if let Ok(message) = outcome {
+        push(&mut body, MESSAGE, message);
+    }
+    let mut trailers = String::new();
+    for (name, value) in grpc::trailers(outcome.as_ref().map(|_| ())) {
+        trailers.extend([name, ":", &value, "\r\n"]);
+    }
+    push(&mut body, TRAILERS, trailers.as_bytes());
+    if form == Form::Text {
+        body = BASE64.encode(&body).into_bytes();
+    }
+    Reply {
+        status: 200,
+        content_type: form.content_type(),
+        headers: Vec::new(),
+        body,
+    }
+}
+
+fn push(body: &mut Vec<u8>, flag: u8, content: &[u8]) {
+    // An answer is a thousand users at most: far from 4 GiB.
+    let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
+    body.push(flag);
+    body.extend_from_slice(&length.to_be_bytes());
+    body.extend_from_slice(content);
+}

@@ -1,0 +1,291 @@
+//! One request of HTTP/2: is it gRPC, what does it ask for, is it whole in time, and what came of it.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::http::{Request, Response};
+use prost::bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::{Grpc, UnaryService};
+
+use super::codec;
+use super::pulse::{Pulse, Turn};
+use super::queue::{Call, Queue};
+use crate::api;
+use crate::api::http::EVERY_REPLY;
+use crate::api::status::{AtTheDoor, Refusal};
+
+/// Where one connection's requests are answered.
+pub(super) struct Desk {
+    queue: Arc<Queue>,
+    pulse: Arc<Pulse>,
+}
+
+impl Desk {
+    pub(super) const fn new(queue: Arc<Queue>, pulse: Arc<Pulse>) -> Self {
+        Self { queue, pulse }
+    }
+
+    /// Answers one request. What is not gRPC is sent to HTTP/1.1 (RFC 9113 §7, `HTTP_1_1_REQUIRED`).
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, h2::Error> {
+        if !is_grpc(&request) {
+            return Err(h2::Reason::HTTP_1_1_REQUIRED.into());
+        }
+        if let Some(reflect) = self.queue.reflection.of(request.uri().path()) {
+            let response = reflect(request).await;
+            return Ok(response.map(|it| Answer::new(it, None)));
+        }
+        let mut turn = self.pulse.begin();
+        let mut response = self.unary(request, &mut turn).await;
+        for (name, value) in EVERY_REPLY {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let Ok(name) = name {
+                response
+                    .headers_mut()
+                    .insert(name, HeaderValue::from_static(value));
+            }
+        }
+        turn.is_answered();
+        Ok(response.map(|it| Answer::new(it, Some(turn))))
+    }
+
+    /// A call with one message in and one out, within its deadlines.
+    async fn unary(&self, request: Request<Incoming>, turn: &mut Turn) -> Response<Body> {
+        let now = Instant::now();
+        let limits = &self.queue.limits;
+        let field = |name: &str| {
+            let value = request.headers().get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+        let forwarded: Vec<&str> = forwarded.filter_map(|it| it.to_str().ok()).collect();
+        let client = match self.pulse.place().client(&forwarded.join(",")) {
+            Ok(client) => client,
+            Err(refusal) => return refused(refusal),
+        };
+        let Ok(patience) = field("grpc-timeout").map(|it| timeout_of(&it)).transpose() else {
+            let why = "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n";
+            return refused(AtTheDoor::BadFraming(why));
+        };
+        // A deadline beyond what clocks can tell is none.
+        let deadline = patience.and_then(|it| now.checked_add(it));
+        if request.headers().get_all("authorization").iter().count() > 1 {
+            let why = "a header that may stand once stands twice";
+            return refused(AtTheDoor::BadFraming(why));
+        }
+        let path = request.uri().path().to_owned();
+        let authorization = field("authorization");
+
+        let is_whole = AtomicBool::new(false);
+        let service = Unary(|message| {
+            is_whole.store(true, Ordering::Relaxed);
+            turn.is_whole();
+            let call = Call {
+                path: path.clone(),
+                authorization: authorization.clone(),
+                peer: client.address,
+                message,
+            };
+            async move {
+                // Nobody waits for it any more: it is not begun.
+                if deadline.is_some_and(|it| it <= Instant::now()) {
+                    return Err(refused_status(AtTheDoor::DeadlinePassed));
+                }
+                let carried = self.queue.carry_out(call);
+                let reply = match deadline {
+                    None => carried.await,
+                    Some(at) => match timeout_at(at, carried).await {
+                        Ok(reply) => reply,
+                        Err(_) => Err(AtTheDoor::DeadlinePassed),
+                    },
+                };
+                match reply {
+                    Ok(reply) => match status(&reply.headers) {
+                        None => Ok(reply.body),
+                        Some(status) => Err(status),
+                    },
+                    Err(refusal) => Err(refused_status(refusal)),
+                }
+            }
+        });
+        let mut grpc = Grpc::new(codec::Bytes).max_decoding_message_size(limits.message_bytes);
+        let mut answer = pin!(grpc.unary(service, request));
+        let in_time = now.checked_add(limits.request_time).unwrap_or(now);
+        let until = deadline.map_or(in_time, |it| it.min(in_time));
+        let response = tokio::select! {
+            response = answer.as_mut() => response,
+            () = sleep_until(until) => {
+                if is_whole.load(Ordering::Relaxed) {
+                    answer.await
+                } else if until < in_time {
+                    refused(AtTheDoor::DeadlinePassed)
+                } else {
+                    refused(AtTheDoor::TooSlow)
+                }
+            }
+        };
+        if is_whole.load(Ordering::Relaxed) {
+            return response;
+        }
+        // tonic has refused by itself: told in our words, but for what it does not know how to read.
+        match Status::from_header_map(response.headers()).map(|it| it.code()) {
+            Some(tonic::Code::OutOfRange) => refused(AtTheDoor::BodyTooLarge),
+            Some(tonic::Code::Internal | tonic::Code::Unknown) => {
+                refused(AtTheDoor::BadFraming("expected one message of gRPC"))
+            }
+            _ => response,
+        }
+    }
+}
+
+/// A function as a service of tonic's.
+struct Unary<F>(F);
+
+impl<F, A> UnaryService<Vec<u8>> for Unary<F>
+where
+    F: FnMut(Vec<u8>) -> A,
+    A: Future<Output = Result<Vec<u8>, Status>>,
+{
+    type Response = Vec<u8>;
+    type Future = Answered<A>;
+
+    fn call(&mut self, request: tonic::Request<Vec<u8>>) -> Self::Future {
+        Answered(Box::pin((self.0)(request.into_inner())))
+    }
+}
+
+/// The message wrapped as tonic wants it.
+struct Answered<A>(Pin<Box<A>>);
+
+impl<A: Future<Output = Result<Vec<u8>, Status>>> Future for Answered<A> {
+    type Output = Result<tonic::Response<Vec<u8>>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = self.0.as_mut().poll(context);
+        answered.map(|it| it.map(tonic::Response::new))
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content_type = request.headers().get(hyper::header::CONTENT_TYPE);
+    let content_type = content_type
+        .and_then(|it| it.to_str().ok())
+        .unwrap_or_default();
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    ["application/grpc", "application/grpc+proto"]
+        .iter()
+        .any(|it| kind.eq_ignore_ascii_case(it))
+}
+
+/// `grpc-timeout`: how long the caller waits.
+fn timeout_of(text: &str) -> Result<Duration, ()> {
+    let (digits, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or(())?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|it| it.is_ascii_digit()) {
+        return Err(());
+    }
+    let number: u64 = digits.parse().map_err(|_| ())?;
+    match unit {
+        "H" => Ok(Duration::from_secs(number.saturating_mul(3_600))),
+        "M" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "S" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_millis(number)),
+        "u" => Ok(Duration::from_micros(number)),
+        "n" => Ok(Duration::from_nanos(number)),
+        _ => Err(()),
+    }
+}
+
+/// The status that trailers tell, unless they tell that all went well.
+fn status(trailers: &[(&'static str, String)]) -> Option<Status> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in trailers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(*name, value);
+        }
+    }
+    Status::from_header_map(&headers).filter(|it| it.code() != tonic::Code::Ok)
+}
+
+fn refused_status(refusal: AtTheDoor) -> Status {
+    let trailers = api::refused_trailers(&Refusal::from(refusal));
+    status(&trailers).unwrap_or_else(|| Status::internal("an internal error"))
+}
+
+fn refused(refusal: AtTheDoor) -> Response<Body> {
+    refused_status(refusal).into_http()
+}
+
+/// An answer on its way; the request's turn ends when it is taken or given up.
+pub(super) struct Answer {
+    body: Body,
+    _turn: Option<Turn>,
+}
+
+impl Answer {
+    const fn new(body: Body, turn: Option<Turn>) -> Self {
+        Self { body, _turn: turn }
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        assert_eq!(timeout_of("1S"), Ok(Duration::from_secs(1)));
+        assert_eq!(
+            timeout_of("99999999H"),
+            Ok(Duration::from_hours(99_999_999))
+        );
+        assert_eq!(timeout_of("250m"), Ok(Duration::from_millis(250)));
+        for bad in [
+            "",
+            "S",
+            "1",
+            "1s",
+            "-1S",
+            "+1S",
+            "1.5S",
+            "123456789S",
+            "1 S",
+            "١S",
+            "1ü",
+        ] {
+            assert_eq!(timeout_of(bad), Err(()), "{bad}");
+        }
+    }
+}

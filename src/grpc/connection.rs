@@ -1,0 +1,103 @@
+//! The life of one connection: a handshake if there is TLS, requests, and a farewell.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::StartHandshake;
+
+use super::call::Desk;
+use super::pulse::{Health, Pulse};
+use super::queue::Queue;
+use super::socket::Socket;
+use super::{Guest, Stage};
+
+/// Requests at once on one connection.
+const MAX_STREAMS: u32 = 100;
+/// What may be on its way to us on one stream and on all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What of an answer lies in memory for a client that has not taken it.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Streams that were opened and reset before anybody looked at them (CVE-2023-44487), and streams that we reset
+/// for errors of the client's; beyond that the connection is ended.
+const MAX_RESETS_UNSEEN: usize = 20;
+const MAX_RESETS_FOR_ERRORS: usize = 64;
+/// How long a client that was told to go may keep a connection on which nothing is under way.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often a connection's pulse is taken, at most and at least.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static>(
+    guest: Guest<S>,
+    queue: Arc<Queue>,
+    stage: watch::Receiver<Stage>,
+) {
+    let pulse = Pulse::new(guest.place);
+    let outcome = async {
+        let socket = Socket::new(guest.socket, guest.first, Arc::clone(&pulse))?;
+        let Some((accepted, config)) = guest.tls else {
+            return speak(socket, &queue, &pulse, stage).await;
+        };
+        let handshake = StartHandshake::from_parts(accepted, socket).into_stream(config);
+        let stream = timeout(queue.limits.request_time, handshake).await??;
+        speak(stream, &queue, &pulse, stage).await
+    };
+    if let Err(error) = outcome.await {
+        log::debug!("a connection of HTTP/2 has ended: {error}");
+    }
+}
+
+async fn speak(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    queue: &Arc<Queue>,
+    pulse: &Arc<Pulse>,
+    mut stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
+    let limits = &queue.limits;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESETS_UNSEEN)
+        .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS);
+    let desk = Arc::new(Desk::new(Arc::clone(queue), Arc::clone(pulse)));
+    let service = service_fn(move |request| Arc::clone(&desk).answer(request));
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
+    let mut connection = std::pin::pin!(connection);
+
+    let often = limits.idle_time.min(limits.take_time).div_f32(4.0);
+    let mut looks = interval(often.clamp(LOOK_EVERY.0, LOOK_EVERY.1));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut farewell: Option<Instant> = None;
+    loop {
+        let go = tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(io::Error::other),
+            _ = stage.wait_for(|it| *it != Stage::Open), if farewell.is_none() => true,
+            _ = looks.tick() => match pulse.health(limits) {
+                Health::Well => false,
+                Health::Idle => farewell.is_none(),
+                Health::Stalled => return Err(io::ErrorKind::TimedOut.into()),
+            },
+        };
+        if go {
+            // GOAWAY: what was begun is answered, and nothing new is.
+            connection.as_mut().graceful_shutdown();
+            farewell = Some(Instant::now());
+        }
+        if farewell.is_some_and(|it| it.elapsed() > FAREWELL) && !pulse.is_busy() {
+            return Ok(());
+        }
+    }
+}

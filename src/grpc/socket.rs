@@ -1,0 +1,102 @@
+//! A socket for the runtime: what was read of it before comes first, and what goes through it is noticed.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::pulse::Pulse;
+
+/// A socket that does not block, of whatever family.
+pub(super) struct Socket<S: AsRawFd> {
+    inner: AsyncFd<S>,
+    /// What was read already, last byte first.
+    first: Vec<u8>,
+    pulse: Arc<Pulse>,
+}
+
+impl<S: AsRawFd + Read + Write> Socket<S> {
+    #[expect(
+        deprecated,
+        reason = "what takes its place is unsafe code, which is forbidden here; what is handed over keeps its \
+                  descriptor open as long as it lives, and that is all that is asked"
+    )]
+    pub(super) fn new(socket: S, mut first: Vec<u8>, pulse: Arc<Pulse>) -> io::Result<Self> {
+        first.reverse();
+        Ok(Self {
+            inner: AsyncFd::new(socket)?,
+            first,
+            pulse,
+        })
+    }
+}
+
+impl<S: AsRawFd + Read + Write + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while buffer.remaining() > 0
+            && let Some(byte) = self.first.pop()
+        {
+            buffer.put_slice(&[byte]);
+        }
+        if !buffer.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let mut guard = ready!(self.inner.poll_read_ready_mut(context))?;
+            let unfilled = buffer.initialize_unfilled();
+            match guard.try_io(|it| it.get_mut().read(unfilled)) {
+                Ok(Ok(read)) => {
+                    if !self.pulse.has_read(read) {
+                        let why = "too many bytes without a request";
+                        return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, why)));
+                    }
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_not_ready) => {}
+            }
+        }
+    }
+}
+
+impl<S: AsRawFd + Read + Write + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let Poll::Ready(guard) = self.inner.poll_write_ready_mut(context) else {
+                self.pulse.wrote(false);
+                return Poll::Pending;
+            };
+            match guard?.try_io(|it| it.get_mut().write(bytes)) {
+                Ok(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(result) => {
+                    self.pulse.wrote(true);
+                    return Poll::Ready(result);
+                }
+                Err(_not_ready) => {}
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The door shuts the socket down when it counts the connection out.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

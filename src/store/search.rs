@@ -1,0 +1,310 @@
+//! A search for users as SQL.
+//!
+//! The one place where a statement is put together at run time: out of constants alone, and what a caller wrote
+//! is bound and never part of the text. No pattern language is used, so nothing needs to be escaped: a beginning
+//! is a range, and what a text holds is asked of `instr`.
+
+use rusqlite::params_from_iter;
+use rusqlite::types::Value;
+
+use super::users::{UserRow, state_name, user};
+use super::{ReadTx, unavailable};
+use crate::error::{Error, Result};
+use crate::model::{Filter, OrgId, Search, SortBy, TextFilter, TextMethod, fold};
+
+/// Rows that are sorted for a page rather than found in order: beyond, a page is nearer than the end of sorting.
+const SORTED_AT_MOST: u64 = 2_000;
+/// Organizations that a filter by organization is held against: one node serves a handful.
+const MAX_ORGANIZATIONS: u32 = 10_000;
+
+impl ReadTx<'_> {
+    /// The users that a search finds, within one organization or over all: a page of them, and their number.
+    pub(crate) fn search_users(
+        &self,
+        search: &Search,
+        org: Option<&OrgId>,
+    ) -> Result<(Vec<UserRow>, u64)> {
+        let (page, total) = if search.filters.iter().any(is_narrow) {
+            let mut numbers = self.numbers(search, org, Lead::Filters)?;
+            numbers.push(order(search.sort, search.descending));
+            self.page_of_all(&numbers, search).map_err(unavailable)?
+        } else {
+            let counted = self.numbers(search, org, Lead::States)?;
+            let total = self.count(&counted).map_err(unavailable)?;
+            let lead = if total > SORTED_AT_MOST {
+                Lead::Order
+            } else {
+                Lead::States
+            };
+            let mut page = self.numbers(search, org, lead)?;
+            page.push(order(search.sort, search.descending));
+            let page = self.page(page, search).map_err(unavailable)?;
+            (page, total)
+        };
+        let rows = page.into_iter().map(|it| self.user_numbered(it));
+        Ok((rows.collect::<Result<_>>()?, total))
+    }
+
+    /// A statement for the numbers of the rows that a search finds, in no order yet.
+    fn numbers(&self, search: &Search, org: Option<&OrgId>, lead: Lead) -> Result<Statement> {
+        let mut numbers = Statement {
+            sql: String::new(),
+            params: Vec::new(),
+            lead,
+        };
+        numbers.push("SELECT u.rowid FROM user u WHERE 1");
+        if let Some(org) = org {
+            numbers.push(" AND ");
+            numbers.push(numbers.lead.column("u.org_id", "+u.org_id"));
+            numbers.push(" = ");
+            numbers.bind(org.to_string());
+        }
+        for filter in &search.filters {
+            numbers.push(" AND ");
+            self.filter(&mut numbers, filter)?;
+        }
+        Ok(numbers)
+    }
+
+    /// The numbers of the rows on a page, and how many rows there are on all: found in one pass.
+    fn page_of_all(
+        &self,
+        numbers: &Statement,
+        search: &Search,
+    ) -> rusqlite::Result<(Vec<i64>, u64)> {
+        let end = search.offset.saturating_add(search.limit.into());
+        let mut statement = self.connection.prepare(&numbers.sql)?;
+        let mut rows = statement.query(params_from_iter(&numbers.params))?;
+        let (mut page, mut total) = (Vec::new(), 0_u64);
+        while let Some(row) = rows.next()? {
+            if (search.offset..end).contains(&total) {
+                page.push(row.get(0)?);
+            }
+            total = total.saturating_add(1);
+        }
+        Ok((page, total))
+    }
+
+    fn count(&self, numbers: &Statement) -> rusqlite::Result<u64> {
+        let sql = numbers.sql.replacen("u.rowid", "count(*)", 1);
+        let mut statement = self.connection.prepare(&sql)?;
+        let count: i64 =
+            statement.query_row(params_from_iter(&numbers.params), |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// The numbers of the rows on a page, and not a row more.
+    fn page(&self, mut numbers: Statement, search: &Search) -> rusqlite::Result<Vec<i64>> {
+        numbers.push(" LIMIT ");
+        numbers.bind(Value::Integer(search.limit.into()));
+        numbers.push(" OFFSET ");
+        let offset = i64::try_from(search.offset).unwrap_or(i64::MAX);
+        numbers.bind(Value::Integer(offset));
+        let mut statement = self.connection.prepare(&numbers.sql)?;
+        let rows = statement.query_map(params_from_iter(&numbers.params), |row| row.get(0))?;
+        rows.collect()
+    }
+
+    fn user_numbered(&self, number: i64) -> Result<UserRow> {
+        const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
+            FROM user WHERE rowid = ?1";
+        let found = self.one(SQL, (number,), user)?;
+        found.ok_or_else(|| Error::Bug("a row is gone from its own snapshot".to_owned()))
+    }
+
+    fn filter(&self, to: &mut Statement, filter: &Filter) -> Result<()> {
+        match filter {
+            Filter::Or(any) => self.joined(to, any, "0", " OR ")?,
+            Filter::And(all) => self.joined(to, all, "1", " AND ")?,
+            Filter::Not(it) => {
+                to.push("NOT ");
+                self.filter(to, it)?;
+            }
+            Filter::Id(like) => to.text(["u.id", "u.id_folded"], like),
+            Filter::Organization(like) => {
+                // Organizations are few: they are compared here, and there as a list.
+                let all = self.organizations(MAX_ORGANIZATIONS)?.into_iter();
+                let ids = all.map(|it| it.id.to_string());
+                let ids: Vec<String> = ids.filter(|it| like.holds(it)).collect();
+                to.push(to.lead.column("u.org_id", "+u.org_id"));
+                to.push(" IN (SELECT value FROM json_each(");
+                to.bind(serde_json::Value::from(ids).to_string());
+                to.push("))");
+            }
+            Filter::Username {
+                like,
+                specific_only,
+            } => {
+                to.push("u.id IN (SELECT n.user_id FROM username n WHERE ");
+                to.text(["n.username", "n.folded"], like);
+                if *specific_only {
+                    to.push(" AND n.org_specific = 1");
+                }
+                to.push(")");
+            }
+            Filter::State(state) => {
+                to.push(to.lead.column("u.state", "+u.state"));
+                to.push(" = ");
+                to.bind(state_name(*state).to_owned());
+            }
+            Filter::Nothing => to.push("0"),
+        }
+        Ok(())
+    }
+
+    fn joined(
+        &self,
+        to: &mut Statement,
+        filters: &[Filter],
+        none: &'static str,
+        by: &'static str,
+    ) -> Result<()> {
+        to.push("(");
+        for (n, filter) in filters.iter().enumerate() {
+            to.push(if n == 0 { "" } else { by });
+            self.filter(to, filter)?;
+        }
+        to.push(if filters.is_empty() { none } else { "" });
+        to.push(")");
+        Ok(())
+    }
+}
+
+/// Equal ones come in the order of their making, which is that of the rows' numbers; every index ends in it.
+const fn order(sort: SortBy, descending: bool) -> &'static str {
+    match (sort, descending) {
+        (SortBy::Creation, false) => " ORDER BY u.created, u.rowid",
+        (SortBy::Creation, true) => " ORDER BY u.created DESC, u.rowid DESC",
+        (SortBy::Id, false) => " ORDER BY u.id",
+        (SortBy::Id, true) => " ORDER BY u.id DESC",
+        (SortBy::Change, false) => " ORDER BY u.changed, u.rowid",
+        (SortBy::Change, true) => " ORDER BY u.changed DESC, u.rowid DESC",
+        (SortBy::State, false) => " ORDER BY u.state, u.created, u.rowid",
+        (SortBy::State, true) => " ORDER BY u.state DESC, u.created DESC, u.rowid DESC",
+        (SortBy::SchemaId, false) => " ORDER BY u.schema_id, u.rowid",
+        (SortBy::SchemaId, true) => " ORDER BY u.schema_id DESC, u.rowid DESC",
+    }
+}
+
+/// Whether a filter says so much that few users are left, as a rule, and has an index to find them by.
+fn is_narrow(filter: &Filter) -> bool {
+    match filter {
+        Filter::Id(_) | Filter::Username { .. } | Filter::Nothing => true,
+        Filter::And(all) => all.iter().any(is_narrow),
+        Filter::Or(any) => any.iter().all(is_narrow),
+        Filter::Not(_) | Filter::Organization(_) | Filter::State(_) => false,
+    }
+}
+
+/// By which index a search is to go: SQLite does not know how many rows stand behind each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    /// By ids and usernames.
+    Filters,
+    /// By organization and state.
+    States,
+    /// By the order, so that a page is found before all is looked at.
+    Order,
+}
+
+impl Lead {
+    /// The column, or the same behind a sign that keeps SQLite from going by it.
+    const fn column(self, plain: &'static str, signed: &'static str) -> &'static str {
+        match self {
+            Self::States => plain,
+            Self::Filters | Self::Order => signed,
+        }
+    }
+}
+
+/// A statement in the making, and what is bound in it.
+struct Statement {
+    sql: String,
+    params: Vec<Value>,
+    lead: Lead,
+}
+
+impl Statement {
+    fn push(&mut self, sql: &'static str) {
+        self.sql.push_str(sql);
+    }
+
+    fn bind(&mut self, value: impl Into<Value>) {
+        self.params.push(value.into());
+        self.sql.push('?');
+        self.sql.push_str(&self.params.len().to_string());
+    }
+
+    /// Compares a column, or the same column with case taken out.
+    fn text(&mut self, [column, folded]: [&'static str; 2], like: &TextFilter) {
+        let text = like.text.as_str();
+        match like.method {
+            TextMethod::Equals => {
+                self.push(column);
+                self.push(" = ");
+                self.bind(text.to_owned());
+            }
+            TextMethod::EqualsIgnoreCase => {
+                self.push(folded);
+                self.push(" = ");
+                self.bind(fold(text));
+            }
+            TextMethod::StartsWith => self.begins(column, text),
+            TextMethod::StartsWithIgnoreCase => self.begins(folded, &fold(text)),
+            TextMethod::Contains => {
+                self.push("instr(");
+                self.push(column);
+                self.push(", ");
+                self.bind(text.to_owned());
+                self.push(") > 0");
+            }
+        }
+    }
+
+    /// What begins with `text` lies from it up to the first text that does not, byte by byte.
+    fn begins(&mut self, column: &'static str, text: &str) {
+        self.push("(");
+        self.push(column);
+        self.push(" >= ");
+        self.bind(text.to_owned());
+        if let Some(end) = end_of_beginning(text) {
+            self.push(" AND ");
+            self.push(column);
+            self.push(" < ");
+            self.bind(end);
+        }
+        self.push(")");
+    }
+}
+
+/// The first text after all that begin with `text`: its last character that has a next one, moved on. UTF-8
+/// sorts as the characters do.
+fn end_of_beginning(text: &str) -> Option<String> {
+    let mut end = text.to_owned();
+    while let Some(last) = end.pop() {
+        // The range of characters steps over the surrogates by itself.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_beginning_is_the_next_text() {
+        for (text, end) in [
+            ("a", Some("b")),
+            ("az", Some("a{")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{d7ff}", Some("\u{e000}")),
+            ("\u{10ffff}", None),
+        ] {
+            assert_eq!(end_of_beginning(text).as_deref(), end);
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! HTTP/2 and gRPC beyond the calls: limits, deadlines, abuse, farewell, reflection and health. SECURITY.md 34.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use protox::prost::Message;
+use protox::prost::bytes::Bytes;
+use serde_json::json;
+use totpd::model::Window;
+use totpd::serve::{Limits, Listen};
+
+use crate::harness::{Client, TestServer};
+use crate::rpc::{Rpc, encode, frame, method, outcome, path, unframe};
+
+const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// SETTINGS with nothing in it.
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+fn quick() -> Limits {
+    Limits {
+        idle_time: Duration::from_millis(400),
+        take_time: Duration::from_millis(400),
+        request_time: Duration::from_millis(400),
+        ..Limits::default()
+    }
+}
+
+/// Health over gRPC: 1 is SERVING, 2 is NOT_SERVING.
+fn health(rpc: &mut Rpc, service: &str) -> Result<u8, i64> {
+    let request = [&[10, service.len() as u8], service.as_bytes()].concat();
+    let path = "/grpc.health.v1.Health/Check";
+    let (_, body, trailers) = rpc.raw(path, &GRPC, &frame(0, &request)).unwrap();
+    let status = trailers.iter().find(|(name, _)| name == "grpc-status");
+    match status.unwrap().1.as_str() {
+        "0" => Ok(unframe(&body).1[1]),
+        code => Err(code.parse().unwrap()),
+    }
+}
+
+#[test]
+fn health_follows_readiness_and_needs_no_token() {
+    let server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    for service in ["", crate::rpc::USERS, crate::rpc::TOTPS] {
+        assert_eq!(health(&mut rpc, service), Ok(1));
+    }
+    assert_eq!(health(&mut rpc, "no.such.Service"), Err(5));
+    server.pass_seconds(-901);
+    std::thread::sleep(Duration::from_millis(210));
+    assert_eq!(health(&mut rpc, ""), Ok(2), "a clock that cannot be right");
+    let watch = rpc
+        .raw("/grpc.health.v1.Health/Watch", &GRPC, &frame(0, b""))
+        .unwrap();
+    assert_eq!(
+        watch
+            .2
+            .iter()
+            .find(|(it, _)| it == "grpc-status")
+            .unwrap()
+            .1,
+        "12"
+    );
+}
+
+/// What `grpcurl` asks: which services there are, and the file that has a symbol.
+#[test]
+fn reflection_tells_the_protos_in_both_versions() {
+    #[derive(Clone, PartialEq, Message)]
+    struct Question {
+        #[prost(string, optional, tag = "4")]
+        symbol: Option<String>,
+        #[prost(string, optional, tag = "7")]
+        list: Option<String>,
+    }
+    let server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let ask = |rpc: &mut Rpc, it: &Question| {
+            let (_, body, trailers) = rpc
+                .raw(&path, &GRPC, &frame(0, &it.encode_to_vec()))
+                .unwrap();
+            assert!(trailers.contains(&("grpc-status".to_owned(), "0".to_owned())));
+            String::from_utf8_lossy(&body).into_owned()
+        };
+        let (symbol, list) = (None, Some(String::new()));
+        let services = ask(&mut rpc, &Question { symbol, list });
+        for service in [
+            crate::rpc::USERS,
+            crate::rpc::TOTPS,
+            "grpc.health.v1.Health",
+            &format!("grpc.reflection.{version}.ServerReflection"),
+        ] {
+            assert!(services.contains(service), "{services}");
+        }
+        let (symbol, list) = (Some(crate::rpc::TOTPS.to_owned()), None);
+        let file = ask(&mut rpc, &Question { symbol, list });
+        assert!(file.contains("CheckTOTPRequest"), "{file}");
+    }
+}
+
+#[test]
+fn what_is_not_grpc_is_sent_to_http_1_1() {
+    let server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    for content_type in [
+        "application/json",
+        "application/grpc-web",
+        "application/grpc+json",
+        "text/plain",
+    ] {
+        let headers = [("content-type", content_type)];
+        let error = rpc
+            .raw("/resources/v3alpha/users", &headers, b"{}")
+            .unwrap_err();
+        assert_eq!(
+            error.reason(),
+            Some(h2::Reason::HTTP_1_1_REQUIRED),
+            "{content_type}"
+        );
+    }
+    assert_eq!(health(&mut rpc, ""), Ok(1), "the connection goes on");
+}
+
+#[test]
+fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refused() {
+    let server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    let bearer = format!("Bearer {}", server.admin);
+    let headers = [GRPC[0], ("authorization", bearer.as_str())];
+    let target = path("CreateUser");
+    let mut told = |headers: &[(&str, &str)], body: &[u8]| {
+        let (_, message, trailers) = rpc.raw(&target, headers, body).unwrap();
+        let it = outcome(&trailers, &message, method("CreateUser").output());
+        (it.code, it.id)
+    };
+    let field = (3, Some("TOTPD-Field".to_owned()));
+    let large = (8, Some("TOTPD-Large".to_owned()));
+    assert_eq!(told(&headers, &frame(0, &vec![0; 64 * 1024 + 1])), large);
+    // As long as allowed: it is read, and found to be no message.
+    assert_eq!(told(&headers, &frame(0, &vec![0; 64 * 1024])), field);
+    assert_eq!(told(&headers, b""), field);
+    assert_eq!(told(&headers, &frame(7, b"")), field);
+    for timeout in ["", "1", "1s", "-1S", "123456789S"] {
+        let headers = [GRPC[0], headers[1], ("grpc-timeout", timeout)];
+        assert_eq!(told(&headers, &frame(0, b"")), field, "{timeout}");
+    }
+    let slow = (4, Some("TOTPD-Slow".to_owned()));
+    let headers = [GRPC[0], headers[1], ("grpc-timeout", "1n")];
+    // Nothing is begun that nobody waits for, however the timer and the message race.
+    for _ in 0..40 {
+        assert_eq!(told(&headers, &frame(0, b"")), slow);
+    }
+    let long = "x".repeat(20_000);
+    let headers = [GRPC[0], ("x-long", long.as_str())];
+    let refused = rpc.raw(&target, &headers, &frame(0, b""));
+    assert!(refused.is_err() || refused.unwrap().0.get("grpc-status").is_none());
+    assert_eq!(server.count("SELECT count(*) FROM user"), 0);
+}
+
+#[test]
+fn a_request_that_is_not_whole_in_time_is_told_so() {
+    let server = TestServer::with(Window::OneEitherSide, quick());
+    let rpc = Rpc::connect(&server.address());
+    let trailers = rpc.runtime.block_on(async {
+        let mut send = rpc.send.clone().ready().await.unwrap();
+        let request = http::Request::post(format!("http://t{}", path("GetUser")));
+        let request = request
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (response, mut stream) = send.send_request(request, false).unwrap();
+        stream
+            .send_data(Bytes::from_static(&[0, 0]), false)
+            .unwrap();
+        response.await.unwrap().headers().clone()
+    });
+    assert_eq!(trailers["grpc-status"], "4");
+}
+
+#[test]
+fn whoever_asks_nothing_is_sent_away_and_whoever_asks_is_not() {
+    let server = TestServer::with(Window::OneEitherSide, quick());
+    let mut rpc = Rpc::connect(&server.address());
+    let begun = Instant::now();
+    // A client that only says hello, and one that goes on sending frames that ask for nothing.
+    let mut silent = hello(&server);
+    let mut pinging = hello(&server);
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    while pinging.write_all(&ping).is_ok() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+        assert_eq!(health(&mut rpc, ""), Ok(1));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    let mut rest = Vec::new();
+    let _reset = silent.read_to_end(&mut rest);
+    assert!(rest.windows(4).any(|it| it[3] == 7), "GOAWAY is said");
+}
+
+/// A connection that has said hello and nothing more.
+fn hello(server: &TestServer) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    stream.write_all(PREFACE).unwrap();
+    stream.write_all(&SETTINGS).unwrap();
+    stream
+}
+
+#[test]
+fn the_doors_limits_hold_for_it() {
+    for (connections, connections_per_peer) in [(3, 100), (100, 3)] {
+        let limits = Limits {
+            connections,
+            connections_per_peer,
+            ..Limits::default()
+        };
+        let server = TestServer::with(Window::OneEitherSide, limits);
+        let connect = || {
+            let mut rpc = Rpc::connect(&server.address());
+            assert_eq!(health(&mut rpc, ""), Ok(1));
+            rpc
+        };
+        let mut first = connect();
+        let (mut second, mut third, mut fourth) = (connect(), connect(), connect());
+        let gone = first.raw("/grpc.health.v1.Health/Check", &GRPC, &frame(0, b""));
+        assert!(gone.is_err(), "the one that was silent longest makes room");
+        for rpc in [&mut second, &mut third, &mut fourth] {
+            assert_eq!(health(rpc, ""), Ok(1));
+        }
+    }
+}
+
+#[test]
+fn stopping_answers_what_was_begun_and_says_goodbye() {
+    let mut server = TestServer::start();
+    let idle = Rpc::connect(&server.address());
+    let mut rpc = Rpc::connect(&server.address());
+    assert_eq!(health(&mut rpc, ""), Ok(1));
+    let bearer = format!("Bearer {}", server.admin);
+    let message = frame(
+        0,
+        &encode(
+            method("CreateUser").input(),
+            &json!({"user": {"userId": "u"}}),
+        ),
+    );
+    // A request is begun, the server is told to stop, and the rest comes only then.
+    let (begun, rest) = message.split_at(3);
+    let stopping = rpc.runtime.block_on(async {
+        let mut send = rpc.send.clone().ready().await.unwrap();
+        let request = http::Request::post(format!("http://t{}", path("CreateUser")))
+            .header("content-type", "application/grpc")
+            .header("authorization", &bearer)
+            .body(())
+            .unwrap();
+        let (response, mut stream) = send.send_request(request, false).unwrap();
+        stream
+            .send_data(Bytes::copy_from_slice(begun), false)
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let stopping = std::thread::spawn(move || (server.stop(Duration::from_secs(8)), server));
+        // Longer than a connection may stay on which nothing is under way.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        stream
+            .send_data(Bytes::copy_from_slice(rest), true)
+            .unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert!(body.data().await.unwrap().unwrap().len() > 5);
+        let trailers = body.trailers().await.unwrap().unwrap();
+        assert_eq!(trailers["grpc-status"], "0");
+        stopping
+    });
+    let (answered, server) = stopping.join().unwrap();
+    assert!(answered, "nobody was left behind");
+    assert_eq!(server.count("SELECT count(*) FROM user"), 1);
+    drop(idle);
+}
+
+/// The peer of a call is the socket's, or who a trusted proxy names: here nobody is trusted.
+#[test]
+fn the_peer_in_events_is_the_sockets() {
+    let server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    let bearer = format!("Bearer {}", server.admin);
+    let headers = [
+        GRPC[0],
+        ("authorization", bearer.as_str()),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-totpd-peer", "203.0.113.8"),
+    ];
+    let made = rpc.call_with(&headers, "CreateUser", b"");
+    assert_eq!(made.code, 0);
+    assert_eq!(
+        server.count("SELECT count(*) FROM event WHERE peer = '127.0.0.1'"),
+        1
+    );
+    let trusting = TestServer::custom(Window::OneEitherSide, |it| {
+        it.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    });
+    let mut rpc = Rpc::connect(&trusting.address());
+    let bearer = format!("Bearer {}", trusting.admin);
+    let headers = [
+        GRPC[0],
+        ("authorization", bearer.as_str()),
+        ("x-forwarded-for", "10.0.0.1, 203.0.113.7"),
+    ];
+    assert_eq!(rpc.call_with(&headers, "CreateUser", b"").code, 0);
+    assert_eq!(
+        trusting.count("SELECT count(*) FROM event WHERE peer = '203.0.113.7'"),
+        1
+    );
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|it| it.starts_with("VmRSS:")).unwrap();
+    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+/// A request's HEADERS frame on a stream, its head complete or not.
+fn headers(stream: u32, flags: u8) -> Vec<u8> {
+    // :method POST, :scheme http, :path /, :authority, as HPACK's static table has them.
+    let block = [0x83, 0x86, 0x84, 0x41, 1, b't'];
+    let mut bytes = vec![0, 0, block.len() as u8, 1, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(&block);
+    bytes
+}
+
+/// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.
+#[test]
+fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
+    let server = TestServer::with(Window::OneEitherSide, quick());
+    let mut honest = Rpc::connect(&server.address());
+    assert_eq!(health(&mut honest, ""), Ok(1));
+    let before = resident();
+    let reset = |stream: u32| {
+        let mut bytes = vec![0, 0, 4, 3, 0];
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(&8_u32.to_be_bytes());
+        bytes
+    };
+
+    // 10,000 streams opened and reset.
+    let mut rapid = hello(&server);
+    for n in 0..10_000_u32 {
+        let stream = 2 * n + 1;
+        let both = [headers(stream, 5), reset(stream)].concat();
+        if rapid.write_all(&both).is_err() {
+            break;
+        }
+    }
+    assert_eq!(health(&mut honest, ""), Ok(1));
+
+    // A head that goes on for ever.
+    let mut endless = hello(&server);
+    endless.write_all(&headers(1, 0)).unwrap();
+    let mut sent = 0_usize;
+    let part = [&[0, 0x40, 0, 9, 0, 0, 0, 0, 1][..], &[0x84; 16 * 1024]].concat();
+    while sent < 32 * 1024 * 1024 && endless.write_all(&part).is_ok() {
+        sent += part.len();
+    }
+    assert!(sent < 32 * 1024 * 1024, "it was cut off");
+    assert_eq!(health(&mut honest, ""), Ok(1));
+
+    // 1,000 streams that say nothing more: most are refused, and all are gone in time.
+    let mut idle = hello(&server);
+    for n in 0..1_000_u32 {
+        if idle.write_all(&headers(2 * n + 1, 4)).is_err() {
+            break;
+        }
+    }
+    // Answers that are asked for and never taken: the window is closed from the start.
+    let mut closed = TcpStream::connect(server.address()).unwrap();
+    closed
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    closed.write_all(PREFACE).unwrap();
+    closed
+        .write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0])
+        .unwrap();
+    let block = [
+        &[0x83, 0x86, 0x41, 1, b't', 0x44, 28][..],
+        b"/grpc.health.v1.Health/Check",
+        &[0x5f, 16],
+        b"application/grpc",
+    ]
+    .concat();
+    for n in 0..100_u32 {
+        let stream = (2 * n + 1).to_be_bytes();
+        let head = [&[0, 0, block.len() as u8, 1, 4][..], &stream, &block].concat();
+        let data = [&[0, 0, 5, 0, 1][..], &stream, &frame(0, b"")].concat();
+        closed.write_all(&[head, data].concat()).unwrap();
+    }
+    let begun = Instant::now();
+    for mut stream in [rapid, endless, idle, closed] {
+        let mut last = Vec::new();
+        let _reset = stream.read_to_end(&mut last);
+        assert_eq!(health(&mut honest, ""), Ok(1));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "all are cut off: {:?}",
+        begun.elapsed()
+    );
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 * 1024 * 1024, "{grown} bytes");
+}
+
+#[test]
+fn what_only_begins_like_http_2_is_refused_as_http_1() {
+    let server = TestServer::start();
+    for bytes in [
+        &b"PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\n\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rx\r\n\r\n",
+    ] {
+        let mut client = Client::connect(&server.address());
+        client.send(bytes);
+        client
+            .answer(false, "PRI")
+            .expect_error(400, 3, Some("TOTPD-Field"));
+        assert!(client.is_closed());
+    }
+    // Byte by byte it is HTTP/2 all the same.
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_nodelay(true).unwrap();
+    for byte in PREFACE.iter().chain(&SETTINGS) {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], 4, "SETTINGS come first");
+}
+
+#[test]
+fn a_unix_socket_speaks_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("door.sock");
+    let listen = path.clone();
+    let _server = TestServer::custom(Window::OneEitherSide, |it| {
+        it.listen.push(Listen::Unix(listen));
+    });
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(&[PREFACE, &SETTINGS].concat()).unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], 4, "SETTINGS come first");
+}

@@ -1,0 +1,241 @@
+//! A client of gRPC for the tests: HTTP/2 by a library, frames and trailers in plain sight.
+
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use protox::prost::Message;
+use protox::prost::bytes::{Buf, Bytes};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+
+const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
+pub const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
+pub const TOTPS: &str = "totpd.v1.TOTPService";
+
+pub fn pool() -> DescriptorPool {
+    DescriptorPool::decode(DESCRIPTORS).unwrap()
+}
+
+/// The method of an rpc of either service.
+pub fn method(rpc: &str) -> MethodDescriptor {
+    let service = if rpc == "CheckTOTP" { TOTPS } else { USERS };
+    let service = pool().get_service_by_name(service).unwrap();
+    service.methods().find(|it| it.name() == rpc).unwrap()
+}
+
+pub fn path(rpc: &str) -> String {
+    let method = method(rpc);
+    format!("/{}/{rpc}", method.parent_service().full_name())
+}
+
+/// protojson to protobuf, by a library that knows nothing of ours.
+pub fn encode(kind: MessageDescriptor, json: &Value) -> Vec<u8> {
+    let message = DynamicMessage::deserialize(kind, json).unwrap();
+    message.encode_to_vec()
+}
+
+/// The other way.
+pub fn decode(kind: MessageDescriptor, message: &[u8]) -> Value {
+    let message = DynamicMessage::decode(kind, message).unwrap();
+    serde_json::to_value(&message).unwrap()
+}
+
+/// What came of a call, whatever brought it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub code: i64,
+    pub message: String,
+    pub id: Option<String>,
+    pub answer: Value,
+    pub retry_after_s: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, protox::prost::Message)]
+struct Status {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, protox::prost::Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, protox::prost::Message)]
+struct Two {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+#[derive(Clone, PartialEq, protox::prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    delay: Option<Seconds>,
+}
+
+#[derive(Clone, PartialEq, protox::prost::Message)]
+struct Seconds {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+}
+
+/// Reads trailers and insists that all that they say of a refusal says the same.
+pub fn outcome(trailers: &[(String, String)], message: &[u8], kind: MessageDescriptor) -> Outcome {
+    let field = |name: &str| {
+        let found = trailers.iter().find(|(it, _)| it == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let code: i64 = field("grpc-status").unwrap().parse().unwrap();
+    if code == 0 {
+        assert!(field("grpc-status-details-bin").is_none());
+        return Outcome {
+            code,
+            message: String::new(),
+            id: None,
+            answer: decode(kind, message),
+            retry_after_s: None,
+        };
+    }
+    assert!(message.is_empty(), "a refusal has no message");
+    let told = field("grpc-message").unwrap_or_default();
+    let told = percent_encoding::percent_decode_str(&told)
+        .decode_utf8()
+        .unwrap()
+        .into_owned();
+    let details = field("grpc-status-details-bin").unwrap();
+    let details = data_encoding::BASE64_NOPAD
+        .decode(details.trim_end_matches('=').as_bytes())
+        .unwrap();
+    let status = Status::decode(details.as_slice()).unwrap();
+    assert_eq!((i64::from(status.code), &status.message), (code, &told));
+    let (mut id, mut retry_after_s) = (None, None);
+    for it in status.details {
+        match it.type_url.as_str() {
+            "type.googleapis.com/zitadel.v1.ErrorDetail" => {
+                let detail = Two::decode(it.value.as_slice()).unwrap();
+                assert_eq!(told, format!("{} ({})", detail.message, detail.id));
+                id = Some(detail.id);
+            }
+            "type.googleapis.com/google.rpc.RetryInfo" => {
+                let info = RetryInfo::decode(it.value.as_slice()).unwrap();
+                retry_after_s = info.delay.map(|it| it.seconds);
+            }
+            other => panic!("{other}"),
+        }
+    }
+    Outcome {
+        code,
+        message: told,
+        id,
+        answer: Value::Null,
+        retry_after_s,
+    }
+}
+
+/// Head, body and trailers.
+pub type Raw = (HeaderMap, Vec<u8>, Vec<(String, String)>);
+
+/// A connection that speaks HTTP/2.
+pub struct Rpc {
+    pub runtime: Runtime,
+    pub send: SendRequest<Bytes>,
+}
+
+impl Rpc {
+    pub fn connect(address: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let send = runtime.block_on(async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            let (send, connection) = h2::client::handshake(socket).await.unwrap();
+            tokio::spawn(async move {
+                let _ended = connection.await;
+            });
+            send
+        });
+        Self { runtime, send }
+    }
+
+    /// One request: its headers and body as they are, and what came back.
+    pub fn raw(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Raw, h2::Error> {
+        let mut request = Request::post(format!("http://test{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        let (mut send, body) = (self.send.clone(), Bytes::copy_from_slice(body));
+        self.runtime.block_on(async move {
+            send = send.ready().await?;
+            let (response, mut stream) = send.send_request(request, false)?;
+            // Where the server refuses early it does not wait for the rest.
+            let _refused = stream.send_data(body, true);
+            let (head, mut incoming) = response.await?.into_parts();
+            let mut message = Vec::new();
+            while let Some(part) = incoming.data().await {
+                let part = part?;
+                incoming.flow_control().release_capacity(part.len())?;
+                message.extend_from_slice(&part);
+            }
+            let trailers = incoming.trailers().await?;
+            // A refusal without a message has its trailers in the head.
+            let trailers = trailers.unwrap_or_else(|| head.headers.clone());
+            let trailers = trailers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+            Ok((head.headers, message, trailers.collect()))
+        })
+    }
+
+    /// One call.
+    pub fn call(&mut self, token: Option<&str>, rpc: &str, message: &[u8]) -> Outcome {
+        let bearer = token.map(|it| format!("Bearer {it}"));
+        let mut headers = vec![("content-type", "application/grpc"), ("te", "trailers")];
+        headers.extend(bearer.as_deref().map(|it| ("authorization", it)));
+        self.call_with(&headers, rpc, message)
+    }
+
+    pub fn call_with(&mut self, headers: &[(&str, &str)], rpc: &str, message: &[u8]) -> Outcome {
+        let (head, body, trailers) = self.raw(&path(rpc), headers, &frame(0, message)).unwrap();
+        assert_eq!(head["content-type"], "application/grpc");
+        assert_eq!(head["cache-control"], "no-store");
+        let answer = if body.is_empty() {
+            Vec::new()
+        } else {
+            let (flag, message, rest) = unframe(&body);
+            assert_eq!((flag, rest.len()), (0, 0));
+            message
+        };
+        outcome(&trailers, &answer, method(rpc).output())
+    }
+}
+
+pub fn frame(flag: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![flag];
+    bytes.extend_from_slice(&(content.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+/// The first frame, and what comes after it.
+pub fn unframe(mut bytes: &[u8]) -> (u8, Vec<u8>, Vec<u8>) {
+    let (flag, length) = (bytes.get_u8(), bytes.get_u32() as usize);
+    (flag, bytes[..length].to_vec(), bytes[length..].to_vec())
+}

@@ -1,0 +1,543 @@
+//! One table of cases through REST, gRPC and gRPC-Web, binary and as text: all say the same.
+
+use serde_json::{Value, json};
+use totpd::service::Power;
+
+use crate::harness::{Phone, TestServer};
+use crate::rpc::{Outcome, Rpc, encode, frame, method, outcome, path, unframe};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Rest,
+    Grpc,
+    Web,
+    WebText,
+}
+
+const TRANSPORTS: [Transport; 4] = [
+    Transport::Rest,
+    Transport::Grpc,
+    Transport::Web,
+    Transport::WebText,
+];
+
+/// A call in both shapes: what stands in braces differs from server to server.
+struct Case {
+    rpc: &'static str,
+    request: Value,
+    rest: (&'static str, &'static str, Value),
+}
+
+fn case(rpc: &'static str, request: Value, method: &'static str, path: &'static str) -> Case {
+    Case {
+        rpc,
+        request,
+        rest: (method, path, Value::Null),
+    }
+}
+
+fn with(rpc: &'static str, request: Value, path: &'static str, body: Value) -> Case {
+    Case {
+        rpc,
+        request,
+        rest: ("POST", path, body),
+    }
+}
+
+/// A server in a known state, and what its own words are.
+struct World {
+    /// Gone before the server is, which would wait for it.
+    rpc: Option<Rpc>,
+    server: TestServer,
+    transport: Transport,
+    words: Vec<(&'static str, String)>,
+}
+
+impl World {
+    fn new(transport: Transport) -> Self {
+        let server = TestServer::start();
+        let there = server.organization("Elsewhere");
+        for (org, id) in [
+            (&server.org, "alice"),
+            (&server.org, "bob"),
+            (&server.org, "locked"),
+            (&server.org, "idle"),
+            (&there, "far"),
+        ] {
+            let body = json!({"userId": id, "schemaId": "s", "data": {"a": ["ü", null, {"b": true}]},
+                "authenticators": {"usernames": [{"username": id, "isOrganizationSpecific": true}]}});
+            let path = format!("/users?organization.orgId={org}");
+            server
+                .ask("POST", &path, &body.to_string())
+                .expect_status(201);
+        }
+        let phone = server.enrol("alice");
+        let others = server.enrol("locked");
+        let pending = server.start_enrolment("alice");
+        server
+            .ask("POST", "/users/locked/_lock", "")
+            .expect_status(200);
+        server
+            .ask("POST", "/users/idle/_deactivate", "")
+            .expect_status(200);
+        let org = |it: &str| it.parse().unwrap();
+        let tokens = [
+            ("{admin}", Power::Admin),
+            ("{manager}", Power::Manager(org(&server.org))),
+            ("{far manager}", Power::Manager(org(&there))),
+            ("{checker}", Power::Checker(None)),
+            ("{self}", Power::Own("alice".parse().unwrap())),
+            ("{locked self}", Power::Own("locked".parse().unwrap())),
+        ];
+        let mut words = vec![
+            ("{org}", server.org.clone()),
+            ("{there}", there),
+            ("{phone}", phone.id.clone()),
+            ("{pending}", pending.id.clone()),
+            ("{others}", others.id.clone()),
+            ("{good}", phone.code_at(server.now())),
+            ("{first}", pending.code_at(server.now())),
+            ("{wrong}", wrong(&[&phone, &pending], &server)),
+        ];
+        words.extend(tokens.map(|(name, power)| (name, server.token(power))));
+        let rpc = (transport == Transport::Grpc).then(|| Rpc::connect(&server.address()));
+        Self {
+            rpc,
+            server,
+            transport,
+            words,
+        }
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let filled = |text: String, (name, word): &(&str, String)| text.replace(name, word);
+        self.words.iter().fold(text.to_owned(), filled)
+    }
+
+    fn filled(&self, json: &Value) -> Value {
+        serde_json::from_str(&self.fill(&json.to_string())).unwrap()
+    }
+
+    /// Makes a call and takes out of its outcome what differs from server to server.
+    fn run(&mut self, token: &str, case: &Case) -> Outcome {
+        let token = (!token.is_empty()).then(|| self.fill(token));
+        let mut outcome = match self.transport {
+            Transport::Rest => self.rest(token.as_deref(), case),
+            Transport::Grpc => {
+                let message = encode(method(case.rpc).input(), &self.filled(&case.request));
+                let rpc = self.rpc.as_mut().unwrap();
+                rpc.call(token.as_deref(), case.rpc, &message)
+            }
+            Transport::Web | Transport::WebText => self.web(token.as_deref(), case),
+        };
+        let mut text = outcome.answer.to_string().replace(".000000Z", "Z");
+        if let Some(id) = outcome.answer.get("totpId").and_then(Value::as_str) {
+            text = text.replace(id, "{id}");
+        }
+        for (name, word) in &self.words {
+            text = text.replace(word.as_str(), name);
+        }
+        outcome.answer = serde_json::from_str(&text).unwrap();
+        blur(&mut outcome.answer);
+        outcome
+    }
+
+    fn rest(&self, token: Option<&str>, case: &Case) -> Outcome {
+        let (method, path, body) = &case.rest;
+        let target = format!("/resources/v3alpha{}", self.fill(path));
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            self.filled(body).to_string()
+        };
+        let bearer = token.map_or_else(String::new, |it| format!("Authorization: Bearer {it}\r\n"));
+        let answer = self.server.raw(method, &target, &bearer, body.as_bytes());
+        let json = answer.json();
+        if answer.status < 300 {
+            return Outcome {
+                code: 0,
+                message: String::new(),
+                id: None,
+                answer: json,
+                retry_after_s: None,
+            };
+        }
+        let text = |pointer: &str| {
+            json.pointer(pointer)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        Outcome {
+            code: json["code"].as_i64().unwrap(),
+            message: text("/message").unwrap(),
+            id: text("/details/0/id"),
+            answer: Value::Null,
+            retry_after_s: answer.header("retry-after").map(|it| it.parse().unwrap()),
+        }
+    }
+
+    fn web(&self, token: Option<&str>, case: &Case) -> Outcome {
+        let message = encode(method(case.rpc).input(), &self.filled(&case.request));
+        let (headers, body) = web_request(self.transport == Transport::WebText, token, &message);
+        let answer = self.server.raw("POST", &path(case.rpc), &headers, &body);
+        web_outcome(&answer.expect_status(200), case.rpc)
+    }
+}
+
+pub fn web_request(is_text: bool, token: Option<&str>, message: &[u8]) -> (String, Vec<u8>) {
+    let bearer = token.map_or_else(String::new, |it| format!("Authorization: Bearer {it}\r\n"));
+    let framed = frame(0, message);
+    if is_text {
+        let headers =
+            format!("{bearer}Content-Type: application/grpc-web-text\r\nX-Grpc-Web: 1\r\n");
+        return (headers, data_encoding::BASE64.encode(&framed).into_bytes());
+    }
+    let headers = format!("{bearer}Content-Type: application/grpc-web+proto\r\nX-Grpc-Web: 1\r\n");
+    (headers, framed)
+}
+
+pub fn web_outcome(answer: &crate::harness::Answer, rpc: &str) -> Outcome {
+    let mut body = answer.body.clone();
+    match answer.header("content-type").unwrap() {
+        "application/grpc-web-text+proto" => body = data_encoding::BASE64.decode(&body).unwrap(),
+        other => assert_eq!(other, "application/grpc-web+proto"),
+    }
+    let (mut flag, mut frame, mut rest) = unframe(&body);
+    let mut message = Vec::new();
+    if flag == 0 {
+        message = frame;
+        (flag, frame, rest) = unframe(&rest);
+    }
+    assert_eq!((flag, rest.len()), (0x80, 0), "trailers are the last frame");
+    let trailers = String::from_utf8(frame).unwrap();
+    let trailers = trailers.lines().map(|line| {
+        let (name, value) = line.split_once(':').unwrap();
+        (name.to_owned(), value.to_owned())
+    });
+    outcome(
+        &trailers.collect::<Vec<_>>(),
+        &message,
+        method(rpc).output(),
+    )
+}
+
+fn wrong(phones: &[&Phone], server: &TestServer) -> String {
+    let good: Vec<String> = (-3..=3)
+        .flat_map(|n| phones.iter().map(move |it| it.code_of(server.now(), n)))
+        .collect();
+    (0..1_000)
+        .map(|it| format!("{it:06}"))
+        .find(|it| !good.contains(it))
+        .unwrap()
+}
+
+/// Takes out what is made at random: secrets, and ids of usernames.
+fn blur(json: &mut Value) {
+    match json {
+        Value::Array(all) => all.iter_mut().for_each(blur),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if ["secret", "uri", "usernameId"].contains(&name.as_str()) {
+                    assert!(value.is_string());
+                    *value = Value::Bool(true);
+                }
+                blur(value);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A call of each kind, on a user and an authenticator of one's own organization.
+fn calls() -> Vec<Case> {
+    let user = |id: &str| json!({"id": id});
+    let totp = |totp: &str, code: &str| json!({"id": "alice", "totpId": totp, "code": code});
+    vec![
+        case("GetUser", user("alice"), "GET", "/users/alice"),
+        with(
+            "SearchUsers",
+            json!({"query": {"limit": 3, "desc": true}, "sortingColumn": "FIELD_NAME_ID",
+                "filters": [{"notFilter": {"query": {"stateFilter": {"state": "USER_STATE_LOCKED"}}}}]}),
+            "/users/_search?query.limit=3&query.desc=true&sortingColumn=FIELD_NAME_ID",
+            json!([{"notFilter": {"query": {"stateFilter": {"state": "USER_STATE_LOCKED"}}}}]),
+        ),
+        with(
+            "CheckTOTP",
+            totp("{phone}", "{wrong}"),
+            "/users/alice/totp/{phone}/_check",
+            json!("{wrong}"),
+        ),
+        with(
+            "CheckTOTP",
+            json!({"id": "alice", "code": "{good}"}),
+            "/users/alice/totp/_check",
+            json!("{good}"),
+        ),
+        with(
+            "CheckTOTP",
+            json!({"id": "alice", "code": "{good}"}),
+            "/users/alice/totp/_check",
+            json!("{good}"),
+        ),
+        with(
+            "VerifyTOTPRegistration",
+            totp("{pending}", "{wrong}"),
+            "/users/alice/totp/{pending}/_verify",
+            json!("{wrong}"),
+        ),
+        with(
+            "VerifyTOTPRegistration",
+            totp("{pending}", "{first}"),
+            "/users/alice/totp/{pending}/_verify",
+            json!("{first}"),
+        ),
+        with(
+            "VerifyTOTPRegistration",
+            totp("{pending}", "{first}"),
+            "/users/alice/totp/{pending}/_verify",
+            json!("{first}"),
+        ),
+        case(
+            "StartTOTPRegistration",
+            user("alice"),
+            "POST",
+            "/users/alice/totp",
+        ),
+        case(
+            "RemoveTOTPAuthenticator",
+            json!({"id": "alice", "totpId": "{phone}"}),
+            "DELETE",
+            "/users/alice/totp/{phone}",
+        ),
+        case(
+            "RemoveTOTPAuthenticator",
+            json!({"id": "alice", "totpId": "{phone}"}),
+            "DELETE",
+            "/users/alice/totp/{phone}",
+        ),
+        case("LockUser", user("alice"), "POST", "/users/alice/_lock"),
+        with(
+            "CheckTOTP",
+            json!({"id": "alice", "code": "{good}"}),
+            "/users/alice/totp/_check",
+            json!("{good}"),
+        ),
+        case(
+            "StartTOTPRegistration",
+            user("alice"),
+            "POST",
+            "/users/alice/totp",
+        ),
+        case("LockUser", user("alice"), "POST", "/users/alice/_lock"),
+        case("UnlockUser", user("alice"), "POST", "/users/alice/_unlock"),
+        case(
+            "DeactivateUser",
+            user("alice"),
+            "POST",
+            "/users/alice/_deactivate",
+        ),
+        case(
+            "DeactivateUser",
+            user("alice"),
+            "POST",
+            "/users/alice/_deactivate",
+        ),
+        case(
+            "ActivateUser",
+            user("alice"),
+            "POST",
+            "/users/alice/_activate",
+        ),
+        case(
+            "ActivateUser",
+            user("alice"),
+            "POST",
+            "/users/alice/_activate",
+        ),
+        with(
+            "CreateUser",
+            json!({"organization": {"orgId": "{org}"},
+                "user": {"userId": "new", "schemaId": "s", "data": {"x": "y"},
+                    "authenticators": {"usernames": [{"username": "new"}]}}}),
+            "/users?organization.orgId={org}",
+            json!({"userId": "new", "schemaId": "s", "data": {"x": "y"},
+                "authenticators": {"usernames": [{"username": "new"}]}}),
+        ),
+        case("GetUser", user("new"), "GET", "/users/new"),
+        with(
+            "CreateUser",
+            json!({"user": {"userId": "new"}}),
+            "/users",
+            json!({"userId": "new"}),
+        ),
+        case("DeleteUser", user("new"), "DELETE", "/users/new"),
+        case("DeleteUser", user("new"), "DELETE", "/users/new"),
+        case(
+            "UnlockUser",
+            user("nobody"),
+            "POST",
+            "/users/nobody/_unlock",
+        ),
+        case("GetUser", user("far"), "GET", "/users/far"),
+        case(
+            "DeleteUser",
+            json!({"id": "bob", "organization": {"orgId": "{there}"}}),
+            "DELETE",
+            "/users/bob?organization.orgId={there}",
+        ),
+        case(
+            "DeleteUser",
+            json!({"id": "bob", "organization": {"orgDomain": "x"}}),
+            "DELETE",
+            "/users/bob?organization.orgDomain=x",
+        ),
+        case(
+            "GetUser",
+            json!({"id": "bob", "instance": {"domain": "x"}}),
+            "GET",
+            "/users/bob?instance.domain=x",
+        ),
+        with("SetPassword", json!({}), "/users/alice/password", json!({})),
+        case("PatchUser", json!({}), "PATCH", "/users/alice"),
+    ]
+}
+
+/// What is wrong with the fields, and with nothing else.
+fn bad_calls() -> Vec<Case> {
+    let long = "x".repeat(201);
+    let user = |it: Value| with("CreateUser", json!({"user": it.clone()}), "/users", it);
+    let filter = |it: Value| {
+        let filters = json!([it]);
+        with(
+            "SearchUsers",
+            json!({"filters": filters}),
+            "/users/_search",
+            filters.clone(),
+        )
+    };
+    let check = |it: &str| {
+        let request = json!({"id": "alice", "code": it});
+        with("CheckTOTP", request, "/users/alice/totp/_check", json!(it))
+    };
+    vec![
+        case("GetUser", json!({}), "GET", "/users/"),
+        case("GetUser", json!({"id": "a\u{7}"}), "GET", "/users/a%07"),
+        case("LockUser", json!({"id": ""}), "POST", "/users//_lock"),
+        case(
+            "RemoveTOTPAuthenticator",
+            json!({"id": "alice"}),
+            "DELETE",
+            "/users/alice/totp/",
+        ),
+        case(
+            "StartTOTPRegistration",
+            json!({"id": "alice", "instance": {"id": ""}}),
+            "POST",
+            "/users/alice/totp?instance.id=",
+        ),
+        user(json!({"contact": {}})),
+        user(json!({"authenticators": {"password": {}}})),
+        user(json!({"authenticators": {"usernames": [{}]}})),
+        user(json!({"authenticators": {"usernames": [{"username": long}]}})),
+        user(json!({"userId": ""})),
+        user(json!({"schemaId": "a\nb"})),
+        check("12345"),
+        check("1234567890"),
+        check(" 123456"),
+        check(""),
+        filter(json!({})),
+        filter(json!({"orFilter": {}})),
+        filter(json!({"emailFilter": {}})),
+        filter(json!({"stateFilter": {}})),
+        filter(json!({"usernameFilter": {"username": long}})),
+        with(
+            "SearchUsers",
+            json!({"query": {"limit": 1001}}),
+            "/users/_search?query.limit=1001",
+            json!([]),
+        ),
+        with(
+            "SearchUsers",
+            json!({"sortingColumn": "FIELD_NAME_EMAIL"}),
+            "/users/_search?sortingColumn=FIELD_NAME_EMAIL",
+            json!([]),
+        ),
+    ]
+}
+
+fn all_say_the_same(token: &str, cases: &[Case]) -> Vec<Outcome> {
+    let told = TRANSPORTS.map(|transport| {
+        let mut world = World::new(transport);
+        let run = cases.iter().map(|it| world.run(token, it));
+        run.collect::<Vec<_>>()
+    });
+    for (transport, outcomes) in TRANSPORTS.iter().zip(&told).skip(1) {
+        for ((case, rest), other) in cases.iter().zip(&told[0]).zip(outcomes) {
+            assert_eq!(
+                rest, other,
+                "{token} {} {}: {transport:?}",
+                case.rpc, case.request
+            );
+        }
+    }
+    told.into_iter().next().unwrap()
+}
+
+#[test]
+fn every_call_by_every_role_comes_to_the_same_on_every_transport() {
+    for token in [
+        "{admin}",
+        "{manager}",
+        "{far manager}",
+        "{checker}",
+        "{self}",
+        "{locked self}",
+        "nonsense",
+        "",
+    ] {
+        let outcomes = all_say_the_same(token, &calls());
+        let went_well = outcomes.iter().filter(|it| it.code == 0).count();
+        let expected = match token {
+            "{admin}" => 15,
+            "{manager}" => 14,
+            "{checker}" => 1,
+            _ => continue,
+        };
+        assert_eq!(went_well, expected, "{token}: {outcomes:#?}");
+    }
+}
+
+#[test]
+fn bad_fields_are_told_in_the_same_words_before_rights_are_judged() {
+    for token in ["{admin}", "{checker}", "{self}"] {
+        for outcome in all_say_the_same(token, &bad_calls()) {
+            assert_eq!(
+                (outcome.code, outcome.id.as_deref()),
+                (3, Some("TOTPD-Field"))
+            );
+        }
+    }
+    for outcome in all_say_the_same("", &bad_calls()) {
+        assert_eq!((outcome.code, outcome.id), (16, None));
+    }
+}
+
+#[test]
+fn a_wait_says_how_long_on_every_transport() {
+    let check = || {
+        with(
+            "CheckTOTP",
+            json!({"id": "alice", "code": "{wrong}"}),
+            "/users/alice/totp/_check",
+            json!("{wrong}"),
+        )
+    };
+    let cases: Vec<Case> = (0..6).map(|_| check()).collect();
+    let outcomes = all_say_the_same("{checker}", &cases);
+    assert_eq!(outcomes[4].id.as_deref(), Some("EVENT-8isk2"));
+    let last = &outcomes[5];
+    assert_eq!(
+        (last.code, last.id.as_deref(), last.retry_after_s),
+        (8, Some("TOTPD-Wait1"), Some(30))
+    );
+}
