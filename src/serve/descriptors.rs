@@ -34,7 +34,7 @@ pub(super) fn fit(limits: &mut Limits, places: usize) -> Result<(), String> {
         let needed = taken.saturating_add(FEWEST_CONNECTIONS);
         return Err(format!(
             "only {files} files may be open, and {places} requests at a time need {needed}: raise the limit (ulimit -n, \
-             LimitNOFILE=) or lower --workers"
+             LimitNOFILE=)"
         ));
     }
     if limits.connections > room {

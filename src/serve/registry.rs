@@ -27,8 +27,8 @@ const CUT: u8 = 4;
 /// fills it, and would hold a place for all of its limit with that.
 const TAKING_GRACE: Duration = Duration::from_secs(1);
 
-/// Whoever has taken more than a tenth of the time that a request may take dawdles.
-const SLOW_PART: u32 = 10;
+/// Whoever has taken more than this part of the time that a request may take dawdles: half a second, as it is.
+const SLOW_PART: u32 = 20;
 
 /// One connection as others see it.
 pub(super) struct Connection {

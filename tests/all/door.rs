@@ -260,7 +260,7 @@ fn over_a_limit_the_longest_silent_makes_room() {
 fn over_the_limit_of_its_address_a_request_that_dawdles_makes_room() {
     let limits = Limits {
         connections_per_peer: 3,
-        request_time: Duration::from_secs(5),
+        request_time: Duration::from_secs(10),
         ..Limits::default()
     };
     let server = TestServer::with(Window::OneEitherSide, limits);
