@@ -90,7 +90,7 @@ impl Writer {
         &self,
         change: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        if SHARED.with_borrow(Option::is_some) {
+        if self.is_shared() {
             return self.write_shared(change);
         }
         let outcome = Arc::new(Mutex::new(None));
@@ -122,13 +122,19 @@ impl Writer {
     /// Lets all changes that `calls` makes on this thread share one transaction. When this returns they are on
     /// disk; an error means that none of them happened, whatever each was told.
     pub(super) fn together(&self, calls: impl FnOnce()) -> Result<()> {
-        SHARED.set(Some(Shared::default()));
+        if self.is_shared() {
+            // Already together with what came before.
+            calls();
+            return Ok(());
+        }
+        let outer = SHARED.replace(Some(Shared::of(self)));
         let called = catch_unwind(AssertUnwindSafe(calls));
         let Some(Shared {
             connection: Some(connection),
             failure,
             changes,
-        }) = SHARED.take()
+            ..
+        }) = SHARED.replace(outer)
         else {
             // Nobody wanted to change anything, or nobody could.
             return called.map_err(|_| Error::Bug("a call panicked".to_owned()));
@@ -146,10 +152,15 @@ impl Writer {
         settled
     }
 
+    /// Whether this thread's changes share a transaction of this very writer.
+    fn is_shared(&self) -> bool {
+        SHARED.with_borrow(|it| it.as_ref().is_some_and(|it| it.writer == address(self)))
+    }
+
     /// Runs a change in the transaction that this thread's changes share, beginning it with the first.
     fn write_shared<T>(&self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         SHARED.with_borrow_mut(|shared| {
-            let shared = shared.get_or_insert_default();
+            let shared = shared.get_or_insert_with(|| Shared::of(self));
             if let Some(why) = &shared.failure {
                 return Err(Error::Unavailable(why.clone()));
             }
@@ -318,13 +329,29 @@ enum Batch {
 }
 
 /// The transaction that the changes of one thread share.
-#[derive(Default)]
 struct Shared {
+    /// Whose: a program may have several databases.
+    writer: usize,
     /// There from the first change on.
     connection: Option<Connection>,
     /// Why nothing of it can be kept any more.
     failure: Option<String>,
     changes: usize,
+}
+
+impl Shared {
+    fn of(writer: &Writer) -> Self {
+        Self {
+            writer: address(writer),
+            connection: None,
+            failure: None,
+            changes: 0,
+        }
+    }
+}
+
+fn address(writer: &Writer) -> usize {
+    std::ptr::from_ref(writer).addr()
 }
 
 thread_local! {
@@ -523,6 +550,28 @@ mod tests {
         assert!(matches!(settled, Err(Error::Bug(_))));
         assert!(writer.together(|| {}).is_ok());
         assert_eq!(count(&writer), 2, "and the writer goes on");
+    }
+
+    #[test]
+    fn changes_made_together_are_of_one_database_and_may_be_nested() {
+        let (_one, first) = writer("CREATE TABLE t (n INTEGER)");
+        let (_other, second) = writer("CREATE TABLE t (n INTEGER)");
+        let insert = |into: &Writer| {
+            let change = |connection: &Connection| {
+                connection.execute("INSERT INTO t VALUES (1)", ()).unwrap();
+                Ok(())
+            };
+            into.write(change).unwrap();
+        };
+        let settled = first.together(|| {
+            insert(&first);
+            first.together(|| insert(&first)).unwrap();
+            insert(&second);
+            second.together(|| insert(&second)).unwrap();
+            insert(&first);
+        });
+        assert!(settled.is_ok());
+        assert_eq!((count(&first), count(&second)), (3, 2));
     }
 
     /// Both ways to the connection at once, and work that runs alone between them.

@@ -137,6 +137,45 @@ fn where_nothing_can_be_written_nothing_is_lost_and_the_same_process_recovers() 
     home.json(&["doctor"]);
 }
 
+/// SECURITY.md 31: those who share a commit share its fate, and none is told otherwise.
+#[test]
+fn where_a_commit_fails_everyone_in_it_is_told_so() {
+    let (home, token) = Home::init();
+    let users: Vec<String> = (0..32).map(|it| format!("u{it}")).collect();
+    let phones = enrolled(&home, &users);
+    let server = home.serve(&[]);
+    let statuses = || -> Vec<u16> {
+        let begin = Barrier::new(users.len());
+        thread::scope(|scope| {
+            let removals: Vec<_> = users
+                .iter()
+                .zip(&phones)
+                .map(|(user, phone)| {
+                    let path = format!("/users/{user}/totp/{}", phone.id);
+                    let (server, token, begin) = (&server, &token, &begin);
+                    scope.spawn(move || {
+                        begin.wait();
+                        server.ask(token, "DELETE", &path, "").status
+                    })
+                })
+                .collect();
+            removals.into_iter().map(|it| it.join().unwrap()).collect()
+        })
+    };
+    becomes_ready(&server);
+    limit_files(&server, Some(512));
+    assert!(statuses().iter().all(|it| *it == 503));
+    let database = Connection::open(home.data().join("totpd.db")).unwrap();
+    let count = |sql: &str| -> u32 { database.query_row(sql, (), |row| row.get(0)).unwrap() };
+    assert_eq!(count("SELECT count(*) FROM totp"), 32);
+    limit_files(&server, None);
+    assert!(statuses().iter().all(|it| *it == 200));
+    assert_eq!(count("SELECT count(*) FROM totp"), 0);
+    let removals = "SELECT count(*) FROM event WHERE kind = 'totp.removed'";
+    assert_eq!(count(removals), 32);
+    server.kill();
+}
+
 /// SECURITY.md 31
 #[test]
 fn a_neighbour_that_locks_the_database_delays_writes_and_nothing_else() {
