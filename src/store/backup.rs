@@ -177,10 +177,13 @@ impl WriteTx<'_> {
             SELECT user_id, about_id FROM main.event WHERE id > ?1 AND kind = 'totp.removed')";
         const TOKENS: &str = "DELETE FROM main.token WHERE id IN (
             SELECT about_id FROM main.event WHERE id > ?1 AND kind = 'token.revoked')";
-        // A user's id may be used again: who came after the removal is another.
+        // A user's id may be used again: who came after the removal is another. By the moment that the replaced
+        // database has of it; taken over, the event may carry a later one.
         const USERS: &str = "DELETE FROM main.user WHERE id IN (
-            SELECT gone.user_id FROM main.event AS gone JOIN main.user AS here ON here.id = gone.user_id
-            WHERE gone.id > ?1 AND gone.kind = 'user.removed' AND gone.at >= here.created)";
+            SELECT gone.user_id FROM (
+                SELECT at, user_id FROM replaced.event WHERE kind = 'user.removed'
+                EXCEPT SELECT at, user_id FROM main.event WHERE kind = 'user.removed'
+            ) AS gone JOIN main.user AS here ON here.id = gone.user_id WHERE gone.at >= here.created)";
         const STATES: &str = "UPDATE main.user SET state = there.state, changed = there.changed
             FROM replaced.user AS there WHERE there.id = main.user.id
             AND there.created = main.user.created AND there.state <> 'active'";
@@ -194,8 +197,8 @@ impl WriteTx<'_> {
 
         let as_of = self.newest_event_at()?.micros();
         let newest: i64 = self.one(NEWEST, (), |row| row.get(0))?.unwrap_or_default();
+        let users = self.execute(USERS, ())?;
         self.execute(EVENTS, (as_of,))?;
-        let users = self.execute(USERS, (newest,))?;
         let totps = self.execute(TOTPS, (newest,))?;
         let tokens = self.execute(TOKENS, (newest,))?;
         self.execute(STATES, ())?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use totpd::error::Result;
-use totpd::model::{Timestamp, TotpId, UserId, Window};
+use totpd::model::{Timestamp, UserId, Window};
 use totpd::service::{
     Caller, Consent, DataDir, Expect, KeyFile, NewToken, NewUser, Power, Restored, Service,
     Settings, Verdict,
@@ -110,23 +110,31 @@ impl Node {
 
     /// A confirmed authenticator; a step passes.
     fn enrol(&mut self, user: &UserId) -> Phone {
+        let phone = self.begin(user);
+        let confirmed = self.confirm(user, &phone, &phone.code_at(self.now));
+        assert!(matches!(confirmed, Ok(Verdict::Accepted(_))));
+        self.pass_seconds(30);
+        phone
+    }
+
+    /// A pending authenticator.
+    fn begin(&self, user: &UserId) -> Phone {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let begun = self
             .service()
             .start_totp(&caller, &anywhere, user, None, self.now)
             .unwrap();
-        let phone = Phone {
+        Phone {
             id: begun.details.id,
             secret: begun.secret,
-        };
-        let code = phone.code_at(self.now).parse().unwrap();
-        let id: TotpId = phone.id.parse().unwrap();
-        let confirmed = self
-            .service()
-            .confirm_totp(&caller, &anywhere, user, &id, &code, self.now);
-        assert!(matches!(confirmed, Ok(Verdict::Accepted(_))));
-        self.pass_seconds(30);
-        phone
+        }
+    }
+
+    fn confirm(&self, user: &UserId, phone: &Phone, code: &str) -> Result<Verdict> {
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let (id, code) = (phone.id.parse().unwrap(), code.parse().unwrap());
+        self.service()
+            .confirm_totp(&caller, &anywhere, user, &id, &code, self.now)
     }
 
     fn check(&self, user: &UserId, code: &str) -> Result<Verdict> {
@@ -184,6 +192,7 @@ fn no_code_that_was_good_before_a_restore_is_good_after_it() {
     let mut node = Node::new();
     let alice = node.user("alice");
     let phone = node.enrol(&alice);
+    let pending = node.begin(&alice);
     let backup = node.back_up("backup");
     let mode = fs::metadata(&backup).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -206,6 +215,9 @@ fn no_code_that_was_good_before_a_restore_is_good_after_it() {
             Verdict::Used,
             "{offset}"
         );
+        let code = pending.code_of(other.now, offset);
+        let confirmed = other.confirm(&alice, &pending, &code).unwrap();
+        assert_eq!(confirmed, Verdict::Used, "{offset}");
     }
     other.pass_seconds(30);
     let code = phone.code_of(other.now, 1);
@@ -296,6 +308,23 @@ fn a_user_who_came_after_a_removal_is_not_removed_by_it() {
     node.restore(&before, FORCE).unwrap();
     assert!(!node.has_user(&bob), "removed after this backup");
     node.restore(&after, FORCE).unwrap();
+    assert!(node.has_user(&bob), "made after the removal");
+
+    // The same where the backup has forgotten the removal and the database has not.
+    node.remove_user(&bob);
+    let between = node.back_up("between");
+    node.pass_seconds(86_400);
+    node.user("bob");
+    let keep = Duration::from_hours(1);
+    node.service().tidy(keep, node.now).unwrap();
+    let forgotten = node.back_up("forgotten");
+    let both = Consent {
+        replace: true,
+        loss: true,
+    };
+    node.restore(&between, both).unwrap();
+    assert!(!node.has_user(&bob));
+    node.restore(&forgotten, FORCE).unwrap();
     assert!(node.has_user(&bob), "made after the removal");
 }
 
