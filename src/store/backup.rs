@@ -82,8 +82,9 @@ impl Backup {
                 connection: &connection,
             };
             let is_same = read.instance()?.id == of_instance;
-            // Events are kept for a time only; what happened before the oldest is forgotten.
-            let reaches_back = read.oldest_event_at()? <= as_of;
+            // Events are kept for a time only; what happened before the oldest is forgotten. So is what happened
+            // before a restore that nobody could vouch for.
+            let reaches_back = read.oldest_event_at()? <= as_of && !read.has_loss_since(as_of)?;
             Ok(Replaced {
                 knows_all: is_sound && is_same && reaches_back,
                 is_readable: is_same,
@@ -106,6 +107,11 @@ impl Backup {
         floor: Step,
         now: Timestamp,
     ) -> Result<AppliedAgain> {
+        let kind = if replaced.is_some_and(|(_, it)| it.knows_all) {
+            Kind::InstanceRestored
+        } else {
+            Kind::InstanceRestoredWithLoss
+        };
         let mut applied = AppliedAgain::default();
         let from = replaced.filter(|(_, it)| it.is_readable);
         if let Some((path, _)) = from {
@@ -125,7 +131,7 @@ impl Backup {
         }
         let instance = tx.instance()?.id;
         tx.append(&Event {
-            kind: Kind::InstanceRestored,
+            kind,
             source: &Source::command_line(),
             org: None,
             user: None,
@@ -150,6 +156,14 @@ impl ReadTx<'_> {
         const SQL: &str = "SELECT at FROM event ORDER BY id LIMIT 1";
         let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
         Ok(at.unwrap_or(Timestamp::from_micros(i64::MAX)))
+    }
+
+    /// Whether this came out of a restore after that moment that may have undone what happened before it.
+    fn has_loss_since(&self, moment: Timestamp) -> Result<bool> {
+        const SQL: &str =
+            "SELECT 1 FROM event WHERE kind = 'instance.restored_with_loss' AND at > ?1
+            ORDER BY id DESC LIMIT 1";
+        Ok(self.one(SQL, (moment.micros(),), |_| Ok(()))?.is_some())
     }
 }
 

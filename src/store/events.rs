@@ -11,6 +11,7 @@ use crate::model::{OrgId, Timestamp, UserId};
 pub(crate) enum Kind {
     InstanceCreated,
     InstanceRestored,
+    InstanceRestoredWithLoss,
     OrganizationCreated,
     UserCreated,
     UserRemoved,
@@ -33,6 +34,7 @@ impl Kind {
         match self {
             Self::InstanceCreated => "instance.created",
             Self::InstanceRestored => "instance.restored",
+            Self::InstanceRestoredWithLoss => "instance.restored_with_loss",
             Self::OrganizationCreated => "organization.created",
             Self::UserCreated => "user.created",
             Self::UserRemoved => "user.removed",

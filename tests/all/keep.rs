@@ -324,7 +324,7 @@ fn a_user_who_came_after_a_removal_is_not_removed_by_it() {
     };
     node.restore(&between, both).unwrap();
     assert!(!node.has_user(&bob));
-    node.restore(&forgotten, FORCE).unwrap();
+    node.restore(&forgotten, both).unwrap();
     assert!(node.has_user(&bob), "made after the removal");
 }
 
@@ -356,6 +356,16 @@ fn a_database_that_cannot_vouch_for_what_happened_since_needs_a_word() {
     };
     assert!(node.restore(&backup, both).unwrap().has_loss);
     assert_eq!(node.totps(&alice), [phone.id.as_str()]);
+
+    // What was lost by then nobody knows by way of another backup either; of what comes later all is known.
+    let refused = node.restore(&backup, FORCE).unwrap_err();
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+    node.pass_seconds(1);
+    let later = node.user("later");
+    let whole = node.back_up("whole");
+    node.remove_user(&later);
+    assert!(!node.restore(&whole, FORCE).unwrap().has_loss);
+    assert!(!node.has_user(&later));
 
     // Another instance's removals say nothing about this one's.
     let mut other = Node::new();
