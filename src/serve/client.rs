@@ -1,40 +1,18 @@
 //! The life of one client's connection: a whole request in, through a worker, the answer out, and again.
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Door;
 use super::forwarded::last_untrusted_hop;
 use super::incoming::{Ended, Incoming};
 use super::registry::Connection;
+use super::seat::{Peer, Seat};
 use super::stream::Stream;
 use super::upstream::Answer;
 use super::wire::{Hello, Wire};
 use crate::api;
 use crate::api::http::{EVERY_REPLY, Reply};
 use crate::api::status::AtTheDoor;
-
-/// Who is at the other end.
-#[derive(Clone, Copy)]
-pub(super) struct Peer {
-    /// The socket's address; a Unix socket has none.
-    pub(super) address: Option<IpAddr>,
-    /// Whether it is a proxy whose word about its own clients counts.
-    pub(super) is_trusted: bool,
-}
-
-/// A connection's seat among those that the registry counts, until this is dropped.
-pub(super) struct Seat {
-    pub(super) door: Arc<Door>,
-    pub(super) connection: Arc<Connection>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.door.registry.leave(&self.connection);
-    }
-}
 
 /// Serves one client until it leaves, falters, has to make room, or turns out to speak HTTP/2.
 pub(super) fn serve(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::Accepted;
 
-use super::client::{Peer, Seat};
 use super::forwarded::last_untrusted_hop;
+use super::seat::{Peer, Seat};
 use super::stream::Stream;
 use super::{Door, Limits};
 use crate::api::status::AtTheDoor;

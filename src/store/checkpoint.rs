@@ -6,26 +6,20 @@
 //! batches in which the log starts over. So the log stays bounded under endless load, and a log that is
 //! overwritten syncs faster than one that grows. Knows nothing of what is in the pages.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::wal::{self, LogLength, TOO_LONG_FRAMES};
 use super::writer::Writer;
 use super::{file, unavailable};
 use crate::error::{Error, Result};
 
-/// Pages in the log from which on it starts over: 16 MiB.
-const LONG_FRAMES: i64 = 4_000;
-/// Pages in the log from which on the writer waits for the copying: 24 MiB. On a card that writes slowly at
-/// random and fast in a row the log would otherwise grow faster than it is copied.
-const TOO_LONG_FRAMES: i64 = 6_000;
-/// How long the writer waits at most: should the copying fail, a long log is better than none.
-const HOLD: Duration = Duration::from_secs(2);
 /// Pages that may be left for the writer's pause: copied and synced in about the time of a commit.
 const FEW_FRAMES: i64 = 256;
 /// Passes after which the log starts over in spite of a writer that is faster than the copying.
@@ -64,87 +58,6 @@ struct Own {
     database: Option<ManuallyDrop<File>>,
     /// Whether the log has started over by itself since somebody last wanted it emptied.
     has_restarted: bool,
-}
-
-/// Where the log stands, in pages.
-pub(super) struct Standing {
-    pub(super) logged: i64,
-    copied: i64,
-}
-
-/// What the writer and whoever looks after the log tell each other.
-pub(super) struct LogLength {
-    state: Mutex<State>,
-    news: Condvar,
-}
-
-struct State {
-    is_long: bool,
-    /// Times that a piece of the log was copied.
-    passes: u64,
-    /// The database is being closed.
-    is_over: bool,
-}
-
-impl LogLength {
-    pub(super) const fn new() -> Self {
-        let state = State {
-            is_long: false,
-            passes: 0,
-            is_over: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            news: Condvar::new(),
-        }
-    }
-
-    /// The writer says how long the log is, and is held up if that is too long.
-    pub(super) fn is(&self, frames: i64) {
-        if frames < LONG_FRAMES {
-            return;
-        }
-        let mut state = self.lock();
-        state.is_long = true;
-        self.news.notify_all();
-        if frames >= TOO_LONG_FRAMES {
-            let seen = state.passes;
-            let nothing_new = |it: &mut State| it.passes == seen && !it.is_over;
-            let _held = self.news.wait_timeout_while(state, HOLD, nothing_new);
-        }
-    }
-
-    /// Waits until the log is long; `false` if it never will be.
-    fn wait(&self) -> bool {
-        let is_short = |it: &mut State| !it.is_long && !it.is_over;
-        let mut state = self
-            .news
-            .wait_while(self.lock(), is_short)
-            .unwrap_or_else(PoisonError::into_inner);
-        state.is_long = false;
-        !state.is_over
-    }
-
-    fn has_passed(&self) {
-        let mut state = self.lock();
-        state.passes = state.passes.wrapping_add(1);
-        self.news.notify_all();
-    }
-
-    /// Nothing more will be logged.
-    pub(super) fn end(&self) {
-        self.lock().is_over = true;
-        self.news.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Where the log stands, as a connection sees it.
-pub(super) fn standing(connection: &Connection) -> Result<Standing> {
-    pragma(connection, "NOOP")
 }
 
 impl Checkpoints {
@@ -190,7 +103,7 @@ impl Checkpoints {
     pub(super) fn empty(&self) -> Result<()> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let has_restarted = std::mem::take(&mut own.has_restarted);
-        let length = log_bytes(&self.path);
+        let length = wal::log_bytes(&self.path);
         if length == 0 || (has_restarted && length <= MAX_LOG_BYTES) {
             return Ok(());
         }
@@ -205,11 +118,11 @@ impl Checkpoints {
     /// whether the log has come to its end; a read of an old snapshot may be in the way.
     fn round(&self, own: &mut Own, end: End) -> Result<bool> {
         for _ in 0..MAX_PASSES {
-            let standing = standing(own.connection(&self.path)?)?;
+            let standing = wal::standing(own.connection(&self.path)?)?;
             if standing.logged.saturating_sub(standing.copied) <= FEW_FRAMES {
                 break;
             }
-            let copied = pragma(own.connection(&self.path)?, "PASSIVE")?;
+            let copied = wal::checkpoint(own.connection(&self.path)?, "PASSIVE")?;
             if copied.copied < copied.logged {
                 // Somebody reads an old snapshot: until that ends the log cannot start over.
                 return Ok(false);
@@ -254,24 +167,6 @@ impl Own {
         };
         self.database.insert(database).sync_data().map_err(io)
     }
-}
-
-fn pragma(connection: &Connection, mode: &'static str) -> Result<Standing> {
-    let sql = format!("PRAGMA wal_checkpoint({mode})");
-    let row = connection.query_row(&sql, (), |row| {
-        Ok(Standing {
-            logged: row.get(1)?,
-            copied: row.get(2)?,
-        })
-    });
-    row.map_err(unavailable)
-}
-
-/// The length of a database's log.
-pub(super) fn log_bytes(database: &Path) -> u64 {
-    let mut log = database.as_os_str().to_owned();
-    log.push("-wal");
-    fs::metadata(log).map_or(0, |it| it.len())
 }
 
 #[cfg(test)]
@@ -341,7 +236,7 @@ mod tests {
         // 160 MiB go through it.
         for _ in 0..80 {
             scene.changes(128);
-            longest = longest.max(log_bytes(&scene.path()));
+            longest = longest.max(wal::log_bytes(&scene.path()));
         }
         assert!(longest < 64 << 20, "{} MiB", longest >> 20);
     }
@@ -350,15 +245,18 @@ mod tests {
     fn a_quiet_log_is_emptied_and_a_busy_one_left_to_itself() {
         let scene = Scene::new();
         scene.changes(10);
-        assert!(log_bytes(&scene.path()) > 0);
+        assert!(wal::log_bytes(&scene.path()) > 0);
         scene.checkpoints.empty().unwrap();
-        assert_eq!(log_bytes(&scene.path()), 0);
+        assert_eq!(wal::log_bytes(&scene.path()), 0);
         scene.changes(10);
         scene.checkpoints.own.lock().unwrap().has_restarted = true;
         scene.checkpoints.empty().unwrap();
-        assert!(log_bytes(&scene.path()) > 0, "it is overwritten by itself");
+        assert!(
+            wal::log_bytes(&scene.path()) > 0,
+            "it is overwritten by itself"
+        );
         scene.checkpoints.empty().unwrap();
-        assert_eq!(log_bytes(&scene.path()), 0, "but not for ever");
+        assert_eq!(wal::log_bytes(&scene.path()), 0, "but not for ever");
     }
 
     #[test]
@@ -374,6 +272,6 @@ mod tests {
         scene.changes(1);
         reader.execute_batch("COMMIT").unwrap();
         scene.checkpoints.empty().unwrap();
-        assert_eq!(log_bytes(&scene.path()), 0);
+        assert_eq!(wal::log_bytes(&scene.path()), 0);
     }
 }

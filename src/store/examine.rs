@@ -55,5 +55,5 @@ impl Examined {
 
 /// The length of a database's log in bytes.
 pub(crate) fn log_bytes(database: &Path) -> u64 {
-    super::checkpoint::log_bytes(database)
+    super::wal::log_bytes(database)
 }

@@ -14,6 +14,7 @@ mod search;
 mod tokens;
 mod totps;
 mod users;
+mod wal;
 mod writer;
 
 use std::ops::Deref;
@@ -37,7 +38,8 @@ pub(crate) use users::{UserRow, UsernameRow};
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
 use crate::totp::LONGEST_WAIT;
-use checkpoint::{Checkpoints, LogLength};
+use checkpoint::Checkpoints;
+use wal::LogLength;
 use writer::Writer;
 
 /// Reads run beside the writer on so many connections: more than there are cores to run them, fewer than

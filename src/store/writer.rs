@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::checkpoint::{self, LogLength};
+use super::wal::{self, LogLength};
 use super::{execute_cached, unavailable};
 use crate::error::{Error, Result};
 
@@ -290,7 +290,7 @@ impl Writer {
         let kept = if is_due { 0 } else { unmeasured };
         self.unmeasured.store(kept, Ordering::Relaxed);
         if is_due {
-            match checkpoint::standing(connection) {
+            match wal::standing(connection) {
                 Ok(it) => self.log.is(it.logged),
                 Err(error) => log::warn!("measuring the log: {error:?}"),
             }
