@@ -24,19 +24,19 @@ impl ReadTx<'_> {
         search: &Search,
         org: Option<&OrgId>,
     ) -> Result<(Vec<UserRow>, u64)> {
-        let (page, total) = if search.filters.iter().any(is_narrow) {
-            let mut numbers = self.numbers(search, org, Lead::Filters)?;
+        let filters: Vec<&Filter> = search.filters.iter().collect();
+        let (page, total) = if filters.iter().any(|it| is_narrow(it)) {
+            let mut numbers = self.numbers(&filters, org, Lead::Filters)?;
             numbers.push(order(search.sort, search.descending));
             self.page_of_all(&numbers, search).map_err(unavailable)?
         } else {
-            let counted = self.numbers(search, org, Lead::States)?;
-            let total = self.count(&counted).map_err(unavailable)?;
+            let total = self.total(&filters, org)?;
             let lead = if total > SORTED_AT_MOST {
                 Lead::Order
             } else {
                 Lead::States
             };
-            let mut page = self.numbers(search, org, lead)?;
+            let mut page = self.numbers(&filters, org, lead)?;
             page.push(order(search.sort, search.descending));
             let page = self.page(page, search).map_err(unavailable)?;
             (page, total)
@@ -45,8 +45,30 @@ impl ReadTx<'_> {
         Ok((rows.collect::<Result<_>>()?, total))
     }
 
+    /// For how many users all of `filters` hold. Those whom a narrow one excludes are few: they are counted and
+    /// taken off, and not everybody held against it.
+    fn total(&self, filters: &[&Filter], org: Option<&OrgId>) -> Result<u64> {
+        let excluded = filters.iter().enumerate().find_map(|(at, it)| {
+            let Filter::Not(excluded) = it else {
+                return None;
+            };
+            is_narrow(excluded).then_some((at, excluded.as_ref()))
+        });
+        let Some((at, excluded)) = excluded else {
+            let counted = self.numbers(filters, org, Lead::States)?;
+            return self.count(&counted).map_err(unavailable);
+        };
+        let mut rest = filters.to_vec();
+        rest.remove(at);
+        let all = self.total(&rest, org)?;
+        rest.push(excluded);
+        let few = self.numbers(&rest, org, Lead::Filters)?;
+        let few = self.count(&few).map_err(unavailable)?;
+        Ok(all.saturating_sub(few))
+    }
+
     /// A statement for the numbers of the rows that a search finds, in no order yet.
-    fn numbers(&self, search: &Search, org: Option<&OrgId>, lead: Lead) -> Result<Statement> {
+    fn numbers(&self, filters: &[&Filter], org: Option<&OrgId>, lead: Lead) -> Result<Statement> {
         let mut numbers = Statement {
             sql: String::new(),
             params: Vec::new(),
@@ -59,7 +81,7 @@ impl ReadTx<'_> {
             numbers.push(" = ");
             numbers.bind(org.to_string());
         }
-        for filter in &search.filters {
+        for filter in filters {
             numbers.push(" AND ");
             self.filter(&mut numbers, filter)?;
         }
