@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::mark::Mark;
 use crate::report::Report;
 use crate::{Result, children, door, machine, million, removals, slow, soak};
-
-/// Measured by default: mark 12 takes as long as it is told.
-const BY_DEFAULT: [u8; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -18,10 +16,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value = "3",
         value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Only these marks, such as 1,2,3
-    #[arg(long, value_name = "MARKS", value_delimiter = ',',
-        value_parser = clap::value_parser!(u8).range(1..=12))]
-    only: Vec<u8>,
+    /// Only these marks, such as 1,2,3; g1,g2,g3 are the same over gRPC
+    #[arg(long, value_name = "MARKS", value_delimiter = ',')]
+    only: Vec<Mark>,
     /// Short and small, to see that everything works: its figures mean little
     #[arg(long)]
     quick: bool,
@@ -70,7 +67,7 @@ pub(crate) struct Sizes {
 pub(crate) struct Bench {
     dir: TempDir,
     pub(crate) sizes: Sizes,
-    wanted: Vec<u8>,
+    wanted: Vec<Mark>,
     pub(crate) soak: Option<Duration>,
 }
 
@@ -79,16 +76,16 @@ impl Bench {
         self.dir.path()
     }
 
-    pub(crate) fn wants(&self, mark: u8) -> bool {
-        self.wanted.contains(&mark)
+    pub(crate) fn wants(&self, mark: impl Into<Mark>) -> bool {
+        self.wanted.contains(&mark.into())
     }
 
     /// Whether nobody chose among the marks.
     pub(crate) fn is_whole(&self) -> bool {
-        BY_DEFAULT.iter().all(|it| self.wants(*it))
+        Mark::by_default().iter().all(|it| self.wants(*it))
     }
 
-    pub(crate) fn wants_any(&self, marks: &[u8]) -> bool {
+    pub(crate) fn wants_any<M: Into<Mark> + Copy>(&self, marks: &[M]) -> bool {
         marks.iter().any(|it| self.wants(*it))
     }
 }
@@ -113,11 +110,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut wanted = options.only.clone();
     if wanted.is_empty() {
-        wanted = BY_DEFAULT.to_vec();
+        wanted = Mark::by_default();
     }
     if options.soak.is_some() {
-        wanted.push(12);
-    } else if wanted.contains(&12) {
+        wanted.push(12.into());
+    } else if wanted.contains(&12.into()) {
         return Err("mark 12 takes as long as --soak says: --soak 10m".into());
     }
     let dir = tempfile::Builder::new()

@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::Result;
 use crate::bench::{Bench, tell};
 use crate::driver::{Load, Part};
+use crate::mark::Wire;
 use crate::report::{Report, Spread};
 use crate::seed::Home;
 use crate::server::{Server, listening};
@@ -31,6 +32,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         for (connections, pairs) in [(16, &mut sixteen), (64, &mut sixty_four)] {
             let mut rate = |what: &str, address: &str| -> Result<f64> {
                 let load = Load {
+                    wire: Wire::Rest,
                     address,
                     token: "",
                     requests: &["GET /debug/healthz".to_owned()],

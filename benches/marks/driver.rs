@@ -11,9 +11,11 @@ use serde::de::DeserializeOwned;
 use crate::Result;
 use crate::children::Process;
 use crate::load::Outcome;
+use crate::mark::Wire;
 
 /// A load to start.
 pub(crate) struct Load<'a> {
+    pub(crate) wire: Wire,
     pub(crate) address: &'a str,
     pub(crate) token: &'a str,
     /// A request a line: method, target, body.
@@ -41,7 +43,11 @@ impl Load<'_> {
         }
         fs::write(&file, text)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("load").arg(&file);
+        let part = match self.wire {
+            Wire::Rest => "load",
+            Wire::Grpc => "load-grpc",
+        };
+        command.arg(part).arg(&file);
         command.args(["--address", self.address]);
         command.args(["--connections", &self.connections.to_string()]);
         command.args(["--ms", &self.time.as_millis().to_string()]);

@@ -25,12 +25,12 @@ pub(crate) struct Args {
     /// The token in the first line, then a request a line: method, target, body
     file: PathBuf,
     #[arg(long)]
-    address: String,
+    pub(crate) address: String,
     #[arg(long)]
-    connections: usize,
+    pub(crate) connections: usize,
     /// No request is begun after so many milliseconds
     #[arg(long)]
-    ms: u64,
+    pub(crate) ms: u64,
     /// So many requests a second, and no more
     #[arg(long)]
     pace: Option<u32>,
@@ -39,12 +39,32 @@ pub(crate) struct Args {
     again: bool,
 }
 
+impl Args {
+    /// The token, and method, target and body of each request.
+    pub(crate) fn prepared(&self) -> Result<(String, Vec<[String; 3]>)> {
+        let text = std::fs::read_to_string(&self.file)?;
+        let mut lines = text.lines();
+        let token = lines.next().unwrap_or_default().to_owned();
+        let requests: Vec<[String; 3]> = lines
+            .map(|line| {
+                let mut parts = line.splitn(3, ' ');
+                [(); 3].map(|()| parts.next().unwrap_or_default().to_owned())
+            })
+            .collect();
+        if requests.is_empty() {
+            return Err("no requests".into());
+        }
+        Ok((token, requests))
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Requests that were sent: the first so many of the file.
     pub(crate) sent: usize,
-    /// How many answers of each status there were; 0 stands for a connection that broke.
+    /// How many answers of each status there were; 0 stands for a connection that broke, and over gRPC 200 for
+    /// its status 0.
     pub(crate) statuses: BTreeMap<u16, usize>,
     /// The requests that were not answered with 200, by their place in the file, and what they were told.
     pub(crate) failed: Vec<(usize, u16)>,
@@ -70,19 +90,11 @@ impl Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let text = std::fs::read_to_string(&args.file)?;
-    let mut lines = text.lines();
-    let token = lines.next().unwrap_or_default();
+    let (token, lines) = args.prepared()?;
     let requests: Vec<Vec<u8>> = lines
-        .map(|line| {
-            let mut parts = line.splitn(3, ' ');
-            let mut part = || parts.next().unwrap_or_default();
-            http::request(part(), part(), token, part())
-        })
+        .iter()
+        .map(|[method, target, body]| http::request(method, target, &token, body))
         .collect();
-    if requests.is_empty() {
-        return Err("no requests".into());
-    }
     let streams = (0..args.connections)
         .map(|_| connect(&args.address))
         .collect::<Result<Vec<_>>>()?;
@@ -160,7 +172,7 @@ fn drive(args: &Args, requests: &[Vec<u8>], streams: &[TcpStream]) -> Result<Out
     }
     let seconds = schedule.start.elapsed().as_secs_f64();
     let cpu = machine::cpu_time("self")?.saturating_sub(cpu);
-    Ok(tally.into_outcome(schedule.next, seconds, cpu))
+    Ok(tally.into_outcome(&schedule, seconds, cpu))
 }
 
 impl Line<'_> {
@@ -217,8 +229,8 @@ impl Line<'_> {
 }
 
 /// Which request is next, and when.
-struct Schedule {
-    start: Instant,
+pub(crate) struct Schedule {
+    pub(crate) start: Instant,
     end: Instant,
     next: usize,
     count: usize,
@@ -227,7 +239,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(args: &Args, requests: usize) -> Self {
+    pub(crate) fn new(args: &Args, requests: usize) -> Self {
         let start = Instant::now();
         Self {
             start,
@@ -246,7 +258,7 @@ impl Schedule {
 
     /// The next request, if its time has come, and since when it is under way. A paced one is from when it
     /// was due: had it to wait for a free connection, that was the server's doing.
-    fn take(&mut self) -> Option<(usize, Instant)> {
+    pub(crate) fn take(&mut self) -> Option<(usize, Instant)> {
         let now = Instant::now();
         self.over |= now >= self.end || self.next >= self.count;
         let since = self.due().unwrap_or(now);
@@ -257,31 +269,31 @@ impl Schedule {
         Some((self.next - 1, since))
     }
 
-    fn until_next(&self) -> Duration {
+    pub(crate) fn until_next(&self) -> Duration {
         match self.due() {
             Some(due) if !self.over => due.saturating_duration_since(Instant::now()),
             _ => PATIENCE,
         }
     }
 
-    const fn end(&mut self) {
+    pub(crate) const fn end(&mut self) {
         self.over = true;
     }
 
-    const fn is_over(&self) -> bool {
+    pub(crate) const fn is_over(&self) -> bool {
         self.over
     }
 }
 
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     statuses: BTreeMap<u16, usize>,
     failed: Vec<(usize, u16)>,
     times: Vec<Duration>,
 }
 
 impl Tally {
-    fn count(&mut self, place: usize, status: u16, time: Duration) {
+    pub(crate) fn count(&mut self, place: usize, status: u16, time: Duration) {
         *self.statuses.entry(status).or_default() += 1;
         if status != 200 {
             self.failed.push((place, status));
@@ -289,12 +301,17 @@ impl Tally {
         self.times.push(time);
     }
 
-    fn into_outcome(mut self, sent: usize, seconds: f64, cpu: Duration) -> Outcome {
+    pub(crate) fn into_outcome(
+        mut self,
+        schedule: &Schedule,
+        seconds: f64,
+        cpu: Duration,
+    ) -> Outcome {
         self.times.sort_unstable();
         let ms = |share: f64| machine::at_share(&self.times, share).as_secs_f64() * 1e3;
         let (p50_ms, p99_ms, most_ms) = (ms(0.5), ms(0.99), ms(1.0));
         Outcome {
-            sent,
+            sent: schedule.next,
             statuses: self.statuses,
             failed: self.failed,
             seconds,

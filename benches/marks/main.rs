@@ -28,7 +28,10 @@ mod enrolled;
 mod floor;
 mod http;
 mod load;
+#[cfg(feature = "grpc")]
+mod load_grpc;
 mod machine;
+mod mark;
 mod million;
 mod mixed;
 mod removals;
@@ -65,6 +68,10 @@ enum Part {
     /// Sends prepared requests and says how long they took
     #[command(hide = true)]
     Load(load::Args),
+    /// Does the same over gRPC
+    #[cfg(feature = "grpc")]
+    #[command(hide = true)]
+    LoadGrpc(load::Args),
     /// Serves without the front door, for comparison
     #[command(hide = true)]
     Bare(bare::Args),
@@ -77,6 +84,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.part {
         Some(Part::Load(args)) => load::run(&args),
+        #[cfg(feature = "grpc")]
+        Some(Part::LoadGrpc(args)) => load_grpc::run(&args),
         Some(Part::Bare(args)) => bare::run(&args),
         Some(Part::Mixed(args)) => mixed::run(&args),
         None if args.bench => bench::run(&args.options),

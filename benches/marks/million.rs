@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::bench::{Bench, tell};
 use crate::driver::Load;
+use crate::mark::Wire;
 use crate::report::{Report, Spread};
 use crate::seed::Home;
 use crate::server::Server;
@@ -108,6 +109,7 @@ fn slice(
     let targets = home.take(SLICE);
     let requests: Vec<String> = targets.iter().map(|it| it.removal()).collect();
     let load = Load {
+        wire: Wire::Rest,
         address: &server.address,
         token: &home.token,
         requests: &requests,

@@ -1,4 +1,5 @@
-//! Marks 1 to 4, 8 and 11: removals and checks on a file of ordinary size, in alternation with the floor.
+//! Marks 1 to 4, 8 and 11, the first three over gRPC too: removals and checks on a file of ordinary size, in
+//! alternation with the floor.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::driver::{Load, Part};
 use crate::enrolled::Enrolled;
 use crate::floor::{Floor, Level};
 use crate::load::Outcome;
+use crate::mark::{Mark, Wire};
 use crate::report::{Report, Spread};
 use crate::seed::{Home, Target};
 use crate::server::Server;
@@ -20,6 +22,8 @@ const READS_PER_SECOND: u32 = 200;
 const READERS: usize = 2;
 /// Users that are read.
 const READ_USERS: usize = 1_000;
+/// The marks that are measured over gRPC too, and their connections.
+const OVER_GRPC: [(u8, usize); 3] = [(1, 1), (2, 16), (3, 64)];
 
 /// One load of one round.
 struct Measured {
@@ -75,12 +79,14 @@ struct All {
     sixty_four: Series,
     checks: Series,
     beside_reads: Series,
+    over_grpc: [Series; OVER_GRPC.len()],
     idle_mib: Vec<f64>,
     busy_mib: Vec<f64>,
 }
 
 pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
-    if !bench.wants_any(&[1, 2, 3, 4, 8, 11]) {
+    let over_grpc = OVER_GRPC.map(|(number, _)| Mark::over_grpc(number));
+    if !bench.wants_any(&[1, 2, 3, 4, 8, 11]) && !bench.wants_any(&over_grpc) {
         return Ok(());
     }
     let sizes = &bench.sizes;
@@ -109,21 +115,31 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             round,
         };
         if bench.wants(1) {
-            all.one.0.push(stage.removals(1, false)?);
+            all.one.0.push(stage.removals(Wire::Rest, 1, false)?);
         }
         if bench.wants(2) {
-            all.sixteen.0.push(stage.removals(16, false)?);
+            all.sixteen.0.push(stage.removals(Wire::Rest, 16, false)?);
         }
         // Marks 4 and 8 are said in terms of mark 3.
         if bench.wants_any(&[3, 4, 8]) {
-            all.sixty_four.0.push(stage.removals(64, false)?);
+            all.sixty_four
+                .0
+                .push(stage.removals(Wire::Rest, 64, false)?);
             all.busy_mib.push(server.rss_mib()?);
         }
         if let Some(enrolled) = &mut enrolled {
             all.checks.0.push(stage.checks(enrolled)?);
         }
         if bench.wants(11) {
-            all.beside_reads.0.push(stage.removals(64, true)?);
+            all.beside_reads
+                .0
+                .push(stage.removals(Wire::Rest, 64, true)?);
+        }
+        for (series, (number, connections)) in all.over_grpc.iter_mut().zip(OVER_GRPC) {
+            if bench.wants(Mark::over_grpc(number)) {
+                let measured = stage.removals(Wire::Grpc, connections, false)?;
+                series.0.push(measured);
+            }
         }
         server.stop()?;
     }
@@ -144,13 +160,21 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn removals(&mut self, connections: usize, beside_reads: bool) -> Result<Measured> {
+    fn removals(&mut self, wire: Wire, connections: usize, beside_reads: bool) -> Result<Measured> {
         let (dir, sizes) = (self.bench.dir(), &self.bench.sizes);
         self.home.fill(sizes.rows)?;
         let floor = self.floor_before()?;
         let targets = self.home.take(usize::try_from(sizes.rows)?);
-        let requests: Vec<String> = targets.iter().map(|it| it.removal()).collect();
+        let targeted = targets.iter();
+        let (name, requests): (_, Vec<String>) = match wire {
+            Wire::Rest => ("DELETE", targeted.map(|it| it.removal()).collect()),
+            Wire::Grpc => (
+                "RemoveTOTPAuthenticator",
+                targeted.map(|it| it.call_to_remove()).collect(),
+            ),
+        };
         let load = Load {
+            wire,
             address: &self.server.address,
             token: &self.home.token,
             requests: &requests,
@@ -167,7 +191,7 @@ impl Stage<'_> {
         let cpu_s = self.server.cpu_time()?.saturating_sub(cpu).as_secs_f64();
         before.removals(&targets, &outcome)?;
         self.home.give_back(&targets[outcome.sent..]);
-        let what = format!("DELETE, connections: {connections}");
+        let what = format!("{name}, connections: {connections}");
         self.report.answers(&what, &outcome);
         if let Some(reads) = &reads {
             self.report.answers("GetUser", reads);
@@ -183,6 +207,7 @@ impl Stage<'_> {
             .map(|it| it.reading())
             .collect();
         let load = Load {
+            wire: Wire::Rest,
             address: &self.server.address,
             token: &self.home.token,
             requests: &requests,
@@ -203,6 +228,7 @@ impl Stage<'_> {
             .map(|it| it.check(step))
             .collect::<Result<Vec<_>>>()?;
         let load = Load {
+            wire: Wire::Rest,
             address: &self.server.address,
             token: &self.home.token,
             requests: &requests,
@@ -318,15 +344,49 @@ impl All {
             let what = format!("GetUser p99, {READS_PER_SECOND} a second beside mark 3's load");
             report.row(11, what, "≤ 10 ms", reached, p99.median <= 10.0);
         }
-        for (what, series) in [
-            ("mark 1", &self.one),
-            ("mark 2", &self.sixteen),
-            ("mark 3", &self.sixty_four),
-            ("mark 4", &self.checks),
-        ] {
+        self.tell_over_grpc(report);
+        let rest = [&self.one, &self.sixteen, &self.sixty_four, &self.checks];
+        let costs = (1_u8..).map(Mark::from).zip(rest);
+        let over_grpc = OVER_GRPC.map(|(number, _)| Mark::over_grpc(number));
+        for (mark, series) in costs.chain(over_grpc.into_iter().zip(&self.over_grpc)) {
             if !series.0.is_empty() {
-                report.note(format!("{what}: {}", series.cost()));
+                report.note(format!("mark {mark}: {}", series.cost()));
             }
+        }
+    }
+
+    /// What is measured over gRPC, beside what is over REST. It has no marks of its own.
+    fn tell_over_grpc(&self, report: &mut Report) {
+        let rest = [&self.one, &self.sixteen, &self.sixty_four];
+        for ((series, rest), (number, connections)) in
+            self.over_grpc.iter().zip(rest).zip(OVER_GRPC)
+        {
+            if series.0.is_empty() {
+                continue;
+            }
+            let ms = |of: fn(&Outcome) -> f64| series.spread(|it| of(&it.outcome)).show(1, " ms");
+            let mut reached = format!(
+                "{}; p50 {}, p99 {}, p99.9 {}",
+                series.show(),
+                ms(|it| it.p50_ms),
+                ms(|it| it.p99_ms),
+                ms(|it| it.p999_ms)
+            );
+            if !rest.0.is_empty() {
+                let rates = series.0.iter().zip(&rest.0);
+                let ratio = rates.map(|(it, of)| it.outcome.rate() / of.outcome.rate());
+                let ratio = Spread::of(ratio).show(2, " ×");
+                reached = format!("{reached}; {ratio} the rate over REST");
+            }
+            let plural = if connections == 1 { "" } else { "s" };
+            let what = format!("RemoveTOTPAuthenticator, {connections} connection{plural}");
+            report.row(
+                Mark::over_grpc(number),
+                what,
+                "none of its own",
+                reached,
+                None,
+            );
         }
     }
 }

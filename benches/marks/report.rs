@@ -6,6 +6,7 @@ use crate::Result;
 use crate::bench::{Bench, Order, tell};
 use crate::load::Outcome;
 use crate::machine;
+use crate::mark::Mark;
 use crate::seed::TOTPD;
 
 /// Values of one figure, a round each: the one in the middle, and the ends.
@@ -63,10 +64,11 @@ fn thousands(value: f64) -> String {
 }
 
 struct Row {
-    mark: u8,
+    mark: Mark,
     what: String,
     target: &'static str,
     reached: String,
+    /// Where nothing was to be reached, or nothing was measured, there is nothing to say.
     met: Option<bool>,
 }
 
@@ -93,20 +95,20 @@ impl Report {
 
     pub(crate) fn row(
         &mut self,
-        mark: u8,
+        mark: impl Into<Mark>,
         what: impl Into<String>,
         target: &'static str,
         reached: impl Into<String>,
-        met: bool,
+        met: impl Into<Option<bool>>,
     ) {
-        let (what, reached) = (what.into(), reached.into());
+        let (mark, what, reached) = (mark.into(), what.into(), reached.into());
         tell(format_args!("mark {mark}: {reached}"));
         self.rows.push(Row {
             mark,
             what,
             target,
             reached,
-            met: Some(met),
+            met: met.into(),
         });
     }
 
@@ -118,15 +120,7 @@ impl Report {
         target: &'static str,
         why: impl Into<String>,
     ) {
-        let (what, reached) = (what.to_owned(), why.into());
-        tell(format_args!("mark {mark}: {reached}"));
-        self.rows.push(Row {
-            mark,
-            what,
-            target,
-            reached,
-            met: None,
-        });
+        self.row(mark, what, target, why, None);
     }
 
     /// A sentence for below the table.

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use data_encoding::HEXLOWER;
+use prost::Message;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -34,6 +36,16 @@ const INSERT_TOTPS: &str = "
     SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), NULL, 'confirmed', randomblob(56),
         'SHA1', 6, 1, ?5, ?5 FROM n";
 
+/// The rpc that removes, and as much of its request as that takes.
+const REMOVE: &str = "/zitadel.resources.user.v3alpha.ZITADELUsers/RemoveTOTPAuthenticator";
+#[derive(Message)]
+struct Removal {
+    #[prost(string, tag = "3")]
+    user: String,
+    #[prost(string, tag = "4")]
+    totp: String,
+}
+
 /// An authenticator that was put there by SQL, and its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target(i64);
@@ -54,6 +66,16 @@ impl Target {
             self.user(),
             self.totp()
         )
+    }
+
+    /// The call that does.
+    pub(crate) fn call_to_remove(self) -> String {
+        let message = Removal {
+            user: self.user(),
+            totp: self.totp(),
+        };
+        let message = HEXLOWER.encode(&message.encode_to_vec());
+        format!("POST {REMOVE} {message}")
     }
 
     /// The request that reads its user.

@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::Result;
 use crate::bench::{Bench, tell};
 use crate::driver::Load;
+use crate::mark::Wire;
 use crate::report::{Report, Spread};
 use crate::seed::Home;
 use crate::server::{Server, Slow, knows};
@@ -91,6 +92,7 @@ fn removals(
     let targets = home.take(usize::try_from(bench.sizes.rows)?);
     let requests: Vec<String> = targets.iter().map(|it| it.removal()).collect();
     let load = Load {
+        wire: Wire::Rest,
         address: &server.address,
         token: &home.token,
         requests: &requests,
