@@ -31,10 +31,11 @@ impl ReadTx<'_> {
             self.page_of_all(&numbers, search).map_err(unavailable)?
         } else {
             let total = self.total(&filters, org)?;
-            let lead = if total > SORTED_AT_MOST {
-                Lead::Order
-            } else {
-                Lead::States
+            let end = search.offset.saturating_add(search.limit.into());
+            let lead = match (total > SORTED_AT_MOST, end > SORTED_AT_MOST) {
+                (true, true) => Lead::Order,
+                (true, false) => Lead::Near,
+                (false, _) => Lead::States,
             };
             let mut page = self.numbers(&filters, org, lead)?;
             page.push(order(search.sort, search.descending));
@@ -45,16 +46,23 @@ impl ReadTx<'_> {
         Ok((rows.collect::<Result<_>>()?, total))
     }
 
-    /// For how many users all of `filters` hold. Those whom a narrow one excludes are few: they are counted and
-    /// taken off, and not everybody held against it.
+    /// For how many users all of `filters` hold. Those whom a narrow one or a state excludes have an index to be
+    /// found by: they are counted and taken off, and not everybody held against it.
     fn total(&self, filters: &[&Filter], org: Option<&OrgId>) -> Result<u64> {
         let excluded = filters.iter().enumerate().find_map(|(at, it)| {
             let Filter::Not(excluded) = it else {
                 return None;
             };
-            is_narrow(excluded).then_some((at, excluded.as_ref()))
+            let lead = if matches!(excluded.as_ref(), Filter::State(_)) {
+                Lead::States
+            } else if is_narrow(excluded) {
+                Lead::Filters
+            } else {
+                return None;
+            };
+            Some((at, excluded.as_ref(), lead))
         });
-        let Some((at, excluded)) = excluded else {
+        let Some((at, excluded, lead)) = excluded else {
             let counted = self.numbers(filters, org, Lead::States)?;
             return self.count(&counted).map_err(unavailable);
         };
@@ -62,7 +70,7 @@ impl ReadTx<'_> {
         rest.remove(at);
         let all = self.total(&rest, org)?;
         rest.push(excluded);
-        let few = self.numbers(&rest, org, Lead::Filters)?;
+        let few = self.numbers(&rest, org, lead)?;
         let few = self.count(&few).map_err(unavailable)?;
         Ok(all.saturating_sub(few))
     }
@@ -157,7 +165,12 @@ impl ReadTx<'_> {
                 like,
                 specific_only,
             } => {
-                to.push("u.id IN (SELECT n.user_id FROM username n WHERE ");
+                to.push(match to.lead {
+                    Lead::Near => "EXISTS (SELECT 1 FROM username n WHERE n.user_id = u.id AND ",
+                    Lead::Filters | Lead::States | Lead::Order => {
+                        "u.id IN (SELECT n.user_id FROM username n WHERE "
+                    }
+                });
                 to.text(["n.username", "n.folded"], like);
                 if *specific_only {
                     to.push(" AND n.org_specific = 1");
@@ -227,6 +240,9 @@ enum Lead {
     States,
     /// By the order, so that a page is found before all is looked at.
     Order,
+    /// The same where the page is among the first: so few are looked at that each is asked for its usernames, and
+    /// not all usernames for whom they belong to.
+    Near,
 }
 
 impl Lead {
@@ -234,7 +250,7 @@ impl Lead {
     const fn column(self, plain: &'static str, signed: &'static str) -> &'static str {
         match self {
             Self::States => plain,
-            Self::Filters | Self::Order => signed,
+            Self::Filters | Self::Order | Self::Near => signed,
         }
     }
 }
