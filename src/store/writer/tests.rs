@@ -1,0 +1,197 @@
+//! Changes kept or lost together, and the places in the queue.
+
+use std::sync::Barrier;
+
+use super::*;
+
+fn writer(schema: &str) -> (tempfile::TempDir, Writer) {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = Connection::open(dir.path().join("t.db")).unwrap();
+    connection.execute_batch(schema).unwrap();
+    (
+        dir,
+        Writer::new(connection, 128, Arc::new(LogLength::new())),
+    )
+}
+
+fn count(writer: &Writer) -> i64 {
+    writer
+        .write(|connection| {
+            Ok(connection
+                .query_row("SELECT count(*) FROM t", (), |row| row.get(0))
+                .unwrap())
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_change_that_fails_or_panics_leaves_the_others_whole() {
+    let (_dir, writer) = writer("CREATE TABLE t (n INTEGER)");
+    let writer = &writer;
+    std::thread::scope(|scope| {
+        for n in 0..300 {
+            scope.spawn(move || {
+                let result = writer.write(move |connection| {
+                    connection
+                        .execute("INSERT INTO t VALUES (?1)", [n])
+                        .unwrap();
+                    match n % 3 {
+                        0 => Ok(n),
+                        1 => Err(Error::Forbidden),
+                        _ => panic!("on purpose"),
+                    }
+                });
+                match n % 3 {
+                    0 => assert_eq!(result.unwrap(), n),
+                    1 => assert!(matches!(result, Err(Error::Forbidden))),
+                    _ => assert!(matches!(result, Err(Error::Bug(_)))),
+                }
+            });
+        }
+    });
+    assert_eq!(count(writer), 100);
+}
+
+#[test]
+fn changes_made_together_are_kept_or_lost_together() {
+    let (_dir, writer) = writer(
+        "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY);
+         CREATE TABLE t (n INTEGER REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED)",
+    );
+    let insert = |n: Option<i64>, keep: bool| {
+        writer.write(move |connection| {
+            connection
+                .execute("INSERT INTO t VALUES (?1)", [n])
+                .unwrap();
+            if keep { Ok(()) } else { Err(Error::Forbidden) }
+        })
+    };
+    let settled = writer.together(|| {
+        insert(None, true).unwrap();
+        assert!(insert(None, false).is_err());
+        insert(None, true).unwrap();
+    });
+    assert!(settled.is_ok());
+    assert_eq!(
+        count(&writer),
+        2,
+        "the one that failed left the others whole"
+    );
+    let settled = writer.together(|| {
+        insert(None, true).unwrap();
+        insert(Some(7), true).unwrap();
+    });
+    assert!(matches!(settled, Err(Error::Unavailable(_))));
+    let settled = writer.together(|| {
+        insert(None, true).unwrap();
+        panic!("on purpose");
+    });
+    assert!(matches!(settled, Err(Error::Bug(_))));
+    assert!(writer.together(|| {}).is_ok());
+    assert_eq!(count(&writer), 2, "and the writer goes on");
+}
+
+#[test]
+fn changes_made_together_are_of_one_database_and_may_be_nested() {
+    let (_one, first) = writer("CREATE TABLE t (n INTEGER)");
+    let (_other, second) = writer("CREATE TABLE t (n INTEGER)");
+    let insert = |into: &Writer| {
+        let change = |connection: &Connection| {
+            connection.execute("INSERT INTO t VALUES (1)", ()).unwrap();
+            Ok(())
+        };
+        into.write(change).unwrap();
+    };
+    let settled = first.together(|| {
+        insert(&first);
+        first.together(|| insert(&first)).unwrap();
+        insert(&second);
+        second.together(|| insert(&second)).unwrap();
+        insert(&first);
+    });
+    assert!(settled.is_ok());
+    assert_eq!((count(&first), count(&second)), (3, 2));
+}
+
+/// Both ways to the connection at once, and work that runs alone between them.
+#[test]
+fn turns_changes_and_work_alone_take_their_places() {
+    let (_dir, writer) = writer("CREATE TABLE t (n INTEGER)");
+    let insert = |n: i64| {
+        let change = move |connection: &Connection| {
+            connection
+                .execute("INSERT INTO t VALUES (?1)", [n])
+                .unwrap();
+            Ok(())
+        };
+        writer.write(change).unwrap();
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || (0..100).for_each(insert));
+            let writer = &writer;
+            scope.spawn(move || {
+                for n in 0..50 {
+                    writer.together(|| (0..3).for_each(insert)).unwrap();
+                    if n % 10 == thread {
+                        let is_free = writer.alone(|it| Ok(it.is_autocommit())).unwrap();
+                        assert!(is_free, "nobody is in a transaction");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(count(&writer), 4 * 100 + 4 * 150);
+}
+
+#[test]
+fn a_commit_that_fails_fails_its_whole_batch_and_the_writer_goes_on() {
+    // A deferred constraint fails at COMMIT and not before.
+    let (_dir, writer) = writer(
+        "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY);
+         CREATE TABLE t (n INTEGER REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED)",
+    );
+    let writer = &writer;
+    let (begun, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    std::thread::scope(|scope| {
+        let (has_begun, may_go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+        scope.spawn(move || {
+            writer.alone(move |_| {
+                has_begun.wait();
+                may_go_on.wait();
+                Ok(())
+            })
+        });
+        begun.wait();
+        let changes: Vec<_> = (0..10)
+            .map(|n| {
+                scope.spawn(move || {
+                    writer.write(move |connection| {
+                        let row = (n == 5).then_some(7);
+                        connection
+                            .execute("INSERT INTO t VALUES (?1)", [row])
+                            .unwrap();
+                        Ok(())
+                    })
+                })
+            })
+            .collect();
+        while lock(&writer.queue).waiting.len() < 10 {
+            std::thread::yield_now();
+        }
+        go_on.wait();
+        for change in changes {
+            let result = change.join().unwrap();
+            assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
+        }
+    });
+    assert_eq!(count(writer), 0);
+    let result = writer.write(|connection| {
+        connection
+            .execute("INSERT INTO t VALUES (NULL)", ())
+            .unwrap();
+        Ok(())
+    });
+    assert!(result.is_ok());
+    assert_eq!(count(writer), 1);
+}
