@@ -19,7 +19,7 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use rustls::server::Accepted;
@@ -66,9 +66,9 @@ pub(crate) struct Limits {
 pub(crate) enum Phase {
     /// No request is under way.
     Idle,
-    /// One has begun.
-    Sending,
-    /// One is whole, and its answer not yet taken.
+    /// It is the client's turn, since then: to send the rest of a request, or to take an answer.
+    Waiting(Instant),
+    /// A whole request is worked on.
     Working,
 }
 

@@ -20,8 +20,9 @@ pub(super) struct Pulse {
 
 struct State {
     next: u64,
-    /// Requests that have begun.
+    /// Requests that have begun, and when the first of them did after there was none.
     sending: usize,
+    sending_since: Option<Instant>,
     /// Requests that are whole and not yet answered.
     working: usize,
     /// Answers that are on their way, and since when.
@@ -50,6 +51,7 @@ impl Pulse {
             state: Mutex::new(State {
                 next: 0,
                 sending: 0,
+                sending_since: None,
                 working: 0,
                 answering: BTreeMap::new(),
                 last_whole: Instant::now(),
@@ -65,7 +67,12 @@ impl Pulse {
 
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Turn {
-        self.change(|it| it.sending = it.sending.saturating_add(1));
+        self.change(|it| {
+            if it.sending == 0 {
+                it.sending_since = Some(Instant::now());
+            }
+            it.sending = it.sending.saturating_add(1);
+        });
         Turn {
             pulse: Arc::clone(self),
             step: Step::Sending,
@@ -109,8 +116,7 @@ impl Pulse {
         {
             return Health::Stalled;
         }
-        let at_work = state.working > 0 || !state.answering.is_empty();
-        if !at_work && too_long(&state.last_whole, limits.idle_time) {
+        if !is_at_work(&state) && too_long(&state.last_whole, limits.idle_time) {
             return Health::Idle;
         }
         Health::Well
@@ -128,13 +134,21 @@ impl Pulse {
     }
 }
 
+fn is_at_work(state: &State) -> bool {
+    state.working > 0 || !state.answering.is_empty()
+}
+
 fn phase(state: &State) -> Phase {
-    if state.working > 0 || !state.answering.is_empty() {
+    if state.working > 0 {
         Phase::Working
-    } else if state.sending > 0 {
-        Phase::Sending
     } else {
-        Phase::Idle
+        let sending = state.sending_since.filter(|_| state.sending > 0);
+        let oldest = state.answering.values().next().copied();
+        sending
+            .into_iter()
+            .chain(oldest)
+            .min()
+            .map_or(Phase::Idle, Phase::Waiting)
     }
 }
 

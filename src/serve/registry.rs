@@ -251,13 +251,19 @@ impl Registry {
     #[cfg(feature = "grpc")]
     pub(super) fn is_now(&self, connection: &Connection, phase: crate::grpc::Phase) {
         use crate::grpc::Phase;
-        connection.is_now(match phase {
-            Phase::Idle => IDLE,
-            Phase::Sending => SENDING,
-            Phase::Working => WORKING,
-        });
-        if phase == Phase::Working {
-            connection.since_us.store(self.now_us(), Ordering::Relaxed);
+        match phase {
+            Phase::Idle => connection.is_now(IDLE),
+            // Without the grace of `TAKING`: here it costs a client nothing to take no answers, and it may do so with
+            // one connection after another.
+            Phase::Waiting(since) => {
+                let begun_us = self.us(since);
+                connection.begun_us.store(begun_us, Ordering::Relaxed);
+                connection.is_now(SENDING);
+            }
+            Phase::Working => {
+                connection.since_us.store(self.now_us(), Ordering::Relaxed);
+                connection.is_now(WORKING);
+            }
         }
     }
 
@@ -292,7 +298,12 @@ impl Registry {
     }
 
     fn now_us(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+        self.us(Instant::now())
+    }
+
+    fn us(&self, at: Instant) -> u64 {
+        let since_start = at.saturating_duration_since(self.start);
+        u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -330,12 +330,66 @@ fn resident() -> usize {
 
 /// A request's HEADERS frame on a stream, its head complete or not.
 fn headers(stream: u32, flags: u8) -> Vec<u8> {
-    // :method POST, :scheme http, :path /, :authority, as HPACK's static table has them.
-    let block = [0x83, 0x86, 0x84, 0x41, 1, b't'];
-    let mut bytes = vec![0, 0, block.len() as u8, 1, flags];
+    headers_of(stream, flags, &request_to("/"))
+}
+
+/// :method POST, :scheme http, :authority and :path, as HPACK's static table has them.
+fn request_to(path: &str) -> Vec<u8> {
+    let begin = [0x83, 0x86, 0x41, 1, b't', 0x44, path.len() as u8];
+    [&begin, path.as_bytes()].concat()
+}
+
+/// content-type: application/grpc
+const GRPC_TYPE: &[u8] = b"\x5f\x10application/grpc";
+/// A window that lets nothing of an answer's body through.
+const CLOSED: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+
+fn headers_of(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
+    let mut bytes = (block.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend_from_slice(&[1, flags]);
     bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(&block);
+    bytes.extend_from_slice(block);
     bytes
+}
+
+/// A whole request for health.
+fn asks_health(stream: u32) -> Vec<u8> {
+    let block = [
+        request_to("/grpc.health.v1.Health/Check"),
+        GRPC_TYPE.to_vec(),
+    ]
+    .concat();
+    let data = [&[0, 0, 5, 0, 1][..], &stream.to_be_bytes(), &frame(0, b"")].concat();
+    [headers_of(stream, 4, &block), data].concat()
+}
+
+/// Answers that nobody takes are no work: whoever sits on them makes room as on HTTP/1.1.
+#[test]
+fn whoever_takes_no_answers_shuts_nobody_out() {
+    let limits = Limits {
+        connections: 4,
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    let mut sitting: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            stream
+                .write_all(&[PREFACE, &CLOSED, &asks_health(1)].concat())
+                .unwrap();
+            stream
+        })
+        .collect();
+    // To ask on and on makes no difference.
+    for n in 1..4 {
+        std::thread::sleep(Duration::from_millis(50));
+        for stream in &mut sitting {
+            stream.write_all(&asks_health(2 * n + 1)).unwrap();
+        }
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let mut honest = Rpc::connect(&server.address());
+    assert_eq!(health(&mut honest, ""), Ok(1));
 }
 
 /// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.
@@ -386,22 +440,9 @@ fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
     closed
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
-    closed.write_all(PREFACE).unwrap();
-    closed
-        .write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0])
-        .unwrap();
-    let block = [
-        &[0x83, 0x86, 0x41, 1, b't', 0x44, 28][..],
-        b"/grpc.health.v1.Health/Check",
-        &[0x5f, 16],
-        b"application/grpc",
-    ]
-    .concat();
+    closed.write_all(&[PREFACE, &CLOSED].concat()).unwrap();
     for n in 0..100_u32 {
-        let stream = (2 * n + 1).to_be_bytes();
-        let head = [&[0, 0, block.len() as u8, 1, 4][..], &stream, &block].concat();
-        let data = [&[0, 0, 5, 0, 1][..], &stream, &frame(0, b"")].concat();
-        closed.write_all(&[head, data].concat()).unwrap();
+        closed.write_all(&asks_health(2 * n + 1)).unwrap();
     }
     let begun = Instant::now();
     for mut stream in [rapid, endless, idle, closed] {
