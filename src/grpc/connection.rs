@@ -96,7 +96,13 @@ async fn speak(
             connection.as_mut().graceful_shutdown();
             farewell = Some(Instant::now());
         }
-        if farewell.is_some_and(|it| it.elapsed() > FAREWELL) && !pulse.is_busy() {
+        let Some(told_for) = farewell.map(|it| it.elapsed()) else {
+            continue;
+        };
+        // What was begun before is whole by then, or was refused. Whoever goes on beginning more has not listened.
+        let patience = limits.request_time.saturating_add(FAREWELL);
+        let is_done = !pulse.is_busy() || (told_for > patience && !pulse.is_at_work());
+        if told_for > FAREWELL && is_done {
             return Ok(());
         }
     }

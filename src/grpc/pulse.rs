@@ -106,6 +106,11 @@ impl Pulse {
         phase(&self.lock()) != Phase::Idle
     }
 
+    /// Whether there is a whole request whose answer is not yet taken.
+    pub(super) fn is_at_work(&self) -> bool {
+        is_at_work(&self.lock())
+    }
+
     pub(super) fn health(&self, limits: &Limits) -> Health {
         let state = self.lock();
         let too_long = |since: &Instant, limit: Duration| since.elapsed() > limit;

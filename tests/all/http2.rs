@@ -204,6 +204,26 @@ fn whoever_asks_nothing_is_sent_away_and_whoever_asks_is_not() {
     assert!(rest.windows(4).any(|it| it[3] == 7), "GOAWAY is said");
 }
 
+/// After the goodbye what was begun has its time, and not what is begun again and again.
+#[test]
+fn whoever_goes_on_beginning_after_the_goodbye_is_cut_off() {
+    let server = TestServer::with(Window::OneEitherSide, quick());
+    let mut stream = hello(&server);
+    let begun = Instant::now();
+    for n in 0..100_u32 {
+        let block = [request_to("/x"), GRPC_TYPE.to_vec()].concat();
+        if stream.write_all(&headers_of(2 * n + 1, 4, &block)).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 /// A connection that has said hello and nothing more.
 fn hello(server: &TestServer) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
