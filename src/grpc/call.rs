@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::http::{Request, Response};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::http::{Method, Request, Response};
 use prost::bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
@@ -22,6 +24,8 @@ use super::queue::{Call, Queue};
 use crate::api;
 use crate::api::http::EVERY_REPLY;
 use crate::api::status::{AtTheDoor, Refusal};
+
+const NOT_ONE_MESSAGE: AtTheDoor = AtTheDoor::BadFraming("expected one message of gRPC");
 
 /// Where one connection's requests are answered.
 pub(super) struct Desk {
@@ -39,61 +43,52 @@ impl Desk {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Answer>, h2::Error> {
-        if !is_grpc(&request) {
-            return Err(h2::Reason::HTTP_1_1_REQUIRED.into());
-        }
-        if let Some(reflect) = self.queue.reflection.of(request.uri().path()) {
-            let response = reflect(request).await;
-            return Ok(response.map(|it| Answer::new(it, None)));
-        }
-        let mut turn = self.pulse.begin();
-        let mut response = self.unary(request, &mut turn).await;
+        let (parts, body) = request.into_parts();
+        let head = Head::of(&parts).ok_or(h2::Reason::HTTP_1_1_REQUIRED)?;
+        drop(parts);
+        let mut answer = match head {
+            Ok(head) => self.answer_to(head, body).await,
+            Err(refusal) => refused(refusal).map(|it| Answer::new(it, None)),
+        };
         for (name, value) in EVERY_REPLY {
             let name = HeaderName::from_bytes(name.as_bytes());
             if let Ok(name) = name {
-                response
+                answer
                     .headers_mut()
                     .insert(name, HeaderValue::from_static(value));
             }
         }
+        Ok(answer)
+    }
+
+    async fn answer_to(&self, head: Head, body: Incoming) -> Response<Answer> {
+        if let Some(reflect) = self.queue.reflection.of(&head.path) {
+            let response = reflect(head.onto(body)).await;
+            return response.map(|it| Answer::new(it, None));
+        }
+        let mut turn = self.pulse.begin();
+        let response = self.unary(head, body, &mut turn).await;
         turn.is_answered();
-        Ok(response.map(|it| Answer::new(it, Some(turn))))
+        response.map(|it| Answer::new(it, Some(turn)))
     }
 
     /// A call with one message in and one out, within its deadlines.
-    async fn unary(&self, request: Request<Incoming>, turn: &mut Turn) -> Response<Body> {
+    async fn unary(&self, head: Head, body: Incoming, turn: &mut Turn) -> Response<Body> {
         let now = Instant::now();
         let limits = &self.queue.limits;
-        let field = |name: &str| {
-            let value = request.headers().get(name)?;
-            value.to_str().ok().map(str::to_owned)
-        };
-        let forwarded = request.headers().get_all("x-forwarded-for").iter();
-        let forwarded: Vec<&str> = forwarded.filter_map(|it| it.to_str().ok()).collect();
-        let client = match self.pulse.place().client(&forwarded.join(",")) {
+        let client = match self.pulse.place().client(&head.forwarded_for) {
             Ok(client) => client,
             Err(refusal) => return refused(refusal),
         };
-        let Ok(patience) = field("grpc-timeout").map(|it| timeout_of(&it)).transpose() else {
-            let why = "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n";
-            return refused(AtTheDoor::BadFraming(why));
-        };
         // A deadline beyond what clocks can tell is none.
-        let deadline = patience.and_then(|it| now.checked_add(it));
-        if request.headers().get_all("authorization").iter().count() > 1 {
-            let why = "a header that may stand once stands twice";
-            return refused(AtTheDoor::BadFraming(why));
-        }
-        let path = request.uri().path().to_owned();
-        let authorization = field("authorization");
-
+        let deadline = head.patience.and_then(|it| now.checked_add(it));
         let is_whole = AtomicBool::new(false);
-        let service = Unary(|message| {
+        let service = Unary(|message: Vec<u8>| {
             is_whole.store(true, Ordering::Relaxed);
             turn.is_whole();
             let call = Call {
-                path: path.clone(),
-                authorization: authorization.clone(),
+                path: head.path.clone(),
+                authorization: head.authorization.clone(),
                 peer: client.address,
                 message,
             };
@@ -120,7 +115,7 @@ impl Desk {
             }
         });
         let mut grpc = Grpc::new(codec::Bytes).max_decoding_message_size(limits.message_bytes);
-        let mut answer = pin!(grpc.unary(service, request));
+        let mut answer = pin!(grpc.unary(service, head.onto(body)));
         let in_time = now.checked_add(limits.request_time).unwrap_or(now);
         let until = deadline.map_or(in_time, |it| it.min(in_time));
         let response = tokio::select! {
@@ -141,9 +136,7 @@ impl Desk {
         // tonic has refused by itself: told in our words, but for what it does not know how to read.
         match Status::from_header_map(response.headers()).map(|it| it.code()) {
             Some(tonic::Code::OutOfRange) => refused(AtTheDoor::BodyTooLarge),
-            Some(tonic::Code::Internal | tonic::Code::Unknown) => {
-                refused(AtTheDoor::BadFraming("expected one message of gRPC"))
-            }
+            Some(tonic::Code::Internal | tonic::Code::Unknown) => refused(NOT_ONE_MESSAGE),
             _ => response,
         }
     }
@@ -177,15 +170,77 @@ impl<A: Future<Output = Result<Vec<u8>, Status>>> Future for Answered<A> {
     }
 }
 
-fn is_grpc(request: &Request<Incoming>) -> bool {
-    let content_type = request.headers().get(hyper::header::CONTENT_TYPE);
-    let content_type = content_type
-        .and_then(|it| it.to_str().ok())
-        .unwrap_or_default();
-    let kind = content_type.split(';').next().unwrap_or_default().trim();
-    ["application/grpc", "application/grpc+proto"]
-        .iter()
-        .any(|it| kind.eq_ignore_ascii_case(it))
+/// What is kept of a request's head.
+struct Head {
+    /// With the query, if there is one: no path that is known has one.
+    path: String,
+    authorization: Option<String>,
+    /// How long the caller waits.
+    patience: Option<Duration>,
+    /// How messages may be compressed.
+    encoding: Option<HeaderValue>,
+    /// What `X-Forwarded-For` says, all of it in order; whether it counts is for others to judge.
+    forwarded_for: String,
+}
+
+impl Head {
+    /// `None` if this is not gRPC.
+    fn of(parts: &Parts) -> Option<Result<Self, AtTheDoor>> {
+        let kind = parts.headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        let is_grpc = ["application/grpc", "application/grpc+proto"]
+            .iter()
+            .any(|it| kind.eq_ignore_ascii_case(it));
+        (is_grpc && parts.method == Method::POST).then(|| Self::read(parts))
+    }
+
+    fn read(parts: &Parts) -> Result<Self, AtTheDoor> {
+        let headers = &parts.headers;
+        once(headers, CONTENT_TYPE.as_str())?;
+        let patience = once(headers, "grpc-timeout")?.map(timeout_of).transpose();
+        let forwarded_for = headers.get_all("x-forwarded-for").iter().map(ascii);
+        let forwarded_for: Vec<&str> = forwarded_for.collect::<Result<_, _>>()?;
+        let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        Ok(Self {
+            path: path.to_owned(),
+            authorization: once(headers, "authorization")?.map(str::to_owned),
+            patience: patience.map_err(|()| {
+                let why = "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n";
+                AtTheDoor::BadFraming(why)
+            })?,
+            // A copy: as it came it is a part of all that was read with it.
+            encoding: once(headers, "grpc-encoding")?.and_then(|it| HeaderValue::from_str(it).ok()),
+            forwarded_for: forwarded_for.join(","),
+        })
+    }
+
+    /// A request with all that tonic needs to know, and this body.
+    fn onto(&self, body: Incoming) -> Request<Incoming> {
+        let mut request = Request::new(body);
+        *request.uri_mut() = self.path.parse().unwrap_or_default();
+        if let Some(encoding) = &self.encoding {
+            request
+                .headers_mut()
+                .insert("grpc-encoding", encoding.clone());
+        }
+        request
+    }
+}
+
+/// A header that may stand once.
+fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, AtTheDoor> {
+    let mut all = headers.get_all(name).iter();
+    let value = all.next().map(ascii).transpose()?;
+    if all.next().is_some() {
+        let why = "a header that may stand once stands twice";
+        return Err(AtTheDoor::BadFraming(why));
+    }
+    Ok(value)
+}
+
+fn ascii(value: &HeaderValue) -> Result<&str, AtTheDoor> {
+    let text = value.to_str();
+    text.map_err(|_| AtTheDoor::BadFraming("expected visible ASCII in headers"))
 }
 
 /// `grpc-timeout`: how long the caller waits.

@@ -122,7 +122,55 @@ fn what_is_not_grpc_is_sent_to_http_1_1() {
             "{content_type}"
         );
     }
+    // A call is a POST: what is not is no call, though it looks like one in all else (SECURITY.md 22).
+    let bearer = format!("Bearer {}", server.admin);
+    let headers = [GRPC[0], ("authorization", bearer.as_str())];
+    for verb in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PRI"] {
+        let target = path("CreateUser");
+        let error = rpc
+            .raw_as(verb, &target, &headers, &frame(0, b""))
+            .unwrap_err();
+        assert_eq!(
+            error.reason(),
+            Some(h2::Reason::HTTP_1_1_REQUIRED),
+            "{verb}"
+        );
+    }
+    assert_eq!(server.count("SELECT count(*) FROM user"), 0);
     assert_eq!(health(&mut rpc, ""), Ok(1), "the connection goes on");
+}
+
+/// As REST and gRPC-Web read it: what may stand once stands once, what is a header is ASCII, and a path has no more to
+/// it than its name.
+#[test]
+fn a_head_is_read_in_one_way() {
+    let server = TestServer::custom(Window::OneEitherSide, |it| {
+        it.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    });
+    let mut rpc = Rpc::connect(&server.address());
+    let bearer = format!("Bearer {}", server.admin);
+    let known = [GRPC[0], ("authorization", bearer.as_str())];
+    for more in [
+        ("content-type", "application/json"),
+        ("authorization", bearer.as_str()),
+        ("grpc-timeout", "ü"),
+        ("x-forwarded-for", "ü, 203.0.113.7"),
+    ] {
+        let headers = [&known[..], &[more]].concat();
+        let told = rpc.call_with(&headers, "CreateUser", b"");
+        assert_eq!(
+            (told.code, told.id.as_deref()),
+            (3, Some("TOTPD-Field")),
+            "{more:?}"
+        );
+    }
+    let twice = [("grpc-timeout", "9S"), ("grpc-timeout", "1n")];
+    let told = rpc.call_with(&[known, twice].concat(), "CreateUser", b"");
+    assert_eq!((told.code, told.id.as_deref()), (3, Some("TOTPD-Field")));
+    let target = format!("{}?x=1", path("CreateUser"));
+    let (_, _, trailers) = rpc.raw(&target, &known, &frame(0, b"")).unwrap();
+    assert!(trailers.contains(&("grpc-status".to_owned(), "12".to_owned())));
+    assert_eq!(server.count("SELECT count(*) FROM user"), 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A client of gRPC for the tests: HTTP/2 by a library, frames and trailers in plain sight.
 
 use h2::client::SendRequest;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
 use protox::prost::Message;
 use protox::prost::bytes::{Buf, Bytes};
@@ -176,9 +176,23 @@ impl Rpc {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Raw, h2::Error> {
-        let mut request = Request::post(format!("http://test{path}"));
+        self.raw_as("POST", path, headers, body)
+    }
+
+    pub fn raw_as(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Raw, h2::Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://test{path}"));
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            // As its bytes are, whatever they are.
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            request = request.header(*name, value);
         }
         let request = request.body(()).unwrap();
         let (mut send, body) = (self.send.clone(), Bytes::copy_from_slice(body));
