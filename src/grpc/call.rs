@@ -19,61 +19,95 @@ use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
 
 use super::codec;
+use super::hold::{Account, Counted, Hold, REQUEST_BYTES};
 use super::pulse::{Pulse, Turn};
-use super::queue::{Call, Queue};
+use super::queue::{BUSY, Call, Queue};
 use crate::api;
 use crate::api::http::EVERY_REPLY;
 use crate::api::status::{AtTheDoor, Refusal};
 
+/// What a conversation with reflection holds: questions go on for as long as the client likes, and an answer of
+/// several KiB may wait at each step of its way.
+const CONVERSATION_BYTES: usize = 64 * 1024;
 const NOT_ONE_MESSAGE: AtTheDoor = AtTheDoor::BadFraming("expected one message of gRPC");
 
 /// Where one connection's requests are answered.
 pub(super) struct Desk {
     queue: Arc<Queue>,
     pulse: Arc<Pulse>,
+    account: Arc<Account>,
 }
 
 impl Desk {
-    pub(super) const fn new(queue: Arc<Queue>, pulse: Arc<Pulse>) -> Self {
-        Self { queue, pulse }
+    pub(super) fn new(queue: Arc<Queue>, pulse: Arc<Pulse>) -> Self {
+        let account = Account::open(&queue.shared, queue.limits.message_bytes);
+        Self {
+            queue,
+            pulse,
+            account,
+        }
     }
 
     /// Answers one request. What is not gRPC is sent to HTTP/1.1 (RFC 9113 §7, `HTTP_1_1_REQUIRED`).
-    pub(super) async fn answer(
+    ///
+    /// Of the request's head only what is needed is kept, and all else let go before anything is waited for: a head
+    /// may be a hundred times as large in memory as on the wire. So is a request for which there is no place.
+    pub(super) fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Answer>, h2::Error> {
+    ) -> impl Future<Output = Result<Response<Answer>, h2::Error>> {
         let (parts, body) = request.into_parts();
-        let head = Head::of(&parts).ok_or(h2::Reason::HTTP_1_1_REQUIRED)?;
+        let admitted = Head::of(&parts).map(|head| {
+            let head = head?;
+            let reflect = self.queue.reflection.of(&head.path);
+            let holds = reflect.map_or(REQUEST_BYTES, |_| CONVERSATION_BYTES);
+            let hold = self.account.begin(holds).ok_or(BUSY)?;
+            // In a box: so much is taken for those alone who have their place.
+            Ok(Box::pin(self.answer_to(head, body, hold)))
+        });
         drop(parts);
-        let mut answer = match head {
-            Ok(head) => self.answer_to(head, body).await,
-            Err(refusal) => refused(refusal).map(|it| Answer::new(it, None)),
-        };
-        for (name, value) in EVERY_REPLY {
-            let name = HeaderName::from_bytes(name.as_bytes());
-            if let Ok(name) = name {
-                answer
-                    .headers_mut()
-                    .insert(name, HeaderValue::from_static(value));
+        async move {
+            let mut answer = match admitted.ok_or(h2::Reason::HTTP_1_1_REQUIRED)? {
+                Ok(answer) => answer.await,
+                Err(refusal) => refused(refusal).map(|it| Answer::new(it, None, None)),
+            };
+            for (name, value) in EVERY_REPLY {
+                let name = HeaderName::from_bytes(name.as_bytes());
+                if let Ok(name) = name {
+                    answer
+                        .headers_mut()
+                        .insert(name, HeaderValue::from_static(value));
+                }
             }
+            Ok(answer)
         }
-        Ok(answer)
     }
 
-    async fn answer_to(&self, head: Head, body: Incoming) -> Response<Answer> {
+    async fn answer_to(
+        self: Arc<Self>,
+        head: Head,
+        body: Incoming,
+        hold: Arc<Hold>,
+    ) -> Response<Answer> {
+        let body = Counted::new(body, Arc::clone(&hold));
         if let Some(reflect) = self.queue.reflection.of(&head.path) {
             let response = reflect(head.onto(body)).await;
-            return response.map(|it| Answer::new(it, None));
+            return response.map(|it| Answer::new(it, None, Some(hold)));
         }
         let mut turn = self.pulse.begin();
-        let response = self.unary(head, body, &mut turn).await;
+        let response = self.unary(head, body, &hold, &mut turn).await;
         turn.is_answered();
-        response.map(|it| Answer::new(it, Some(turn)))
+        response.map(|it| Answer::new(it, Some(turn), Some(hold)))
     }
 
     /// A call with one message in and one out, within its deadlines.
-    async fn unary(&self, head: Head, body: Incoming, turn: &mut Turn) -> Response<Body> {
+    async fn unary(
+        &self,
+        head: Head,
+        body: Counted,
+        hold: &Hold,
+        turn: &mut Turn,
+    ) -> Response<Body> {
         let now = Instant::now();
         let limits = &self.queue.limits;
         let client = match self.pulse.place().client(&head.forwarded_for) {
@@ -135,6 +169,7 @@ impl Desk {
         }
         // tonic has refused by itself: told in our words, but for what it does not know how to read.
         match Status::from_header_map(response.headers()).map(|it| it.code()) {
+            _ if hold.is_full() => refused(BUSY),
             Some(tonic::Code::OutOfRange) => refused(AtTheDoor::BodyTooLarge),
             Some(tonic::Code::Internal | tonic::Code::Unknown) => refused(NOT_ONE_MESSAGE),
             _ => response,
@@ -215,7 +250,7 @@ impl Head {
     }
 
     /// A request with all that tonic needs to know, and this body.
-    fn onto(&self, body: Incoming) -> Request<Incoming> {
+    fn onto(&self, body: Counted) -> Request<Counted> {
         let mut request = Request::new(body);
         *request.uri_mut() = self.path.parse().unwrap_or_default();
         if let Some(encoding) = &self.encoding {
@@ -287,11 +322,16 @@ fn refused(refusal: AtTheDoor) -> Response<Body> {
 pub(super) struct Answer {
     body: Body,
     _turn: Option<Turn>,
+    _hold: Option<Arc<Hold>>,
 }
 
 impl Answer {
-    const fn new(body: Body, turn: Option<Turn>) -> Self {
-        Self { body, _turn: turn }
+    const fn new(body: Body, turn: Option<Turn>, hold: Option<Arc<Hold>>) -> Self {
+        Self {
+            body,
+            _turn: turn,
+            _hold: hold,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::{Guest, Stage};
 const MAX_STREAMS: u32 = 100;
 /// What may be on its way to us on one stream and on all of a connection.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
 /// What of an answer lies in memory for a client that has not taken it.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that were opened and reset before anybody looked at them (CVE-2023-44487), and streams that we reset

@@ -8,6 +8,7 @@
 mod call;
 mod codec;
 mod connection;
+mod hold;
 mod pulse;
 mod queue;
 mod reflection;

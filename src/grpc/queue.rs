@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::hold::SHARED_BYTES;
 use super::reflection::Reflection;
 use super::{Handler, Limits};
 use crate::api;
@@ -16,8 +17,8 @@ use crate::api::status::AtTheDoor;
 
 /// Threads that writes leave free for reads and health.
 const RESERVED_FOR_READS: usize = 4;
-/// When to come back if no thread was free.
-const RETRY_AFTER_S: u64 = 1;
+/// Where there is no thread free or no place for more.
+pub(super) const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
 
 /// A call, its message whole.
 pub(super) struct Call {
@@ -31,6 +32,8 @@ pub(super) struct Queue {
     pub(super) reflection: Reflection,
     handler: Arc<Handler>,
     pub(super) limits: Limits,
+    /// What is left of what requests of all connections may hold.
+    pub(super) shared: Arc<AtomicUsize>,
     threads: Arc<Semaphore>,
     for_writes: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -45,6 +48,7 @@ impl Queue {
             threads: Arc::new(Semaphore::new(limits.workers.max(1))),
             for_writes: Arc::new(Semaphore::new(for_writes)),
             limits,
+            shared: Arc::new(AtomicUsize::new(SHARED_BYTES)),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -77,12 +81,9 @@ impl Queue {
     }
 
     async fn permits(&self, writes: bool) -> Result<Vec<OwnedSemaphorePermit>, AtTheDoor> {
-        let busy = AtTheDoor::Busy {
-            retry_after_s: RETRY_AFTER_S,
-        };
         let waiting = Waiting::among(&self.waiting);
         if waiting.before >= self.limits.waiting {
-            return Err(busy);
+            return Err(BUSY);
         }
         let kinds = [writes.then_some(&self.for_writes), Some(&self.threads)];
         let take = async {
@@ -93,7 +94,7 @@ impl Queue {
             Some(permits)
         };
         let taken = timeout(self.limits.answer_time, take).await;
-        taken.ok().flatten().ok_or(busy)
+        taken.ok().flatten().ok_or(BUSY)
     }
 }
 

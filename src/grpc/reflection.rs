@@ -3,18 +3,21 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use hyper::body::Incoming;
 use hyper::http::{Request, Response};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic_reflection::server::{Builder, Error};
 
+use super::hold::Counted;
+
 const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
+/// A question is a name.
+const QUESTION_BYTES: usize = 4 * 1024;
 const V1: &str = "/grpc.reflection.v1.ServerReflection/";
 const V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-type Answer = Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
+type Answer = Box<dyn Fn(Request<Counted>) -> Answering + Send + Sync>;
 
 /// Both versions, made once: reading the protos costs more than answering from them.
 pub(super) struct Reflection {
@@ -26,8 +29,16 @@ impl Reflection {
     pub(super) fn new() -> Result<Self, Error> {
         let builder = || Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
         Ok(Self {
-            v1: answer(builder().build_v1()?),
-            v1_alpha: answer(builder().build_v1alpha()?),
+            v1: answer(
+                builder()
+                    .build_v1()?
+                    .max_decoding_message_size(QUESTION_BYTES),
+            ),
+            v1_alpha: answer(
+                builder()
+                    .build_v1alpha()?
+                    .max_decoding_message_size(QUESTION_BYTES),
+            ),
         })
     }
 
@@ -43,7 +54,7 @@ impl Reflection {
 
 fn answer<S>(service: S) -> Answer
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>,
+    S: Service<Request<Counted>, Response = Response<Body>, Error = std::convert::Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {

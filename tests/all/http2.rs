@@ -460,6 +460,89 @@ fn whoever_takes_no_answers_shuts_nobody_out() {
     assert_eq!(health(&mut honest, ""), Ok(1));
 }
 
+/// Heads that are many times as large in memory as on the wire, and more requests begun than there is place for.
+#[test]
+fn what_is_never_finished_holds_little_memory() {
+    let server = TestServer::start();
+    let mut honest = Rpc::connect(&server.address());
+    assert_eq!(health(&mut honest, ""), Ok(1));
+    let before = resident();
+    // 440 times `age` without a value, each one byte long.
+    let block = [request_to("/x/Y"), GRPC_TYPE.to_vec(), vec![0x95; 440]].concat();
+    let streams: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = hello(&server);
+            let all: Vec<u8> = (0..100_u32)
+                .flat_map(|n| headers_of(2 * n + 1, 4, &block))
+                .collect();
+            stream.write_all(&all).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(health(&mut honest, ""), Ok(1));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 96 * 1024 * 1024, "{grown} bytes");
+    drop(streams);
+}
+
+#[test]
+fn messages_that_are_never_finished_share_what_there_is() {
+    let limits = Limits {
+        request_time: Duration::from_secs(3),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    let mut honest = Rpc::connect(&server.address());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let unfinished = Bytes::from(frame(0, &vec![0; 60_000])[..50_000].to_vec());
+    let mut told: Vec<i64> = runtime.block_on(async {
+        let mut waiting = Vec::new();
+        for _ in 0..10 {
+            let socket = tokio::net::TcpStream::connect(server.address());
+            let (mut send, connection) =
+                h2::client::handshake(socket.await.unwrap()).await.unwrap();
+            tokio::spawn(connection);
+            for _ in 0..90 {
+                send = send.ready().await.unwrap();
+                let request = http::Request::post("http://t/x/Y")
+                    .header("content-type", "application/grpc")
+                    .body(())
+                    .unwrap();
+                let (response, mut stream) = send.send_request(request, false).unwrap();
+                stream.send_data(unfinished.clone(), false).unwrap();
+                waiting.push((response, stream, send.clone()));
+            }
+        }
+        let mut told = Vec::new();
+        for (response, _stream, _send) in waiting {
+            let response = response.await.unwrap();
+            let status = response.headers()["grpc-status"].to_str().unwrap();
+            told.push(status.parse().unwrap());
+        }
+        told
+    });
+    assert_eq!(health(&mut honest, ""), Ok(1));
+    // Busy are those for whom there was no place, and all others were not whole in time.
+    told.sort_unstable();
+    let slow = told.iter().filter(|it| **it == 4).count();
+    assert_eq!(
+        told.len() - slow,
+        told.iter().filter(|it| **it == 14).count()
+    );
+    assert!((200..600).contains(&slow), "{slow} of {}", told.len());
+    // What they held is free again.
+    let mut rpc = Rpc::connect(&server.address());
+    for _ in 0..3 {
+        assert_eq!(health(&mut rpc, ""), Ok(1));
+    }
+}
+
 /// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.
 #[test]
 fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
