@@ -26,6 +26,8 @@ use crate::api;
 use crate::api::http::EVERY_REPLY;
 use crate::api::status::{AtTheDoor, Refusal};
 
+/// A frame's flag and length.
+const PREFIX_BYTES: usize = 5;
 /// What a conversation with reflection holds: questions go on for as long as the client likes, and an answer of
 /// several KiB may wait at each step of its way.
 const CONVERSATION_BYTES: usize = 64 * 1024;
@@ -120,6 +122,8 @@ impl Desk {
         let service = Unary(|message: Vec<u8>| {
             is_whole.store(true, Ordering::Relaxed);
             turn.is_whole();
+            // tonic looks for no second one.
+            let is_alone = message.len().checked_add(PREFIX_BYTES) == Some(hold.sent());
             let call = Call {
                 path: head.path.clone(),
                 authorization: head.authorization.clone(),
@@ -127,6 +131,9 @@ impl Desk {
                 message,
             };
             async move {
+                if !is_alone {
+                    return Err(refused_status(NOT_ONE_MESSAGE));
+                }
                 // Nobody waits for it any more: it is not begun.
                 if deadline.is_some_and(|it| it <= Instant::now()) {
                     return Err(refused_status(AtTheDoor::DeadlinePassed));

@@ -88,7 +88,8 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    fn sent(&self) -> usize {
+    /// How many bytes of its body were sent.
+    pub(super) fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
 

@@ -192,6 +192,10 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     assert_eq!(told(&headers, &frame(0, &vec![0; 64 * 1024])), field);
     assert_eq!(told(&headers, b""), field);
     assert_eq!(told(&headers, &frame(7, b"")), field);
+    // One message, and nothing after it.
+    for rest in [&frame(0, b"")[..], &frame(7, b""), b"abc"] {
+        assert_eq!(told(&headers, &[&frame(0, b""), rest].concat()), field);
+    }
     for timeout in ["", "1", "1s", "-1S", "123456789S"] {
         let headers = [GRPC[0], headers[1], ("grpc-timeout", timeout)];
         assert_eq!(told(&headers, &frame(0, b"")), field, "{timeout}");
