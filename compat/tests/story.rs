@@ -17,8 +17,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Code, Request, Status};
 use totpd::api::Api;
 use totpd::model::{Step, Timestamp, Window};
-use totpd::serve::{self, Config, Limits, Listen, Running, TlsFiles};
-use totpd::service::{Caller, DataDir, KeyFile, NewToken, Power, Settings};
+use totpd::serve::{self, Config, Handler, Limits, Listen, Running, TlsFiles};
+use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Power, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 use users::zitadel_users_client::ZitadelUsersClient;
 use zitadel::api::zitadel::resources::user::v3alpha as users;
@@ -48,7 +48,7 @@ impl Server {
         let caller = Caller::command_line();
         let (_, token) = service.create_token(&caller, new, now).unwrap();
         let api = Api::new(service, Arc::new(move || now));
-        let handler: Arc<serve::Handler> = Arc::new(move |request| api.answer(request));
+        let handler = Handler::of(api);
         let config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
             inherited: Vec::new(),
@@ -56,7 +56,8 @@ impl Server {
             trusted_proxies: Vec::new(),
             unix_mode: 0o600,
             private_dir: dir.path().to_owned(),
-            workers: 8,
+            changes: 8,
+            commit_batch: COMMIT_BATCH,
             limits: Limits::default(),
             insecure_plaintext: false,
             on_death: Box::new(|why| panic!("{why}")),
