@@ -101,7 +101,8 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut floor = Floor::make(&bench.dir().join("floor.db"), sizes.rows, sizes.order)?;
     let mut all = All::default();
     for round in 1..=sizes.rounds {
-        let server = Server::start(&home, &[], None)?;
+        // All the load comes from one address, and a connection of gRPC counts as four.
+        let server = Server::start(&home, &["--max-connections-per-peer", "512"], None)?;
         server.first_answer(&home)?;
         std::thread::sleep(SETTLE);
         all.idle_mib.push(server.rss_mib()?);

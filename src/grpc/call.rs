@@ -1,19 +1,19 @@
 //! One request of HTTP/2: is it gRPC, what does it ask for, is it whole in time, and what came of it.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::Full;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::http::{Method, Request, Response};
 use prost::bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
@@ -42,7 +42,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(queue: Arc<Queue>, pulse: Arc<Pulse>) -> Self {
-        let account = Account::open(&queue.shared, queue.limits.message_bytes);
+        let account = Account::open(&queue.shared);
         Self {
             queue,
             pulse,
@@ -118,12 +118,25 @@ impl Desk {
         };
         // A deadline beyond what clocks can tell is none.
         let deadline = head.patience.and_then(|it| now.checked_add(it));
-        let is_whole = AtomicBool::new(false);
+        let in_time = now.checked_add(limits.request_time).unwrap_or(now);
+        let until = deadline.map_or(in_time, |it| it.min(in_time));
+        let at_most = limits.message_bytes.saturating_add(PREFIX_BYTES);
+        let whole = match timeout_at(until, body.whole(at_most)).await {
+            Ok(whole) => whole,
+            Err(_) if until < in_time => Err(AtTheDoor::DeadlinePassed),
+            Err(_) => Err(AtTheDoor::TooSlow),
+        };
+        let whole = match whole {
+            Ok(whole) => whole,
+            Err(refusal) => return refused(refusal),
+        };
+        turn.is_whole();
+        let framed_bytes = whole.len();
+        let mut is_message = false;
         let service = Unary(|message: Vec<u8>| {
-            is_whole.store(true, Ordering::Relaxed);
-            turn.is_whole();
+            is_message = true;
             // tonic looks for no second one.
-            let is_alone = message.len().checked_add(PREFIX_BYTES) == Some(hold.sent());
+            let is_alone = message.len().checked_add(PREFIX_BYTES) == Some(framed_bytes);
             let call = Call {
                 path: head.path.clone(),
                 authorization: head.authorization.clone(),
@@ -148,7 +161,8 @@ impl Desk {
                 };
                 match reply {
                     Ok(reply) => match status(&reply.headers) {
-                        None => Ok(reply.body),
+                        None if hold.has_place_for(reply.body.len()) => Ok(reply.body),
+                        None => Err(refused_status(BUSY)),
                         Some(status) => Err(status),
                     },
                     Err(refusal) => Err(refused_status(refusal)),
@@ -156,27 +170,13 @@ impl Desk {
             }
         });
         let mut grpc = Grpc::new(codec::Bytes).max_decoding_message_size(limits.message_bytes);
-        let mut answer = pin!(grpc.unary(service, head.onto(body)));
-        let in_time = now.checked_add(limits.request_time).unwrap_or(now);
-        let until = deadline.map_or(in_time, |it| it.min(in_time));
-        let response = tokio::select! {
-            response = answer.as_mut() => response,
-            () = sleep_until(until) => {
-                if is_whole.load(Ordering::Relaxed) {
-                    answer.await
-                } else if until < in_time {
-                    refused(AtTheDoor::DeadlinePassed)
-                } else {
-                    refused(AtTheDoor::TooSlow)
-                }
-            }
-        };
-        if is_whole.load(Ordering::Relaxed) {
+        let whole = Full::new(Bytes::from(whole));
+        let response = grpc.unary(service, head.onto(whole)).await;
+        if is_message {
             return response;
         }
         // tonic has refused by itself: told in our words, but for what it does not know how to read.
         match Status::from_header_map(response.headers()).map(|it| it.code()) {
-            _ if hold.is_full() => refused(BUSY),
             Some(tonic::Code::OutOfRange) => refused(AtTheDoor::BodyTooLarge),
             Some(tonic::Code::Internal | tonic::Code::Unknown) => refused(NOT_ONE_MESSAGE),
             _ => response,
@@ -257,7 +257,7 @@ impl Head {
     }
 
     /// A request with all that tonic needs to know, and this body.
-    fn onto(&self, body: Counted) -> Request<Counted> {
+    fn onto<B>(&self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.uri_mut() = self.path.parse().unwrap_or_default();
         if let Some(encoding) = &self.encoding {

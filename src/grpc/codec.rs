@@ -2,7 +2,12 @@
 
 use prost::bytes::{Buf, BufMut};
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+/// What is set aside for a message before its length is known: most are shorter than this.
+const BUFFER_BYTES: usize = 512;
+/// As tonic has it: so much of an answer goes out at once.
+const YIELD_BYTES: usize = 32 * 1024;
 
 /// tonic does the framing; the message goes through as it is.
 pub(super) struct Bytes;
@@ -22,6 +27,10 @@ impl Codec for Bytes {
     }
 }
 
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+}
+
 impl Encoder for Bytes {
     type Item = Vec<u8>;
     type Error = Status;
@@ -29,6 +38,10 @@ impl Encoder for Bytes {
     fn encode(&mut self, message: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
         to.put_slice(&message);
         Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }
 
@@ -40,5 +53,9 @@ impl Decoder for Bytes {
         let mut message = vec![0; from.remaining()];
         from.copy_to_slice(&mut message);
         Ok(Some(message))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }

@@ -19,11 +19,12 @@ use super::queue::Queue;
 use super::socket::Socket;
 use super::{Guest, Stage};
 
-/// Requests at once on one connection.
-const MAX_STREAMS: u32 = 100;
-/// What may be on its way to us on one stream and on all of a connection.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
+/// Requests at once on one connection. RFC 9113 §6.5.2 would have a hundred; but what they hold of memory is there for
+/// whoever never finishes them.
+const MAX_STREAMS: u32 = 32;
+/// What may be on its way to us on one stream, and on all of a connection: the least that a connection can have (RFC
+/// 9113 §6.9.2). Where many send at once it lies in memory before anybody counts it.
+const WINDOW_BYTES: u32 = 65_535;
 /// What of an answer lies in memory for a client that has not taken it.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that were opened and reset before anybody looked at them (CVE-2023-44487), and streams that we reset
@@ -67,8 +68,8 @@ async fn speak(
     builder
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(MAX_RESETS_UNSEEN)
         .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS);

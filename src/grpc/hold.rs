@@ -8,31 +8,36 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use prost::bytes::Bytes;
 use tonic::Status;
 
-/// What a request holds before any of its message is here: its stream, its buffers and what waits for it.
-pub(super) const REQUEST_BYTES: usize = 8 * 1024;
-/// What all connections may hold beyond what each may by itself: some two thousand short requests at once.
-pub(super) const SHARED_BYTES: usize = 16 * 1024 * 1024;
+use super::queue::BUSY;
+use crate::api::status::AtTheDoor;
+
+/// What a request holds before any of its message is here: its stream, its buffers and what waits for it. Measured.
+pub(super) const REQUEST_BYTES: usize = 4 * 1024;
+/// What each connection may hold whatever the others do: some short requests at once.
+const OWN_BYTES: usize = 8 * REQUEST_BYTES;
+/// What all connections may hold beyond that: some two thousand short requests, or a hundred of the longest.
+pub(super) const SHARED_BYTES: usize = 8 * 1024 * 1024;
+/// By how much a message's place grows at least.
+const GROWTH_BYTES: usize = 1024;
+const CUT_SHORT: AtTheDoor = AtTheDoor::BadFraming("the request was cut short");
 
 /// What one connection holds.
 pub(super) struct Account {
     /// What is left of what all share.
     shared: Arc<AtomicUsize>,
-    own_bytes: usize,
     held: Mutex<usize>,
 }
 
 impl Account {
-    /// An account for one more connection: a message as long as allowed always has its place.
-    pub(super) fn open(shared: &Arc<AtomicUsize>, message_bytes: usize) -> Arc<Self> {
+    /// An account for one more connection.
+    pub(super) fn open(shared: &Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::clone(shared),
-            own_bytes: REQUEST_BYTES
-                .saturating_mul(2)
-                .saturating_add(message_bytes),
             held: Mutex::new(0),
         })
     }
@@ -44,7 +49,7 @@ impl Account {
             Arc::new(Hold {
                 account,
                 begun_with: bytes,
-                sent: AtomicUsize::new(0),
+                more: AtomicUsize::new(0),
                 is_full: AtomicBool::new(false),
             })
         })
@@ -53,7 +58,7 @@ impl Account {
     fn take(&self, bytes: usize) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let will_hold = held.saturating_add(bytes);
-        let more = self.beyond(will_hold).saturating_sub(self.beyond(*held));
+        let more = beyond(will_hold).saturating_sub(beyond(*held));
         let taken = self
             .shared
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| {
@@ -68,35 +73,37 @@ impl Account {
     fn give(&self, bytes: usize) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let still_held = held.saturating_sub(bytes);
-        let less = self.beyond(*held).saturating_sub(self.beyond(still_held));
+        let less = beyond(*held).saturating_sub(beyond(still_held));
         self.shared.fetch_add(less, Ordering::Relaxed);
         *held = still_held;
     }
+}
 
-    /// How much of what is held comes out of what all share.
-    const fn beyond(&self, held: usize) -> usize {
-        held.saturating_sub(self.own_bytes)
-    }
+/// How much of what is held comes out of what all share.
+const fn beyond(held: usize) -> usize {
+    held.saturating_sub(OWN_BYTES)
 }
 
 /// What one request holds, until this is dropped.
 pub(super) struct Hold {
     account: Arc<Account>,
     begun_with: usize,
-    sent: AtomicUsize,
+    /// What came on top: of the message, and of a long answer.
+    more: AtomicUsize,
     is_full: AtomicBool,
 }
 
 impl Hold {
-    /// How many bytes of its body were sent.
-    pub(super) fn sent(&self) -> usize {
-        self.sent.load(Ordering::Relaxed)
+    /// Whether there is a place for an answer of this length, until it is taken. There always is for those of changes,
+    /// which are short.
+    pub(super) fn has_place_for(&self, answer: usize) -> bool {
+        answer <= REQUEST_BYTES || self.more(answer)
     }
 
     fn more(&self, bytes: usize) -> bool {
         let taken = self.account.take(bytes);
         if taken {
-            self.sent.fetch_add(bytes, Ordering::Relaxed);
+            self.more.fetch_add(bytes, Ordering::Relaxed);
         } else {
             self.is_full.store(true, Ordering::Relaxed);
         }
@@ -112,7 +119,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.account
-            .give(self.begun_with.saturating_add(self.sent()));
+            .give(self.begun_with.saturating_add(*self.more.get_mut()));
     }
 }
 
@@ -125,6 +132,32 @@ pub(super) struct Counted {
 impl Counted {
     pub(super) const fn new(body: Incoming, hold: Arc<Hold>) -> Self {
         Self { body, hold }
+    }
+}
+
+impl Counted {
+    /// All of it, if that is no more than so many bytes.
+    ///
+    /// It is copied: as it came it is a part of all that was read with it.
+    pub(super) async fn whole(mut self, at_most: usize) -> Result<Vec<u8>, AtTheDoor> {
+        let mut whole = Vec::new();
+        while let Some(frame) = self.frame().await {
+            let Ok(frame) = frame else {
+                return Err(if self.hold.is_full() { BUSY } else { CUT_SHORT });
+            };
+            let Ok(part) = frame.into_data() else {
+                continue;
+            };
+            if part.len() > at_most.saturating_sub(whole.len()) {
+                return Err(AtTheDoor::BodyTooLarge);
+            }
+            if part.len() > whole.capacity().saturating_sub(whole.len()) {
+                // Not twice as much each time: what is counted is what came.
+                whole.reserve_exact(part.len().max(GROWTH_BYTES));
+            }
+            whole.extend_from_slice(&part);
+        }
+        Ok(whole)
     }
 }
 
@@ -165,20 +198,21 @@ mod tests {
     #[test]
     fn each_has_its_own_and_all_share_the_rest() {
         let shared = Arc::new(AtomicUsize::new(3 * REQUEST_BYTES));
-        let greedy = Account::open(&shared, 0);
+        let greedy = Account::open(&shared);
         let held: Vec<_> = std::iter::from_fn(|| greedy.begin(REQUEST_BYTES)).collect();
-        assert_eq!(held.len(), 2 + 3);
+        assert_eq!(held.len(), 8 + 3);
         // Whoever comes now still has its own, and no more than that.
-        let modest = Account::open(&shared, 100);
+        let modest = Account::open(&shared);
         let first = modest.begin(REQUEST_BYTES).unwrap();
-        assert!(first.more(REQUEST_BYTES + 100));
+        assert!(first.more(7 * REQUEST_BYTES));
         assert!(!first.more(1) && modest.begin(REQUEST_BYTES).is_none());
-        assert_eq!(first.sent(), REQUEST_BYTES + 100);
+        // A short answer has its place in what the request holds.
+        assert!(first.has_place_for(REQUEST_BYTES) && !first.has_place_for(REQUEST_BYTES + 1));
         drop(held);
         assert_eq!(shared.load(Ordering::Relaxed), 3 * REQUEST_BYTES);
         assert!(first.more(1));
         drop(first);
         assert_eq!(shared.load(Ordering::Relaxed), 3 * REQUEST_BYTES);
-        assert!(modest.begin(2 * REQUEST_BYTES + 100).is_some());
+        assert!(modest.begin(9 * REQUEST_BYTES).is_some());
     }
 }

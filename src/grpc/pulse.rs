@@ -11,7 +11,7 @@ use super::{Limits, Phase, Place};
 
 /// What a client may send without a whole request in it. All the streams that it may open, each with a message as
 /// long as allowed, are less; a flood of frames is at its end here.
-const BYTES_WITHOUT_REQUEST: usize = 8 * 1024 * 1024;
+const BYTES_WITHOUT_REQUEST: usize = 4 * 1024 * 1024;
 
 pub(super) struct Pulse {
     place: Box<dyn Place>,

@@ -26,7 +26,9 @@ pub(super) fn hand_over(
         return;
     }
     let door = Arc::clone(&seat.door);
-    seat.connection.is_handed_over();
+    if !door.registry.hands_over(&seat.connection, &door.limits) {
+        return;
+    }
     let place = Box::new(Counted { seat, peer });
     place.is_now(Phase::Idle);
     door.grpc.welcome(Guest {

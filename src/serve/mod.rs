@@ -89,7 +89,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// What one client, and all of them, may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections in all: each costs a thread.
+    /// Connections in all: each costs a thread. One of HTTP/2 counts as four.
     pub connections: usize,
     /// Connections of one address (IPv6: of one /64), so that no one host takes them all.
     pub connections_per_peer: usize,

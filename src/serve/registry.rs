@@ -30,6 +30,14 @@ const TAKING_GRACE: Duration = Duration::from_secs(1);
 /// Whoever has taken more than this part of the time that a request may take dawdles: half a second, as it is.
 const SLOW_PART: u32 = 20;
 
+/// Whoever comes counts as having been so long without a whole request: however many come at once, those who ask
+/// keep their places before them.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// A connection of HTTP/2 counts as so many: its buffers and the requests that may be under way on it take that much
+/// more of memory than a client of HTTP/1.1 does.
+const PLACES_OF_HTTP2: usize = 4;
+
 /// One connection as others see it.
 pub(super) struct Connection {
     id: u64,
@@ -38,7 +46,8 @@ pub(super) struct Connection {
     phase: AtomicU8,
     /// Whether it speaks HTTP/2, and is told by others to go.
     handed_over: AtomicBool,
-    /// Microseconds from the registry's start to when it came, or its last whole request was worked on.
+    /// Microseconds from the registry's start to when its last whole request was worked on, or to `HEAD_START` before
+    /// it came.
     since_us: AtomicU64,
     /// The same to when its present request began.
     begun_us: AtomicU64,
@@ -67,10 +76,10 @@ impl Connection {
             .any(|it| self.go(it, SENDING));
     }
 
-    /// Marks it as one that several requests may be under way on, and that is not cut to say goodbye.
-    #[cfg(feature = "grpc")]
-    pub(super) fn is_handed_over(&self) {
-        self.handed_over.store(true, Ordering::SeqCst);
+    /// How many places it takes.
+    fn places(&self) -> usize {
+        let is_http2 = self.handed_over.load(Ordering::SeqCst);
+        if is_http2 { PLACES_OF_HTTP2 } else { 1 }
     }
 
     /// Moves to a phase from whichever it was in, unless the connection was cut meanwhile.
@@ -153,32 +162,12 @@ impl Registry {
         if self.is_stopping() {
             return None;
         }
-        let block = peer.map(block);
-        let of_peer = |it: &&Arc<Connection>| block.is_some() && it.peer.map(self::block) == block;
-        if open.connections.values().filter(of_peer).count() >= limits.connections_per_peer {
-            // Its own longest idle one; one that is sending is not idle, unless it dawdles: a request comes in
-            // milliseconds, and a host that somebody floods from would be shut out by the slow ones.
-            let is_in = |it: &Connection, phase| it.phase.load(Ordering::Acquire) == phase;
-            let slow_us = limits
-                .request_time
-                .checked_div(SLOW_PART)
-                .unwrap_or_default()
-                .as_micros();
-            let now_us = self.now_us();
-            let dawdles = |it: &Connection| {
-                let begun_us = it.begun_us.load(Ordering::Relaxed);
-                is_in(it, SENDING) && u128::from(now_us.saturating_sub(begun_us)) >= slow_us
-            };
-            self.make_room(&mut open, |it| of_peer(it) && is_in(it, IDLE))
-                .or_else(|| self.make_room(&mut open, |it| of_peer(it) && dawdles(it)))?;
-        }
-        if open.connections.len() >= limits.connections {
-            self.make_room(&mut open, |_| true)?;
-        }
+        self.fit(&mut open, None, peer, 1, limits)?;
         let id = open.next_id;
         open.next_id = id.wrapping_add(1);
         let phase = AtomicU8::new(IDLE);
-        let since_us = AtomicU64::new(self.now_us());
+        let came = Instant::now().checked_sub(HEAD_START);
+        let since_us = AtomicU64::new(came.map_or(0, |it| self.us(it)));
         let handed_over = AtomicBool::new(false);
         let connection = Arc::new(Connection {
             id,
@@ -191,6 +180,25 @@ impl Registry {
         });
         open.connections.insert(id, Arc::clone(&connection));
         Some(connection)
+    }
+
+    /// A connection speaks HTTP/2: it takes more places from now on, if need be at others' expense, and is told
+    /// by others to go. `false` where nobody can make room.
+    #[cfg(feature = "grpc")]
+    pub(super) fn hands_over(&self, connection: &Connection, limits: &Limits) -> bool {
+        let mut open = self.lock();
+        let more = PLACES_OF_HTTP2.saturating_sub(connection.places());
+        let fits = self.fit(
+            &mut open,
+            Some(connection.id),
+            connection.peer,
+            more,
+            limits,
+        );
+        if fits.is_some() {
+            connection.handed_over.store(true, Ordering::SeqCst);
+        }
+        fits.is_some()
     }
 
     /// Counts a request of a client that a trusted proxy names, unless it has too many in progress.
@@ -212,9 +220,51 @@ impl Registry {
         })
     }
 
+    /// Makes so much more room for a peer within the limits, at its own expense and then at anybody's, but not at
+    /// that of the connection which the room is `for_one`.
+    fn fit(
+        &self,
+        open: &mut Open,
+        for_one: Option<u64>,
+        peer: Option<IpAddr>,
+        more: usize,
+        limits: &Limits,
+    ) -> Option<()> {
+        let places = |open: &Open, of: &dyn Fn(&Connection) -> bool| -> usize {
+            let them = open.connections.values().filter(|it| of(it));
+            them.map(|it| it.places()).fold(more, usize::saturating_add)
+        };
+        let is_other = |it: &Connection| Some(it.id) != for_one;
+        let block = peer.map(block);
+        let of_peer = |it: &Connection| block.is_some() && it.peer.map(self::block) == block;
+        while places(open, &of_peer) > limits.connections_per_peer {
+            // Its own longest idle one; one that is sending is not idle, unless it dawdles: a request comes in
+            // milliseconds, and a host that somebody floods from would be shut out by the slow ones.
+            let may = |it: &Connection| of_peer(it) && is_other(it);
+            let is_in = |it: &Connection, phase| it.phase.load(Ordering::Acquire) == phase;
+            let slow_us = limits
+                .request_time
+                .checked_div(SLOW_PART)
+                .unwrap_or_default()
+                .as_micros();
+            let now_us = self.now_us();
+            let dawdles = |it: &Connection| {
+                let begun_us = it.begun_us.load(Ordering::Relaxed);
+                is_in(it, SENDING) && u128::from(now_us.saturating_sub(begun_us)) >= slow_us
+            };
+            self.make_room(open, |it| may(it) && is_in(it, IDLE))
+                .or_else(|| self.make_room(open, |it| may(it) && dawdles(it)))?;
+        }
+        while places(open, &|_| true) > limits.connections {
+            self.make_room(open, is_other)?;
+        }
+        Some(())
+    }
+
     /// Cuts the connection that has been longest without a whole request among those that `may` go.
-    fn make_room(&self, open: &mut Open, may: impl Fn(&&Arc<Connection>) -> bool) -> Option<()> {
-        let mut candidates: Vec<_> = open.connections.values().filter(may).cloned().collect();
+    fn make_room(&self, open: &mut Open, may: impl Fn(&Connection) -> bool) -> Option<()> {
+        let all = open.connections.values();
+        let mut candidates: Vec<_> = all.filter(|it| may(it)).cloned().collect();
         candidates.sort_by_key(|it| (it.since_us.load(Ordering::Relaxed), it.id));
         let now_us = self.now_us();
         let cut = candidates.iter().find(|it| it.cut(now_us))?;

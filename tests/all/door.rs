@@ -255,6 +255,27 @@ fn over_a_limit_the_longest_silent_makes_room() {
     }
 }
 
+/// A flood of those who only come takes no place from one who asks, however quickly they come.
+#[test]
+fn whoever_asks_keeps_its_place_before_those_who_only_come() {
+    let limits = Limits {
+        connections: 4,
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    let mut honest = Client::connect(&server.address());
+    let mut last_asked = Instant::now();
+    for _ in 0..20 {
+        honest
+            .ask("GET", "/debug/healthz", "", b"")
+            .expect_status(200);
+        let one_round = last_asked.elapsed();
+        last_asked = Instant::now();
+        let mut came: Vec<_> = (0..6).map(|_| Client::connect(&server.address())).collect();
+        assert!(came[0].is_closed() || one_round >= Duration::from_millis(900));
+    }
+}
+
 /// Slow ones of its own never shut a host out; quick ones that fill its places do, for a moment.
 #[test]
 fn over_the_limit_of_its_address_a_request_that_dawdles_makes_room() {
