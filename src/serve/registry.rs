@@ -2,6 +2,7 @@
 //!
 //! Knows sockets only to shut them down.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -30,9 +31,8 @@ const TAKING_GRACE: Duration = Duration::from_secs(1);
 /// Whoever has taken more than this part of the time that a request may take dawdles: half a second, as it is.
 const SLOW_PART: u32 = 20;
 
-/// Whoever comes counts as having been so long without a whole request: however many come at once, those who ask
-/// keep their places before them.
-const HEAD_START: Duration = Duration::from_secs(1);
+/// Where nobody has been silent for longer than this, that is a flood, and tells nothing of who is honest.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// A connection of HTTP/2 counts as so many: its buffers and the requests that may be under way on it take that much
 /// more of memory than a client of HTTP/1.1 does.
@@ -46,8 +46,7 @@ pub(super) struct Connection {
     phase: AtomicU8,
     /// Whether it speaks HTTP/2, and is told by others to go.
     handed_over: AtomicBool,
-    /// Microseconds from the registry's start to when its last whole request was worked on, or to `HEAD_START` before
-    /// it came.
+    /// Microseconds from the registry's start to when it came, or its last whole request was worked on.
     since_us: AtomicU64,
     /// The same to when its present request began.
     begun_us: AtomicU64,
@@ -74,6 +73,11 @@ impl Connection {
         let _or_cut = [WORKING, TAKING, IDLE]
             .into_iter()
             .any(|it| self.go(it, SENDING));
+    }
+
+    /// Whom it counts for: nobody, if a proxy whose word counts is at the other end, or a Unix socket.
+    fn block(&self) -> Option<IpAddr> {
+        self.peer.map(block)
     }
 
     /// How many places it takes.
@@ -116,6 +120,14 @@ struct Open {
     connections: HashMap<u64, Arc<Connection>>,
     /// Requests in progress of each client that a trusted proxy names.
     in_progress: HashMap<IpAddr, usize>,
+}
+
+impl Open {
+    /// How many places those take.
+    fn places(&self, of: impl Fn(&Connection) -> bool) -> usize {
+        let them = self.connections.values().filter(|it| of(it));
+        them.map(|it| it.places()).sum()
+    }
 }
 
 /// A request in progress of a named client, until this is dropped.
@@ -166,8 +178,7 @@ impl Registry {
         let id = open.next_id;
         open.next_id = id.wrapping_add(1);
         let phase = AtomicU8::new(IDLE);
-        let came = Instant::now().checked_sub(HEAD_START);
-        let since_us = AtomicU64::new(came.map_or(0, |it| self.us(it)));
+        let since_us = AtomicU64::new(self.now_us());
         let handed_over = AtomicBool::new(false);
         let connection = Arc::new(Connection {
             id,
@@ -230,14 +241,10 @@ impl Registry {
         more: usize,
         limits: &Limits,
     ) -> Option<()> {
-        let places = |open: &Open, of: &dyn Fn(&Connection) -> bool| -> usize {
-            let them = open.connections.values().filter(|it| of(it));
-            them.map(|it| it.places()).fold(more, usize::saturating_add)
-        };
         let is_other = |it: &Connection| Some(it.id) != for_one;
         let block = peer.map(block);
-        let of_peer = |it: &Connection| block.is_some() && it.peer.map(self::block) == block;
-        while places(open, &of_peer) > limits.connections_per_peer {
+        let of_peer = |it: &Connection| block.is_some() && it.block() == block;
+        while open.places(of_peer).saturating_add(more) > limits.connections_per_peer {
             // Its own longest idle one; one that is sending is not idle, unless it dawdles: a request comes in
             // milliseconds, and a host that somebody floods from would be shut out by the slow ones.
             let may = |it: &Connection| of_peer(it) && is_other(it);
@@ -255,17 +262,46 @@ impl Registry {
             self.make_room(open, |it| may(it) && is_in(it, IDLE))
                 .or_else(|| self.make_room(open, |it| may(it) && dawdles(it)))?;
         }
-        while places(open, &|_| true) > limits.connections {
-            self.make_room(open, is_other)?;
+        while open.places(|_| true).saturating_add(more) > limits.connections {
+            self.make_room_for_all(open, is_other)?;
         }
         Some(())
     }
 
     /// Cuts the connection that has been longest without a whole request among those that `may` go.
     fn make_room(&self, open: &mut Open, may: impl Fn(&Connection) -> bool) -> Option<()> {
+        self.cut_first(open, may, |_| 0_usize)
+    }
+
+    /// The same among all; but in a flood the longest silent of the address that holds most. With as many new ones a
+    /// moment as there are places, the oldest may well be one that asks and asks.
+    fn make_room_for_all(&self, open: &mut Open, may: impl Fn(&Connection) -> bool) -> Option<()> {
+        let mut held: HashMap<IpAddr, usize> = HashMap::new();
+        for it in open.connections.values() {
+            if let Some(block) = it.block() {
+                let places = held.entry(block).or_insert(0);
+                *places = places.saturating_add(it.places());
+            }
+        }
+        let recently_us = u64::try_from(RECENT.as_micros()).unwrap_or(u64::MAX);
+        let recently_us = self.now_us().saturating_sub(recently_us);
+        self.cut_first(open, may, |it| {
+            let is_recent = it.since_us.load(Ordering::Relaxed) >= recently_us;
+            let places = it.block().and_then(|it| held.get(&it)).copied();
+            is_recent.then_some(Reverse(places.unwrap_or(0)))
+        })
+    }
+
+    /// Cuts the first in an order, and of equals the longest without a whole request, that `may` go and can.
+    fn cut_first<O: Ord>(
+        &self,
+        open: &mut Open,
+        may: impl Fn(&Connection) -> bool,
+        order: impl Fn(&Connection) -> O,
+    ) -> Option<()> {
         let all = open.connections.values();
         let mut candidates: Vec<_> = all.filter(|it| may(it)).cloned().collect();
-        candidates.sort_by_key(|it| (it.since_us.load(Ordering::Relaxed), it.id));
+        candidates.sort_by_cached_key(|it| (order(it), it.since_us.load(Ordering::Relaxed), it.id));
         let now_us = self.now_us();
         let cut = candidates.iter().find(|it| it.cut(now_us))?;
         open.connections.remove(&cut.id);
@@ -275,7 +311,7 @@ impl Registry {
     /// Sheds one connection where the process has run out of something.
     pub(super) fn shed(&self) {
         let mut open = self.lock();
-        let _shed = self.make_room(&mut open, |_| true);
+        let _shed = self.make_room_for_all(&mut open, |_| true);
     }
 
     /// The first byte of a request is here, if that was not said already; `false` if the connection was cut.
