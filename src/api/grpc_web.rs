@@ -86,9 +86,11 @@ fn cors(api: &Api, origin: Option<&str>) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A refusal in the form the call came in.
-pub(super) fn refused(refusal: Refusal, form: Form) -> Reply {
-    framed(&Err(refusal), form)
+/// A refusal in the form the call came in, for the page that made it to read.
+pub(super) fn refused(api: &Api, refusal: Refusal, form: Form, origin: Option<&str>) -> Reply {
+    let mut reply = framed(&Err(refusal), form);
+    reply.headers = cors(api, origin);
+    reply
 }
 
 /// The message of a unary call: one frame, and nothing after it.

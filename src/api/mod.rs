@@ -25,7 +25,7 @@ use crate::service::{Caller, Service};
 use http::Via;
 use http::{Reply, Request};
 pub use routes::is_change;
-use status::Refusal;
+use status::{AtTheDoor, Refusal};
 
 /// Answers requests with a service.
 pub struct Api {
@@ -104,6 +104,26 @@ impl Api {
         rest::answer(self, request).unwrap_or_else(Refusal::into_reply)
     }
 
+    /// A refusal of whoever carries requests, in the form that a request of this content type and origin asks for.
+    #[cfg(feature = "grpc")]
+    pub fn refused(
+        &self,
+        refusal: AtTheDoor,
+        content_type: Option<&str>,
+        origin: Option<&str>,
+    ) -> Reply {
+        match grpc_web::Form::of(content_type) {
+            Some(form) => grpc_web::refused(self, refusal.into(), form, origin),
+            None => Refusal::from(refusal).into_reply(),
+        }
+    }
+
+    /// A refusal of whoever carries requests.
+    #[cfg(not(feature = "grpc"))]
+    pub fn refused(&self, refusal: AtTheDoor, _: Option<&str>, _: Option<&str>) -> Reply {
+        Refusal::from(refusal).into_reply()
+    }
+
     /// Who calls, by the bearer token (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1).
     fn caller(
         &self,
@@ -121,25 +141,6 @@ impl Api {
             .authenticate(token.trim(), now)?
             .from_peer(peer))
     }
-}
-
-/// A refusal of the front door's, in the form that the request's content type asks for.
-pub fn refused(refusal: Refusal, content_type: Option<&str>) -> Reply {
-    match form(content_type) {
-        #[cfg(feature = "grpc")]
-        Some(form) => grpc_web::refused(refusal, form),
-        _ => refusal.into_reply(),
-    }
-}
-
-#[cfg(feature = "grpc")]
-fn form(content_type: Option<&str>) -> Option<grpc_web::Form> {
-    grpc_web::Form::of(content_type)
-}
-
-#[cfg(not(feature = "grpc"))]
-const fn form(_: Option<&str>) -> Option<std::convert::Infallible> {
-    None
 }
 
 /// How a refusal of whoever carries a call of gRPC is told, as trailers.

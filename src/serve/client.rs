@@ -10,7 +10,6 @@ use super::seat::{Peer, Seat};
 use super::stream::Stream;
 use super::upstream::Answer;
 use super::wire::{Hello, Wire};
-use crate::api;
 use crate::api::http::{EVERY_REPLY, Reply};
 use crate::api::status::AtTheDoor;
 
@@ -26,13 +25,15 @@ pub(super) fn serve(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) {
     };
     let (door, connection) = (seat.door.as_ref(), seat.connection.as_ref());
     loop {
-        let mut content_type = None;
-        match one_request(door, connection, &mut incoming, peer, &mut content_type) {
+        let mut asked = Asked::default();
+        match one_request(door, connection, &mut incoming, peer, &mut asked) {
             Ok(true) if door.registry.answered(connection) => {}
             Ok(_) => return leave(door, connection, &mut incoming),
             Err(Ended::Closed) => return,
             Err(Ended::Refused(refusal)) => {
-                let reply = api::refused(refusal.into(), content_type.as_deref());
+                let (content_type, origin) = (asked.content_type, asked.origin);
+                let refuse = &door.handler.refuse;
+                let reply = refuse(refusal, content_type.as_deref(), origin.as_deref());
                 let reply = own_answer(&reply);
                 // To be refused is no work, and holds no place against others.
                 connection.lingers();
@@ -101,6 +102,13 @@ fn leave(door: &Door, connection: &Connection, incoming: &mut Incoming) {
     incoming.drain();
 }
 
+/// What says in which form a request is to be refused.
+#[derive(Default)]
+struct Asked {
+    content_type: Option<String>,
+    origin: Option<String>,
+}
+
 /// Answers one request; says whether another may follow. In which form it is to be refused is told as soon as its
 /// head is known.
 fn one_request(
@@ -108,7 +116,7 @@ fn one_request(
     connection: &Connection,
     incoming: &mut Incoming,
     peer: Peer,
-    content_type: &mut Option<String>,
+    asked: &mut Asked,
 ) -> Result<bool, Ended> {
     incoming.first_byte(door.limits.idle_time)?;
     if !door.registry.begins_request(connection) {
@@ -118,7 +126,8 @@ fn one_request(
         .checked_add(door.limits.request_time)
         .ok_or(Ended::Closed)?;
     let head = incoming.head(&door.limits, deadline)?;
-    content_type.clone_from(&head.content_type);
+    asked.content_type.clone_from(&head.content_type);
+    asked.origin.clone_from(&head.origin);
     // What will be refused for its length is not asked for.
     if head.expects_continue && incoming.awaits(head.body, &door.limits) {
         send(door, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;

@@ -31,6 +31,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::http::{Reply, Request};
+use crate::api::status::AtTheDoor;
 use crate::api::{self, Api};
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -49,6 +50,9 @@ use workers::{Lane, Workers};
 /// See [`Handler::together`].
 pub type Together = dyn Fn(&mut dyn FnMut()) -> bool + Send + Sync;
 
+/// See [`Handler::refuse`].
+pub type Refuse = dyn Fn(AtTheDoor, Option<&str>, Option<&str>) -> Reply + Send + Sync;
+
 /// What answers requests.
 pub struct Handler {
     /// Whether a request of that method and target may change something.
@@ -58,17 +62,22 @@ pub struct Handler {
     /// Runs what answers several requests, whose changes share one commit; `false` if it failed, and then
     /// nothing of what they were to be told is true.
     pub together: Box<Together>,
+    /// How a refusal is told that is not the answer's, to a request of that content type and origin.
+    pub refuse: Box<Refuse>,
 }
 
 impl Handler {
     /// What answers with `api`.
     pub fn of(api: Api) -> Arc<Self> {
         let api = Arc::new(api);
-        let together = Arc::clone(&api);
+        let (together, refuse) = (Arc::clone(&api), Arc::clone(&api));
         Arc::new(Self {
             is_change: api::is_change,
             answer: Box::new(move |request| api.answer(request)),
             together: Box::new(move |calls| together.together(calls)),
+            refuse: Box::new(move |why, content_type, origin| {
+                refuse.refused(why, content_type, origin)
+            }),
         })
     }
 }
@@ -438,6 +447,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::api::status::Refusal;
 
     #[test]
     fn if_the_side_behind_the_door_dies_it_is_told() {
@@ -465,6 +475,7 @@ mod tests {
                 body: Vec::new(),
             }),
             together: Box::new(|_| false),
+            refuse: Box::new(|why, _, _| Refusal::from(why).into_reply()),
         });
         let running = start(config, &handler).unwrap();
         assert!(told.try_recv().is_err());

@@ -19,10 +19,12 @@ use super::head::{BodyLength, Head};
 use super::upstream::{PEER, Upstream};
 use super::{Death, Handler};
 use crate::api::http::{EVERY_REPLY, Reply, Request, Via};
-use crate::api::status::{AtTheDoor, Refusal};
+use crate::api::status::AtTheDoor;
 
 /// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
+const CONTENT_TYPE: &str = "Content-Type";
+const ORIGIN: &str = "Origin";
 /// What `sun_path` holds, less its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -129,7 +131,7 @@ fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
     };
     for request in requests {
         let reply = replies.pop_front().filter(|_| are_kept);
-        let reply = reply.unwrap_or_else(|| Refusal::from(AtTheDoor::NotKept).into_reply());
+        let reply = reply.unwrap_or_else(|| refused(&request, AtTheDoor::NotKept, handler));
         respond(request, reply);
     }
 }
@@ -138,7 +140,7 @@ fn reply_to(request: &mut tiny_http::Request, handler: &Handler) -> Reply {
     let mut body = Vec::new();
     match request.as_reader().read_to_end(&mut body) {
         Ok(_) => handle(request, &body, handler),
-        Err(_) => Refusal::from(AtTheDoor::Bug).into_reply(),
+        Err(_) => refused(request, AtTheDoor::Bug, handler),
     }
 }
 
@@ -161,29 +163,32 @@ fn respond(request: tiny_http::Request, reply: Reply) {
 }
 
 /// A panic is the end of one request and of nothing else.
-fn handle(request: &tiny_http::Request, body: &[u8], handler: &Handler) -> Reply {
-    let field = |name: &'static str| {
-        request
-            .headers()
-            .iter()
-            .find(|it| it.field.equiv(name))
-            .map(|it| it.value.as_str())
-    };
-    let method = request.method().to_string();
+fn handle(from: &tiny_http::Request, body: &[u8], handler: &Handler) -> Reply {
+    let method = from.method().to_string();
     let request = Request {
         via: Via::Http,
         method: &method,
-        target: request.url(),
-        authorization: field("Authorization"),
-        content_type: field("Content-Type"),
-        origin: field("Origin"),
+        target: from.url(),
+        authorization: field(from, "Authorization"),
+        content_type: field(from, CONTENT_TYPE),
+        origin: field(from, ORIGIN),
         body,
-        peer: field(PEER).and_then(|it| it.parse::<IpAddr>().ok()),
+        peer: field(from, PEER).and_then(|it| it.parse::<IpAddr>().ok()),
     };
     catch_unwind(AssertUnwindSafe(|| (handler.answer)(&request))).unwrap_or_else(|_| {
         log::error!("a request panicked; it alone is lost");
-        Refusal::from(AtTheDoor::Bug).into_reply()
+        refused(from, AtTheDoor::Bug, handler)
     })
+}
+
+fn refused(request: &tiny_http::Request, refusal: AtTheDoor, handler: &Handler) -> Reply {
+    let (content_type, origin) = (field(request, CONTENT_TYPE), field(request, ORIGIN));
+    (handler.refuse)(refusal, content_type, origin)
+}
+
+fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
+    let found = request.headers().iter().find(|it| it.field.equiv(name));
+    found.map(|it| it.value.as_str())
 }
 
 /// The private socket's name, there only while the pool is being opened.

@@ -71,7 +71,7 @@ impl TestServer {
         #[cfg(feature = "grpc")]
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let api = Arc::new(api);
-        let together = Arc::clone(&api);
+        let (together, refuse) = (Arc::clone(&api), Arc::clone(&api));
         let handler = Arc::new(Handler {
             answer: Box::new(move |request| {
                 assert!(request.target != "/panic", "on purpose");
@@ -79,6 +79,9 @@ impl TestServer {
             }),
             is_change: totpd::api::is_change,
             together: Box::new(move |calls| together.together(calls)),
+            refuse: Box::new(move |why, content_type, origin| {
+                refuse.refused(why, content_type, origin)
+            }),
         });
         let mut config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],

@@ -247,6 +247,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
         is_change: |_, _| false,
         answer: Box::new(|_| unreachable!("nobody comes in")),
         together: Box::new(|_| unreachable!("nobody comes in")),
+        refuse: Box::new(|_, _, _| unreachable!("nobody comes in")),
     });
     let Err(error) = serve::start(config, &handler) else {
         panic!("a socket that cannot listen was taken");

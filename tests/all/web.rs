@@ -108,7 +108,8 @@ fn the_doors_own_refusals_have_the_form_too() {
     let server = TestServer::start();
     let mut client = Client::connect(&server.address());
     let head = format!(
-        "POST {} HTTP/1.1\r\nHost: t\r\nContent-Type: application/grpc-web\r\nContent-Length: 65537\r\n\r\n",
+        "POST {} HTTP/1.1\r\nHost: t\r\nOrigin: https://pages.test\r\nContent-Type: application/grpc-web\r\n\
+         Content-Length: 65537\r\n\r\n",
         path("GetUser")
     );
     client.send(head.as_bytes());
@@ -118,4 +119,11 @@ fn the_doors_own_refusals_have_the_form_too() {
         (outcome.code, outcome.id.as_deref()),
         (8, Some("TOTPD-Large"))
     );
+    // The page may read it, as it may every answer.
+    let origin = answer.header("access-control-allow-origin");
+    assert_eq!(origin, Some("https://pages.test"));
+    // Nor does what went wrong behind the door come in another form.
+    let web = "Content-Type: application/grpc-web-text\r\n";
+    let answer = server.raw("POST", "/panic", web, b"").expect_status(200);
+    assert_eq!(web_outcome(&answer, "GetUser").code, 13);
 }
