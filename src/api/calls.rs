@@ -19,6 +19,10 @@ use crate::service::{Caller, Details, Expect, Named, NewUser, NewUsername, Servi
 /// Usernames that a user may be given at once. A person has a few; each is a row and an index entry.
 const MAX_USERNAMES: usize = 50;
 
+/// How deep objects and lists may stand in each other in a user's data. Each object is three messages of protobuf, whose
+/// parsers give up at a hundred: a client of gRPC could not read a page of users with a deeper one among them.
+const MAX_DATA_DEPTH: usize = 30;
+
 /// What a call is made with, beside its request.
 pub(super) struct Context<'a> {
     pub(super) service: &'a Service,
@@ -200,6 +204,9 @@ fn new_user(user: CreateUser) -> Result<NewUser> {
     });
     let schema_id = Some(user.schema_id).filter(|it| !it.is_empty());
     let data = user.data.map(|it| {
+        if !it.is_within(MAX_DATA_DEPTH) {
+            return Err(Error::invalid("data", "nested too deeply: at most 30"));
+        }
         let json = it.into_json().map(|it| it.to_string());
         json.ok_or_else(|| Error::invalid("data", "expected what JSON can say: finite numbers"))
     });

@@ -402,6 +402,28 @@ fn calls() -> Vec<Case> {
     ]
 }
 
+/// So many objects in each other, and something in the innermost.
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!(true), |it, _| json!({"a": it}))
+}
+
+/// Parsers of protobuf give up at a hundred messages in each other: whatever one transport takes in, all can give.
+#[test]
+fn the_deepest_data_is_read_on_every_transport() {
+    let server = TestServer::start();
+    let user = json!({"userId": "deep", "data": nested(30)}).to_string();
+    server.ask("POST", "/users", &user).expect_status(201);
+    let mut rpc = Rpc::connect(&server.address());
+    for (call, pointer, request) in [
+        ("GetUser", "/user/data", json!({"id": "deep"})),
+        ("SearchUsers", "/result/0/data", json!({})),
+    ] {
+        let request = encode(method(call).input(), &request);
+        let outcome = rpc.call(Some(&server.admin), call, &request);
+        assert_eq!(outcome.answer.pointer(pointer), Some(&nested(30)));
+    }
+}
+
 /// What is wrong with the fields, and with nothing else.
 fn bad_calls() -> Vec<Case> {
     let long = "x".repeat(201);
@@ -441,6 +463,7 @@ fn bad_calls() -> Vec<Case> {
         user(json!({"authenticators": {"usernames": [{"username": long}]}})),
         user(json!({"userId": ""})),
         user(json!({"schemaId": "a\nb"})),
+        user(json!({"data": nested(31)})),
         check("12345"),
         check("1234567890"),
         check(" 123456"),

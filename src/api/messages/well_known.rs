@@ -58,6 +58,11 @@ impl Struct {
         }
     }
 
+    /// Whether no more than so many objects and lists stand in each other, this one among them.
+    pub(in crate::api) fn is_within(&self, depth: usize) -> bool {
+        are_within(self.fields.values(), depth)
+    }
+
     /// The object, unless JSON cannot say it.
     pub(in crate::api) fn into_json(self) -> Option<Json> {
         (!self.is_beyond_json).then_some(Json::Object(self.fields))
@@ -73,6 +78,20 @@ impl<'de> Deserialize<'de> for Struct {
 impl Serialize for Struct {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.fields.serialize(serializer)
+    }
+}
+
+fn are_within<'a>(mut values: impl Iterator<Item = &'a Json>, depth: usize) -> bool {
+    depth
+        .checked_sub(1)
+        .is_some_and(|inner| values.all(|it| is_within(it, inner)))
+}
+
+fn is_within(value: &Json, depth: usize) -> bool {
+    match value {
+        Json::Object(it) => are_within(it.values(), depth),
+        Json::Array(it) => are_within(it.iter(), depth),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => true,
     }
 }
 
