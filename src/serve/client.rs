@@ -20,13 +20,16 @@ pub(super) fn serve(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) {
     };
     let mut incoming = Incoming::new(wire);
     #[cfg(feature = "grpc")]
-    let Some(seat) = hand_over_http2(seat, &mut incoming, peer) else {
+    let Some((seat, mut begun)) = hand_over_http2(seat, &mut incoming, peer) else {
         return;
     };
+    #[cfg(not(feature = "grpc"))]
+    let mut begun = None;
     let (door, connection) = (seat.door.as_ref(), seat.connection.as_ref());
     loop {
         let mut asked = Asked::default();
-        match one_request(door, connection, &mut incoming, peer, &mut asked) {
+        let begun = begun.take();
+        match one_request(door, connection, &mut incoming, peer, begun, &mut asked) {
             Ok(true) if door.registry.answered(connection) => {}
             Ok(_) => return leave(door, connection, &mut incoming),
             Err(Ended::Closed) => return,
@@ -72,11 +75,16 @@ fn greet(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) -> Option<(Se
     seat.connection.rests().then_some((seat, wire))
 }
 
-/// Waits for the client's first word, and hands it over if that is HTTP/2's.
+/// Waits for the client's first word, and hands it over if that is HTTP/2's. If not, says when what was begun is to be
+/// whole.
 #[cfg(feature = "grpc")]
-fn hand_over_http2(seat: Seat, incoming: &mut Incoming, peer: Peer) -> Option<Seat> {
+fn hand_over_http2(
+    seat: Seat,
+    incoming: &mut Incoming,
+    peer: Peer,
+) -> Option<(Seat, Option<Instant>)> {
     let Some(stream) = incoming.wire().plain_stream() else {
-        return Some(seat);
+        return Some((seat, None));
     };
     let limits = &seat.door.limits;
     incoming.first_byte(limits.idle_time).ok()?;
@@ -86,7 +94,7 @@ fn hand_over_http2(seat: Seat, incoming: &mut Incoming, peer: Peer) -> Option<Se
     let deadline = Instant::now().checked_add(limits.request_time)?;
     match incoming.http2(deadline) {
         // Whoever is slow even at this is told so where requests are read.
-        Ok(None) | Err(Ended::Refused(_)) => Some(seat),
+        Ok(None) | Err(Ended::Refused(_)) => Some((seat, Some(deadline))),
         Ok(Some(first)) => {
             super::handover::hand_over(seat, peer, stream, first, None);
             None
@@ -109,22 +117,22 @@ struct Asked {
     origin: Option<String>,
 }
 
-/// Answers one request; says whether another may follow. In which form it is to be refused is told as soon as its
+/// Answers one request, which is to be whole in time or when that is said already; says whether another may follow. In which form it is to be refused is told as soon as its
 /// head is known.
 fn one_request(
     door: &Door,
     connection: &Connection,
     incoming: &mut Incoming,
     peer: Peer,
+    begun: Option<Instant>,
     asked: &mut Asked,
 ) -> Result<bool, Ended> {
     incoming.first_byte(door.limits.idle_time)?;
     if !door.registry.begins_request(connection) {
         return Err(Ended::Closed);
     }
-    let deadline = Instant::now()
-        .checked_add(door.limits.request_time)
-        .ok_or(Ended::Closed)?;
+    let in_time = || Instant::now().checked_add(door.limits.request_time);
+    let deadline = begun.or_else(in_time).ok_or(Ended::Closed)?;
     let head = incoming.head(&door.limits, deadline)?;
     asked.content_type.clone_from(&head.content_type);
     asked.origin.clone_from(&head.origin);

@@ -316,8 +316,12 @@ impl Registry {
 
     /// The first byte of a request is here, if that was not said already; `false` if the connection was cut.
     pub(super) fn begins_request(&self, connection: &Connection) -> bool {
+        // Said once again it does not begin anew.
+        if connection.phase.load(Ordering::SeqCst) == SENDING {
+            return true;
+        }
         connection.begun_us.store(self.now_us(), Ordering::Relaxed);
-        connection.go(IDLE, SENDING) || connection.phase.load(Ordering::SeqCst) == SENDING
+        connection.go(IDLE, SENDING)
     }
 
     /// The worker is done; the answer goes out.

@@ -217,6 +217,26 @@ fn a_request_that_is_not_whole_in_time_is_told_so() {
     );
 }
 
+/// What might become HTTP/2 has no more time than anything else.
+#[test]
+fn a_first_word_that_might_be_http_2_has_no_more_time() {
+    let limits = Limits {
+        request_time: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    for part in ["P", "PRI * HTT"] {
+        let mut client = Client::connect(&server.address());
+        let begun = Instant::now();
+        client.send(part.as_bytes());
+        client
+            .answer(false, part)
+            .expect_error(408, 4, Some("TOTPD-Slow"));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(1_900), "{took:?}");
+    }
+}
+
 #[test]
 fn whoever_is_silent_too_long_is_sent_away_without_a_word() {
     let limits = Limits {
