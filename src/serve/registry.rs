@@ -198,6 +198,10 @@ impl Registry {
     #[cfg(feature = "grpc")]
     pub(super) fn hands_over(&self, connection: &Connection, limits: &Limits) -> bool {
         let mut open = self.lock();
+        // Whoever was cut meanwhile takes nobody's place.
+        if !open.connections.contains_key(&connection.id) {
+            return false;
+        }
         let more = PLACES_OF_HTTP2.saturating_sub(connection.places());
         let fits = self.fit(
             &mut open,
@@ -409,5 +413,41 @@ fn block(peer: IpAddr) -> IpAddr {
             IpAddr::V6((it.to_bits() & !host_bits).into())
         }
         v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(all(test, feature = "grpc"))]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn whoever_was_cut_while_it_was_handed_over_takes_nobodys_place() {
+        let limits = Limits {
+            connections: 4,
+            ..Limits::default()
+        };
+        let registry = Registry::new();
+        let mut others = Vec::new();
+        let mut admit = || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            others.push(theirs);
+            registry
+                .admit(Stream::Unix(Arc::new(ours)), None, &limits)
+                .unwrap()
+        };
+        let first = admit();
+        assert!(registry.begins_request(&first));
+        registry.shed();
+        let rest: Vec<_> = (0..4).map(|_| admit()).collect();
+        assert!(!registry.hands_over(&first, &limits));
+        assert!(
+            rest.iter()
+                .all(|it| it.phase.load(Ordering::SeqCst) == IDLE)
+        );
+        // Whoever is still there does, at the expense of all others here.
+        assert!(registry.hands_over(&rest[0], &limits));
+        assert_eq!(registry.lock().connections.len(), 1);
     }
 }
