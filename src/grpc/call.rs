@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -12,7 +12,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::http::{Method, Request, Response};
-use prost::bytes::Bytes;
+use prost::bytes::{Buf, Bytes};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
@@ -325,32 +325,57 @@ fn refused(refusal: AtTheDoor) -> Response<Body> {
     refused_status(refusal).into_http()
 }
 
-/// An answer on its way; the request's turn ends when it is taken or given up.
+/// What goes on until an answer is taken: the request's turn, and what it holds of memory.
+type Kept = Arc<(Option<Turn>, Option<Arc<Hold>>)>;
+
+/// An answer on its way; the request's turn ends when all of it is taken or given up.
 pub(super) struct Answer {
     body: Body,
-    _turn: Option<Turn>,
-    _hold: Option<Arc<Hold>>,
+    kept: Kept,
 }
 
 impl Answer {
-    const fn new(body: Body, turn: Option<Turn>, hold: Option<Arc<Hold>>) -> Self {
-        Self {
-            body,
-            _turn: turn,
-            _hold: hold,
-        }
+    fn new(body: Body, turn: Option<Turn>, hold: Option<Arc<Hold>>) -> Self {
+        let kept = Arc::new((turn, hold));
+        Self { body, kept }
+    }
+}
+
+/// A part of an answer. hyper is done with a body as soon as h2 has all of it, whatever the client's window; only
+/// with this, h2 lets go of what was sent.
+pub(super) struct Part {
+    bytes: Bytes,
+    _kept: Kept,
+}
+
+impl Buf for Part {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.bytes.advance(bytes);
     }
 }
 
 impl hyper::body::Body for Answer {
-    type Data = Bytes;
+    type Data = Part;
     type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Part>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let part = |bytes| Part {
+            bytes,
+            _kept: Arc::clone(&self.kept),
+        };
+        Poll::Ready(frame.map(|it| it.map(|it| it.map_data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
