@@ -31,6 +31,8 @@ const PREFIX_BYTES: usize = 5;
 /// What a conversation with reflection holds: questions go on for as long as the client likes, and an answer of
 /// several KiB may wait at each step of its way.
 const CONVERSATION_BYTES: usize = 64 * 1024;
+/// What of a request's head is measured with the request: a token, a path, and a few hops.
+const USUAL_HEAD_BYTES: usize = 512;
 const NOT_ONE_MESSAGE: AtTheDoor = AtTheDoor::BadFraming("expected one message of gRPC");
 
 /// Where one connection's requests are answered.
@@ -63,6 +65,7 @@ impl Desk {
             let head = head?;
             let reflect = self.queue.reflection.of(&head.path);
             let holds = reflect.map_or(REQUEST_BYTES, |_| CONVERSATION_BYTES);
+            let holds = holds.saturating_add(head.bytes_beyond_usual());
             let hold = self.account.begin(holds).ok_or(BUSY)?;
             // In a box: so much is taken for those alone who have their place.
             Ok(Box::pin(self.answer_to(head, body, hold)))
@@ -105,7 +108,7 @@ impl Desk {
     /// A call with one message in and one out, within its deadlines.
     async fn unary(
         &self,
-        head: Head,
+        mut head: Head,
         body: Counted,
         hold: &Hold,
         turn: &mut Turn,
@@ -132,14 +135,15 @@ impl Desk {
         };
         turn.is_whole();
         let framed_bytes = whole.len();
+        let request = head.onto(Full::new(Bytes::from(whole)));
         let mut is_message = false;
         let service = Unary(|message: Vec<u8>| {
             is_message = true;
             // tonic looks for no second one.
             let is_alone = message.len().checked_add(PREFIX_BYTES) == Some(framed_bytes);
             let call = Call {
-                path: head.path.clone(),
-                authorization: head.authorization.clone(),
+                path: std::mem::take(&mut head.path),
+                authorization: head.authorization.take(),
                 peer: client.address,
                 message,
             };
@@ -170,8 +174,7 @@ impl Desk {
             }
         });
         let mut grpc = Grpc::new(codec::Bytes).max_decoding_message_size(limits.message_bytes);
-        let whole = Full::new(Bytes::from(whole));
-        let response = grpc.unary(service, head.onto(whole)).await;
+        let response = grpc.unary(service, request).await;
         if is_message {
             return response;
         }
@@ -254,6 +257,16 @@ impl Head {
             encoding: once(headers, "grpc-encoding")?.and_then(|it| HeaderValue::from_str(it).ok()),
             forwarded_for: forwarded_for.join(","),
         })
+    }
+
+    /// What it holds beyond what a request does anyway. HPACK lets a client say a long field with one byte, again and
+    /// again.
+    fn bytes_beyond_usual(&self) -> usize {
+        let texts = [Some(&self.path), self.authorization.as_ref()];
+        let texts = texts.into_iter().flatten().chain([&self.forwarded_for]);
+        let encoding = self.encoding.as_ref().map_or(0, HeaderValue::len);
+        let bytes = texts.map(String::len).fold(encoding, usize::saturating_add);
+        bytes.saturating_sub(USUAL_HEAD_BYTES)
     }
 
     /// A request with all that tonic needs to know, and this body.

@@ -470,6 +470,20 @@ fn whoever_takes_no_answers_shuts_nobody_out() {
 /// Heads that are many times as large in memory as on the wire, and more requests begun than there is place for.
 #[test]
 fn what_is_never_finished_holds_little_memory() {
+    // 440 times `age` without a value, each one byte long.
+    let ages = [request_to("/x/Y"), GRPC_TYPE.to_vec(), vec![0x95; 440]].concat();
+    nobody_finishes(&ages, &ages);
+    // A field of 3,900 bytes: put into HPACK's table once, and from there it comes four times in each head. What
+    // stands before it leaves the table alone.
+    let before = b"\x83\x86\x01\x01t\x04\x04/x/Y\x0f\x10\x10application/grpc";
+    let field = [b"\x40\x0fx-forwarded-for\x7f\xbd\x1d", &[b'*'; 3_900][..]].concat();
+    let first = [&before[..], &field, &[0xbe; 3]].concat();
+    let further = [&before[..], &[0xbe; 4]].concat();
+    nobody_finishes(&first, &further);
+}
+
+/// Many begin as many requests as they may, the first of them and all further ones with these heads.
+fn nobody_finishes(first: &[u8], further: &[u8]) {
     let limits = Limits {
         connections_per_peer: 1024,
         ..Limits::default()
@@ -478,13 +492,12 @@ fn what_is_never_finished_holds_little_memory() {
     let mut honest = Rpc::connect(&server.address());
     assert_eq!(health(&mut honest, ""), Ok(1));
     let before = resident();
-    // 440 times `age` without a value, each one byte long.
-    let block = [request_to("/x/Y"), GRPC_TYPE.to_vec(), vec![0x95; 440]].concat();
     let streams: Vec<_> = (0..250)
         .map(|_| {
             let mut stream = hello(&server);
-            let all: Vec<u8> = (0..STREAMS)
-                .flat_map(|n| headers_of(2 * n + 1, 4, &block))
+            stream.write_all(&headers_of(1, 4, first)).unwrap();
+            let all: Vec<u8> = (1..STREAMS)
+                .flat_map(|n| headers_of(2 * n + 1, 4, further))
                 .collect();
             stream.write_all(&all).unwrap();
             stream
