@@ -40,15 +40,18 @@ pub(super) struct Desk {
     queue: Arc<Queue>,
     pulse: Arc<Pulse>,
     account: Arc<Account>,
+    of_conversations: Arc<Account>,
 }
 
 impl Desk {
     pub(super) fn new(queue: Arc<Queue>, pulse: Arc<Pulse>) -> Self {
         let account = Account::open(&queue.shared);
+        let of_conversations = Account::open(&queue.conversations);
         Self {
             queue,
             pulse,
             account,
+            of_conversations,
         }
     }
 
@@ -64,9 +67,12 @@ impl Desk {
         let admitted = Head::of(&parts).map(|head| {
             let head = head?;
             let reflect = self.queue.reflection.of(&head.path);
-            let holds = reflect.map_or(REQUEST_BYTES, |_| CONVERSATION_BYTES);
+            let (account, holds) = match reflect {
+                Some(_) => (&self.of_conversations, CONVERSATION_BYTES),
+                None => (&self.account, REQUEST_BYTES),
+            };
             let holds = holds.saturating_add(head.bytes_beyond_usual());
-            let hold = self.account.begin(holds).ok_or(BUSY)?;
+            let hold = account.begin(holds).ok_or(BUSY)?;
             // In a box: so much is taken for those alone who have their place.
             Ok(Box::pin(self.answer_to(head, body, hold)))
         });

@@ -22,6 +22,9 @@ pub(super) const REQUEST_BYTES: usize = 4 * 1024;
 const OWN_BYTES: usize = 8 * REQUEST_BYTES;
 /// What all connections may hold beyond that: some two thousand short requests, or a hundred of the longest.
 pub(super) const SHARED_BYTES: usize = 8 * 1024 * 1024;
+/// The same for conversations with reflection, which stay open for nothing and cost a client nothing: whoever holds on
+/// to all that there may be keeps others from reflection, and from nothing else.
+pub(super) const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
 /// By how much a message's place grows at least.
 const GROWTH_BYTES: usize = 1024;
 const CUT_SHORT: AtTheDoor = AtTheDoor::BadFraming("the request was cut short");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::hold::SHARED_BYTES;
+use super::hold::{CONVERSATIONS_BYTES, SHARED_BYTES};
 use super::reflection::Reflection;
 use super::{Handler, Limits};
 use crate::api;
@@ -34,6 +34,8 @@ pub(super) struct Queue {
     pub(super) limits: Limits,
     /// What is left of what requests of all connections may hold.
     pub(super) shared: Arc<AtomicUsize>,
+    /// The same of conversations with reflection.
+    pub(super) conversations: Arc<AtomicUsize>,
     threads: Arc<Semaphore>,
     for_writes: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -49,6 +51,7 @@ impl Queue {
             for_writes: Arc::new(Semaphore::new(for_writes)),
             limits,
             shared: Arc::new(AtomicUsize::new(SHARED_BYTES)),
+            conversations: Arc::new(AtomicUsize::new(CONVERSATIONS_BYTES)),
             waiting: AtomicUsize::new(0),
         }
     }

@@ -628,6 +628,51 @@ fn nobody_takes_answers_within(window: u32) {
     assert_eq!(short.code, 0);
 }
 
+/// A conversation with reflection may stay open for nothing, and nobody needs a token for it.
+#[test]
+fn open_conversations_with_reflection_take_no_calls_place() {
+    let server = TestServer::start();
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let block = [request_to(reflection), GRPC_TYPE.to_vec()].concat();
+    let open: Vec<_> = (0..9)
+        .map(|_| {
+            let mut stream = hello(&server);
+            for n in 0..STREAMS {
+                stream.write_all(&headers_of(2 * n + 1, 4, &block)).unwrap();
+            }
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let rpc = Rpc::connect(&server.address());
+    let told = rpc.runtime.block_on(async {
+        let mut send = rpc.send.clone();
+        let mut waiting = Vec::new();
+        for _ in 0..STREAMS {
+            send = send.ready().await.unwrap();
+            let request = http::Request::post("http://t/grpc.health.v1.Health/Check")
+                .header("content-type", "application/grpc")
+                .body(())
+                .unwrap();
+            waiting.push(send.send_request(request, false).unwrap());
+        }
+        // All have begun by now: they are finished together.
+        let begun = tokio::time::sleep(Duration::from_millis(100));
+        begun.await;
+        for (_, stream) in &mut waiting {
+            stream.send_data(Bytes::from(frame(0, b"")), true).unwrap();
+        }
+        let mut told = 0;
+        for (response, _) in waiting {
+            let response = response.await.unwrap();
+            told += u32::from(!response.headers().contains_key("grpc-status"));
+        }
+        told
+    });
+    assert_eq!(told, STREAMS);
+    drop(open);
+}
+
 /// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.
 #[test]
 fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
