@@ -20,7 +20,8 @@ pub(super) struct Pulse {
 
 struct State {
     next: u64,
-    /// Requests that have begun, and when the first of them did after there was none.
+    /// Requests that have begun, and when the first of them did since one was whole: to give one up and begin another
+    /// is not to be quick.
     sending: usize,
     sending_since: Option<Instant>,
     /// Requests that are whole and not yet answered.
@@ -68,9 +69,7 @@ impl Pulse {
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Turn {
         self.change(|it| {
-            if it.sending == 0 {
-                it.sending_since = Some(Instant::now());
-            }
+            it.sending_since.get_or_insert_with(Instant::now);
             it.sending = it.sending.saturating_add(1);
         });
         Turn {
@@ -174,8 +173,10 @@ impl Turn {
     /// The request is whole.
     pub(super) fn is_whole(&mut self) {
         self.go(Step::Working, |it| {
+            let now = Instant::now();
             it.working = it.working.saturating_add(1);
-            it.last_whole = Instant::now();
+            it.last_whole = now;
+            it.sending_since = (it.sending > 0).then_some(now);
             it.bytes_left = BYTES_WITHOUT_REQUEST;
         });
     }

@@ -467,6 +467,35 @@ fn whoever_takes_no_answers_shuts_nobody_out() {
     assert_eq!(health(&mut honest, ""), Ok(1));
 }
 
+/// To give a request up and begin another does not make a client quick: it has sent nothing whole all that time.
+#[test]
+fn beginning_anew_all_the_time_holds_no_place_against_its_own_address() {
+    let limits = Limits {
+        connections_per_peer: 2 * 4,
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    let block = [request_to("/x/Y"), GRPC_TYPE.to_vec()].concat();
+    let mut sitting = [hello(&server), hello(&server)];
+    for n in 0..8_u32 {
+        for stream in &mut sitting {
+            if n > 0 {
+                let given_up = [
+                    &[0, 0, 4, 3, 0][..],
+                    &(2 * n - 1).to_be_bytes(),
+                    &[0, 0, 0, 8],
+                ];
+                stream.write_all(&given_up.concat()).unwrap();
+            }
+            stream.write_all(&headers_of(2 * n + 1, 4, &block)).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    server
+        .raw("GET", "/debug/healthz", "", b"")
+        .expect_status(200);
+}
+
 /// Heads that are many times as large in memory as on the wire, and more requests begun than there is place for.
 #[test]
 fn what_is_never_finished_holds_little_memory() {
@@ -660,7 +689,8 @@ fn open_conversations_with_reflection_take_no_calls_place() {
         let begun = tokio::time::sleep(Duration::from_millis(100));
         begun.await;
         for (_, stream) in &mut waiting {
-            stream.send_data(Bytes::from(frame(0, b"")), true).unwrap();
+            // Of what was refused nothing more is wanted.
+            let _or_refused = stream.send_data(Bytes::from(frame(0, b"")), true);
         }
         let mut told = 0;
         for (response, _) in waiting {
