@@ -148,17 +148,24 @@ impl Expect {
             Some(Named::Domain) => false,
         }
     }
-
-    fn organization_is(&self, id: &OrgId) -> bool {
-        match &self.organization {
-            None => true,
-            Some(Named::Id(expected)) => expected == id,
-            Some(Named::Domain) => false,
-        }
-    }
 }
 
 impl super::Inner {
+    /// The one organization in which the caller looks and may look, or none where that is all of them.
+    pub(super) fn sight<'a>(
+        &self,
+        caller: &'a Caller,
+        expect: &'a Expect,
+        missing: Missing,
+    ) -> Result<Option<&'a OrgId>> {
+        match &expect.organization {
+            _ if !expect.instance_is(&self.instance.id) => Err(Error::NotFound(missing)),
+            None => Ok(caller.power.organization()),
+            Some(Named::Id(id)) if caller.sees(id) => Ok(Some(id)),
+            Some(Named::Id(_) | Named::Domain) => Err(Error::NotFound(missing)),
+        }
+    }
+
     /// The user, if it exists where the caller looks and may look.
     pub(super) fn user_in_sight(
         &self,
@@ -168,9 +175,9 @@ impl super::Inner {
         id: &UserId,
         missing: Missing,
     ) -> Result<UserRow> {
+        let org = self.sight(caller, expect, missing)?;
         tx.user(id)?
-            .filter(|it| caller.sees(&it.org) && expect.organization_is(&it.org))
-            .filter(|_| expect.instance_is(&self.instance.id))
+            .filter(|it| org.is_none_or(|org| *org == it.org))
             .ok_or(Error::NotFound(missing))
     }
 }

@@ -155,6 +155,44 @@ fn an_authenticator_of_another_user_is_not_there() {
         .expect_status(200);
 }
 
+/// SECURITY.md 20: whoever looks elsewhere, or may look elsewhere alone, removes nothing.
+#[test]
+fn an_authenticator_is_removed_where_it_is_looked_for_and_nowhere_else() {
+    let server = TestServer::start();
+    let (here, there) = (server.org.clone(), server.organization("Elsewhere"));
+    let manager_of = |org: &str| server.token(Power::Manager(org.parse().unwrap()));
+    let (near, own) = (manager_of(&here), manager_of(&there));
+    let far = target(&server, &there, "far");
+    let path = format!("/users/{}/totp/{}", far.user, far.phone.id);
+    let remove =
+        |token: &str, query: &str| server.ask_as(token, "DELETE", &format!("{path}{query}"), "");
+    let rows = || server.count("SELECT count(*) FROM totp");
+    let at = |org: &str| format!("?organization.orgId={org}");
+    let (at_home, away, before) = (at(&here), at(&there), rows());
+    let elsewhere = [
+        at_home.as_str(),
+        "?organization.orgId=1",
+        "?organization.orgDomain=x",
+        "?instance.id=1",
+        "?instance.domain=x",
+    ];
+    for (token, queries) in [
+        (&server.admin, &elsewhere[..]),
+        (&own, &elsewhere[..]),
+        (&near, &["", at_home.as_str(), away.as_str()][..]),
+    ] {
+        for query in queries {
+            remove(token, query).expect_error(404, 5, Some("COMMAND-6T2xrOHxTx"));
+            assert_eq!(rows(), before, "{query}");
+        }
+    }
+    let removed = remove(&own, &away).expect_status(200);
+    assert_eq!(removed.text("/details/owner/id"), there);
+    let of_there =
+        format!("SELECT count(*) FROM event WHERE kind = 'totp.removed' AND org_id = '{there}'");
+    assert_eq!((rows(), server.count(&of_there)), (before - 1, 1));
+}
+
 /// SECURITY.md 23
 #[test]
 fn out_of_sight_is_not_there_byte_for_byte() {
