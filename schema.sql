@@ -63,10 +63,13 @@ CREATE INDEX username_of_user ON username (user_id);
 CREATE INDEX username_folded ON username (folded);
 
 -- An authenticator. A pending one checks nothing; a removed one has no row. The rows of a user lie side by
--- side and the table is its own index: a removal changes one page of it, and a sync costs by the page.
+-- side and the table is its own index: a removal changes one page of it, and a sync costs by the page. Among
+-- many rows a read costs by the page too: what a removal has to know of the user is here beside it.
 CREATE TABLE totp (
     id        TEXT    NOT NULL,
     user_id   TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    -- The user's; no user ever changes it.
+    org_id    TEXT    NOT NULL REFERENCES organization (id),
     name      TEXT    CHECK (length(name) BETWEEN 1 AND 200),
     state     TEXT    NOT NULL CHECK (state IN ('pending', 'confirmed')),
     -- Sealed under the master key and bound to this row's two ids.

@@ -1,7 +1,8 @@
 //! The floor: what bare SQLite does with the statements of a removal, one commit each, on one thread.
 //!
 //! Three bare tables, no index but the primary keys, WAL, `synchronous=FULL`, everything else as SQLite has
-//! it. The rows are as long as totpd's.
+//! it. The rows are as long as totpd's. The user is read here, as the marks have it; totpd finds beside the
+//! authenticator what it has to know.
 
 use std::collections::VecDeque;
 use std::path::Path;

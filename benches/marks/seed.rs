@@ -32,9 +32,9 @@ const INSERT_USERS: &str = "
 const INSERT_TOTPS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
     INSERT INTO totp
-        (id, user_id, name, state, secret, algorithm, digits, last_step, created, changed)
-    SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), NULL, 'confirmed', randomblob(56),
-        'SHA1', 6, 1, ?5, ?5 FROM n";
+        (id, user_id, org_id, name, state, secret, algorithm, digits, last_step, created, changed)
+    SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), ?5, NULL, 'confirmed', randomblob(56),
+        'SHA1', 6, 1, ?6, ?6 FROM n";
 
 /// The rpc that removes, and as much of its request as that takes.
 const REMOVE: &str = "/zitadel.resources.user.v3alpha.ZITADELUsers/RemoveTOTPAuthenticator";
@@ -184,7 +184,10 @@ fn insert(database: &Path, org: &str, first: i64, end: i64) -> Result<()> {
         let to = end.min(from + SLICE);
         let tx = connection.unchecked_transaction()?;
         tx.execute(INSERT_USERS, (from, to, FIRST_USER, org, created))?;
-        tx.execute(INSERT_TOTPS, (from, to, FIRST_TOTP, FIRST_USER, created))?;
+        tx.execute(
+            INSERT_TOTPS,
+            (from, to, FIRST_TOTP, FIRST_USER, org, created),
+        )?;
         tx.commit()?;
     }
     // What was put there is on disk and out of the way before anything is measured.

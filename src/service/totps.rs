@@ -5,7 +5,7 @@ use super::{Caller, Details, Expect, Inner, Service};
 use crate::error::{Error, Missing, Result, Unfit};
 use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState};
 use crate::seal::new_secret;
-use crate::store::{Event, Kind, Source, TotpRow, TotpState, UserRow, WriteTx};
+use crate::store::{Event, Kind, RemovedTotp, Source, TotpRow, TotpState, UserRow, WriteTx};
 use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
 
 /// Authenticators a user may have, pending ones included: each one more is one more code that a guess
@@ -174,6 +174,9 @@ impl Service {
     }
 
     /// Removes an authenticator, so that no code of it is good from the moment this returns.
+    ///
+    /// Whether it is in sight is judged by the statement that removes it. The user's own row is read only where
+    /// nothing was removed, to say what is not there.
     pub fn remove_totp(
         &self,
         caller: &Caller,
@@ -186,17 +189,24 @@ impl Service {
         let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
         let (user, totp) = (user.clone(), totp.clone());
         self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
-            let created = tx
-                .delete_totp(&user.id, &totp)?
-                .ok_or(Error::NotFound(Missing::Totp))?;
-            append(tx, Kind::TotpRemoved, &caller.source, &user, &totp)?;
+            let org = inner.sight(&caller, &expect, Missing::User)?;
+            let Some(RemovedTotp { org, created }) = tx.delete_totp(org, &user, &totp)? else {
+                inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
+                return Err(Error::NotFound(Missing::Totp));
+            };
+            tx.append(&Event {
+                kind: Kind::TotpRemoved,
+                source: &caller.source,
+                org: Some(&org),
+                user: Some(&user),
+                about: Some(totp.as_str()),
+            })?;
             let (id, changed) = (totp.to_string(), tx.event_at());
             Ok(Details {
                 id,
                 created,
                 changed,
-                owner: user.org,
+                owner: org,
             })
         })
     }

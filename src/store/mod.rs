@@ -32,7 +32,7 @@ pub(crate) use events::{Event, Kind, Source};
 pub(crate) use examine::{Examined, log_bytes};
 pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use tokens::TokenRow;
-pub(crate) use totps::{TotpRow, TotpState};
+pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};
 pub(crate) use users::{UserRow, UsernameRow};
 
 use crate::error::{Error, Result};

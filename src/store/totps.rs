@@ -6,7 +6,7 @@ use rusqlite::Row;
 
 use super::{ReadTx, WriteTx};
 use crate::error::Result;
-use crate::model::{Name, Step, Timestamp, TotpId, UserId};
+use crate::model::{Name, OrgId, Step, Timestamp, TotpId, UserId};
 use crate::totp::{Algorithm, Parameters};
 
 /// A pending enrolment that nobody confirmed in this time counts as never begun.
@@ -27,6 +27,13 @@ pub(crate) struct TotpRow {
     /// The sealed secret.
     pub(crate) secret: Vec<u8>,
     pub(crate) parameters: Parameters,
+    pub(crate) created: Timestamp,
+}
+
+/// What is told of an authenticator that has no row any more.
+pub(crate) struct RemovedTotp {
+    /// Its user's organization.
+    pub(crate) org: OrgId,
     pub(crate) created: Timestamp,
 }
 
@@ -77,11 +84,11 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Inserts a pending authenticator.
+    /// Inserts a pending authenticator, in the organization that its user is in.
     pub(crate) fn insert_totp(&self, user: &UserId, it: &TotpRow) -> Result<()> {
         const SQL: &str = "INSERT INTO totp
-            (id, user_id, name, state, secret, algorithm, digits, last_step, created, changed)
-            VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?8)";
+            (id, user_id, org_id, name, state, secret, algorithm, digits, last_step, created, changed)
+            VALUES (?1, ?2, (SELECT org_id FROM user WHERE id = ?2), ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?8)";
         let row = (
             it.id.as_str(),
             user.as_str(),
@@ -118,13 +125,25 @@ impl WriteTx<'_> {
         Ok(self.execute(sql, row)? == 1)
     }
 
-    /// Removes an authenticator of this user, unless it is gone or has expired, and says when it was begun.
-    pub(crate) fn delete_totp(&self, user: &UserId, id: &TotpId) -> Result<Option<Timestamp>> {
+    /// Removes an authenticator of this user, within one organization or over all, unless it is gone or has
+    /// expired.
+    pub(crate) fn delete_totp(
+        &self,
+        org: Option<&OrgId>,
+        user: &UserId,
+        id: &TotpId,
+    ) -> Result<Option<RemovedTotp>> {
         const SQL: &str = "DELETE FROM totp
             WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
-            RETURNING created";
-        let key = (user.as_str(), id.as_str(), expired_before(self.now()));
-        self.one(SQL, key, |row| row.get(0).map(Timestamp::from_micros))
+            AND (?4 IS NULL OR org_id = ?4)
+            RETURNING org_id, created";
+        let (expired, org) = (expired_before(self.now()), org.map(OrgId::as_str));
+        self.one(SQL, (user.as_str(), id.as_str(), expired, org), |row| {
+            Ok(RemovedTotp {
+                org: OrgId::known(row.get(0)?),
+                created: Timestamp::from_micros(row.get(1)?),
+            })
+        })
     }
 
     /// Removes pending enrolments that have expired, at most `slice` of them.
