@@ -79,6 +79,8 @@ pub enum AtTheDoor {
     BodyTooLarge,
     /// The head is longer than its limit.
     HeadTooLarge,
+    /// The answer is longer than there can ever be a place for.
+    AnswerTooLarge,
     /// The request was not whole in time.
     TooSlow,
     /// The caller's own deadline has passed.
@@ -313,6 +315,12 @@ impl From<AtTheDoor> for Refusal {
                 431,
                 LARGE,
                 "the request's head is too large: 16 KiB unless set otherwise",
+            ),
+            AtTheDoor::AnswerTooLarge => Self::new(
+                Code::ResourceExhausted,
+                413,
+                LARGE,
+                "the answer is too large: ask for fewer at once",
             ),
             AtTheDoor::TooSlow => {
                 let message = "the request was not whole in time";

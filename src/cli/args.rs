@@ -155,11 +155,11 @@ pub(super) struct Serve {
     pub(super) commit_batch: u16,
     /// Connections in all; one of gRPC counts as four
     #[arg(long, env = "TOTPD_MAX_CONNECTIONS", value_name = "N", default_value = "1024",
-        value_parser = clap::value_parser!(u16).range(1..))]
+        value_parser = clap::value_parser!(u16).range(4..))]
     pub(super) max_connections: u16,
     /// Connections of one address; one of gRPC counts as four
     #[arg(long, env = "TOTPD_MAX_CONNECTIONS_PER_PEER", value_name = "N", default_value = "128",
-        value_parser = clap::value_parser!(u16).range(1..))]
+        value_parser = clap::value_parser!(u16).range(4..))]
     pub(super) max_connections_per_peer: u16,
     /// Bytes of a request's head
     #[arg(long, env = "TOTPD_MAX_HEAD_BYTES", value_name = "N", default_value = "16384",

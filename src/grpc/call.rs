@@ -19,7 +19,7 @@ use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
 
 use super::codec;
-use super::hold::{Account, Counted, Hold, REQUEST_BYTES};
+use super::hold::{Account, Counted, Hold, REQUEST_BYTES, SHARED_BYTES};
 use super::pulse::{Pulse, Turn};
 use super::queue::{BUSY, Call, Queue};
 use crate::api;
@@ -141,6 +141,7 @@ impl Desk {
         };
         turn.is_whole();
         let framed_bytes = whole.len();
+        let is_change = api::is_change("POST", &head.path);
         let request = head.onto(Full::new(Bytes::from(whole)));
         let mut is_message = false;
         let service = Unary(|message: Vec<u8>| {
@@ -171,9 +172,13 @@ impl Desk {
                 };
                 match reply {
                     Ok(reply) => match status(&reply.headers) {
-                        None if hold.has_place_for(reply.body.len()) => Ok(reply.body),
-                        None => Err(refused_status(BUSY)),
                         Some(status) => Err(status),
+                        // What was changed is told in any case; such answers are short.
+                        None if is_change || hold.has_place_for(reply.body.len()) => Ok(reply.body),
+                        None if reply.body.len() > SHARED_BYTES => {
+                            Err(refused_status(AtTheDoor::AnswerTooLarge))
+                        }
+                        None => Err(refused_status(BUSY)),
                     },
                     Err(refusal) => Err(refused_status(refusal)),
                 }

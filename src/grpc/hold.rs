@@ -97,8 +97,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Whether there is a place for an answer of this length, until it is taken. There always is for those of changes,
-    /// which are short.
+    /// Whether there is a place for an answer of this length, until it is taken.
     pub(super) fn has_place_for(&self, answer: usize) -> bool {
         answer <= REQUEST_BYTES || self.more(answer)
     }

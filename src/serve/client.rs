@@ -117,8 +117,8 @@ struct Asked {
     origin: Option<String>,
 }
 
-/// Answers one request, which is to be whole in time or when that is said already; says whether another may follow. In which form it is to be refused is told as soon as its
-/// head is known.
+/// Answers one request, which is to be whole in time or when that is said already; says whether another may follow. In
+/// which form it is to be refused is told as soon as its head is known.
 fn one_request(
     door: &Door,
     connection: &Connection,

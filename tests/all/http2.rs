@@ -703,6 +703,27 @@ fn open_conversations_with_reflection_take_no_calls_place() {
     drop(open);
 }
 
+/// A page that never has its place is not one to come back for.
+#[test]
+fn an_answer_beyond_all_that_there_is_is_told_so() {
+    let server = TestServer::start();
+    let data = "x".repeat(60_000);
+    for _ in 0..150 {
+        let body = json!({"data": {"a": data}}).to_string();
+        server.ask("POST", "/users", &body).expect_status(201);
+    }
+    let mut rpc = Rpc::connect(&server.address());
+    let mut page_of = |limit: u32| {
+        let asked = json!({"query": {"limit": limit}});
+        let asked = encode(method("SearchUsers").input(), &asked);
+        let told = rpc.call(Some(&server.admin), "SearchUsers", &asked);
+        (told.code, told.id)
+    };
+    assert_eq!(page_of(50), (0, None));
+    assert_eq!(page_of(150), (8, Some("TOTPD-Large".to_owned())));
+    assert_eq!(page_of(50), (0, None));
+}
+
 /// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.
 #[test]
 fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
