@@ -9,6 +9,7 @@ mod filters;
 mod grpc;
 #[cfg(feature = "grpc")]
 mod grpc_web;
+pub mod handler;
 pub mod http;
 pub mod messages;
 mod path;

@@ -26,7 +26,7 @@ use rustls::ServerConfig;
 use rustls::server::Accepted;
 use tokio::sync::{mpsc, watch};
 
-use crate::api::http::{Reply, Request};
+use crate::api::handler::Handler;
 use crate::api::status::AtTheDoor;
 use queue::Queue;
 use reflection::Reflection;
@@ -37,9 +37,6 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const STACK_BYTES: usize = 512 * 1024;
 /// How long blocking threads may finish after everyone has left.
 const LAST_CALLS: Duration = Duration::from_secs(1);
-
-/// What answers calls.
-pub(crate) type Handler = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
 
 /// What one connection, and all of them, may take.
 #[derive(Debug, Clone)]

@@ -1,17 +1,17 @@
 //! Where calls wait for a thread: bounded in number and in time, with some threads that writes never hold.
 
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::Limits;
 use super::hold::{CONVERSATIONS_BYTES, SHARED_BYTES};
 use super::reflection::Reflection;
-use super::{Handler, Limits};
 use crate::api;
+use crate::api::handler::Handler;
 use crate::api::http::{Reply, Request, Via};
 use crate::api::status::AtTheDoor;
 
@@ -73,11 +73,7 @@ impl Queue {
                 body: &call.message,
                 peer: call.peer,
             };
-            // A panic is the end of one call and of nothing else.
-            catch_unwind(AssertUnwindSafe(|| handler(&request))).map_err(|_| {
-                log::error!("a call panicked; it alone is lost");
-                AtTheDoor::Bug
-            })
+            handler.reply_to(&request)
         };
         let carried = tokio::task::spawn_blocking(work).await;
         carried.unwrap_or(Err(AtTheDoor::Stopping))

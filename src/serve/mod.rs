@@ -30,9 +30,7 @@ use std::sync::{Arc, Once};
 use std::thread;
 use std::time::Duration;
 
-use crate::api::http::{Reply, Request};
-use crate::api::status::AtTheDoor;
-use crate::api::{self, Api};
+pub use crate::api::handler::Handler;
 #[cfg(feature = "grpc")]
 use crate::grpc;
 pub use forwarded::Cidr;
@@ -46,41 +44,6 @@ use tls::Tls;
 pub use tls::TlsFiles;
 use upstream::Pool;
 use workers::{Lane, Workers};
-
-/// See [`Handler::together`].
-pub type Together = dyn Fn(&mut dyn FnMut()) -> bool + Send + Sync;
-
-/// See [`Handler::refuse`].
-pub type Refuse = dyn Fn(AtTheDoor, Option<&str>, Option<&str>) -> Reply + Send + Sync;
-
-/// What answers requests.
-pub struct Handler {
-    /// Whether a request of that method and target may change something.
-    pub is_change: fn(&str, &str) -> bool,
-    /// Answers a request.
-    pub answer: Box<dyn Fn(&Request<'_>) -> Reply + Send + Sync>,
-    /// Runs what answers several requests, whose changes share one commit; `false` if it failed, and then
-    /// nothing of what they were to be told is true.
-    pub together: Box<Together>,
-    /// How a refusal is told that is not the answer's, to a request of that content type and origin.
-    pub refuse: Box<Refuse>,
-}
-
-impl Handler {
-    /// What answers with `api`.
-    pub fn of(api: Api) -> Arc<Self> {
-        let api = Arc::new(api);
-        let (together, refuse) = (Arc::clone(&api), Arc::clone(&api));
-        Arc::new(Self {
-            is_change: api::is_change,
-            answer: Box::new(move |request| api.answer(request)),
-            together: Box::new(move |calls| together.together(calls)),
-            refuse: Box::new(move |why, content_type, origin| {
-                refuse.refused(why, content_type, origin)
-            }),
-        })
-    }
-}
 
 /// A client's thread only parses and copies, its buffers are on the heap; a TLS handshake needs most of this.
 const CLIENT_STACK_BYTES: usize = 256 * 1024;
@@ -285,9 +248,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
             handover::limits(&limits, config.changes),
             Arc::clone(&death),
         );
-        let handler = Arc::clone(handler);
-        let answer = Arc::new(move |request: &Request<'_>| (handler.answer)(request));
-        grpc::Room::open(answer, limits, move |why| death.report(why))
+        grpc::Room::open(Arc::clone(handler), limits, move |why| death.report(why))
             .map_err(|error| Error(format!("cannot start gRPC: {error}")))?
     };
     let trusted_proxies = config.trusted_proxies;
@@ -447,6 +408,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::api::http::Reply;
     use crate::api::status::Refusal;
 
     #[test]

@@ -3,13 +3,11 @@
 //! tiny_http accepts exactly the pool, one connection after another, each primed by an answered request, and
 //! never again: it starves a burst of new connections, and one failed accept would end it for good.
 
-use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,29 +117,20 @@ fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, death: &Dea
     }
 }
 
-/// Answers what has gathered. One request alone shares nothing with anybody.
+/// Answers what has gathered.
 fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
-    let mut replies = VecDeque::with_capacity(requests.len());
-    let are_kept = if let [only] = requests.as_mut_slice() {
-        replies.push_back(reply_to(only, handler));
-        true
-    } else {
-        let mut all = || replies.extend(requests.iter_mut().map(|it| reply_to(it, handler)));
-        (handler.together)(&mut all)
-    };
-    for request in requests {
-        let reply = replies.pop_front().filter(|_| are_kept);
-        let reply = reply.unwrap_or_else(|| refused(&request, AtTheDoor::NotKept, handler));
+    let replies = handler.reply_to_all(&mut requests, |it| reply_to(it, handler));
+    for (request, reply) in requests.into_iter().zip(replies) {
+        let reply = reply.unwrap_or_else(|it| refused(&request, it, handler));
         respond(request, reply);
     }
 }
 
-fn reply_to(request: &mut tiny_http::Request, handler: &Handler) -> Reply {
+fn reply_to(request: &mut tiny_http::Request, handler: &Handler) -> Result<Reply, AtTheDoor> {
     let mut body = Vec::new();
-    match request.as_reader().read_to_end(&mut body) {
-        Ok(_) => handle(request, &body, handler),
-        Err(_) => refused(request, AtTheDoor::Bug, handler),
-    }
+    let read = request.as_reader().read_to_end(&mut body);
+    read.map_err(|_| AtTheDoor::Bug)?;
+    handle(request, &body, handler)
 }
 
 fn respond(request: tiny_http::Request, reply: Reply) {
@@ -162,8 +151,7 @@ fn respond(request: tiny_http::Request, reply: Reply) {
     }
 }
 
-/// A panic is the end of one request and of nothing else.
-fn handle(from: &tiny_http::Request, body: &[u8], handler: &Handler) -> Reply {
+fn handle(from: &tiny_http::Request, body: &[u8], handler: &Handler) -> Result<Reply, AtTheDoor> {
     let method = from.method().to_string();
     let request = Request {
         via: Via::Http,
@@ -175,10 +163,7 @@ fn handle(from: &tiny_http::Request, body: &[u8], handler: &Handler) -> Reply {
         body,
         peer: field(from, PEER).and_then(|it| it.parse::<IpAddr>().ok()),
     };
-    catch_unwind(AssertUnwindSafe(|| (handler.answer)(&request))).unwrap_or_else(|_| {
-        log::error!("a request panicked; it alone is lost");
-        refused(from, AtTheDoor::Bug, handler)
-    })
+    handler.reply_to(&request)
 }
 
 fn refused(request: &tiny_http::Request, refusal: AtTheDoor, handler: &Handler) -> Reply {
