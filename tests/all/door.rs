@@ -160,6 +160,41 @@ fn a_panic_is_the_end_of_one_request_alone() {
         .expect_status(200);
 }
 
+/// While one change is being made the next ones gather, and are then made together.
+#[test]
+fn changes_that_gather_share_a_commit_and_not_a_panic() {
+    let server = TestServer::start();
+    let lock = server.lock();
+    let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
+    let mut clients: Vec<Client> = (0..16)
+        .map(|nth| {
+            let mut client = Client::connect(&server.address());
+            let target = if nth == 8 {
+                "/panic"
+            } else {
+                "/resources/v3alpha/users"
+            };
+            let request = format!(
+                "POST {target} HTTP/1.1\r\nHost: t\r\n{bearer}Content-Length: 2\r\n\r\n{{}}"
+            );
+            client.send(request.as_bytes());
+            client
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(500));
+    drop(lock);
+    for (nth, client) in clients.iter_mut().enumerate() {
+        let answer = client.answer(false, "a change");
+        match nth {
+            8 => answer.expect_error(500, 13, None),
+            _ => answer.expect_status(201),
+        };
+    }
+    assert_eq!(server.count("SELECT count(*) FROM user"), 15);
+    let shared = server.shared_commits();
+    assert!((1..=2).contains(&shared), "{shared}");
+}
+
 /// A header of ours that somebody sends from outside says nothing.
 #[test]
 fn the_peer_in_events_is_the_sockets_and_nobody_elses_word() {

@@ -7,9 +7,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
@@ -31,6 +32,7 @@ pub struct TestServer {
     pub admin: String,
     running: Option<Running>,
     now_us: Arc<AtomicI64>,
+    shared_commits: Arc<AtomicUsize>,
 }
 
 impl TestServer {
@@ -60,6 +62,7 @@ impl TestServer {
             admin: String::new(),
             running: None,
             now_us,
+            shared_commits: Arc::default(),
         };
         server.admin = server.token(Power::Admin);
         server.running = Some(server.open_door(change));
@@ -72,15 +75,19 @@ impl TestServer {
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let api = Arc::new(api);
         let (together, refuse) = (Arc::clone(&api), Arc::clone(&api));
+        let shared_commits = Arc::clone(&self.shared_commits);
         let handler = Arc::new(Handler {
             answer: Box::new(move |request| {
                 assert!(request.target != "/panic", "on purpose");
                 api.answer(request)
             }),
             is_change: totpd::api::is_change,
-            together: Box::new(move |calls| together.together(calls)),
             refuse: Box::new(move |why, content_type, origin| {
                 refuse.refused(why, content_type, origin)
+            }),
+            together: Box::new(move |calls| {
+                shared_commits.fetch_add(1, Ordering::SeqCst);
+                together.together(calls)
             }),
         });
         let mut config = Config {
@@ -228,10 +235,22 @@ impl TestServer {
         self.ask("DELETE", &format!("/users/{user}/totp/{}", phone.id), "")
     }
 
+    /// How often requests were answered together.
+    pub fn shared_commits(&self) -> usize {
+        self.shared_commits.load(Ordering::SeqCst)
+    }
+
+    /// Keeps everybody from writing until it is dropped.
+    pub fn lock(&self) -> Connection {
+        let neighbour = Connection::open(self.path().join("totpd.db")).unwrap();
+        neighbour.execute_batch("BEGIN IMMEDIATE").unwrap();
+        neighbour
+    }
+
     /// One number that a statement finds in the database.
     pub fn count(&self, sql: &str) -> i64 {
         let path = self.path().join("totpd.db");
-        rusqlite::Connection::open(path)
+        Connection::open(path)
             .unwrap()
             .query_row(sql, (), |row| row.get(0))
             .unwrap()
