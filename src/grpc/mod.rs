@@ -1,7 +1,7 @@
 //! gRPC over HTTP/2: connections that the front door hands over, on a runtime of one thread of its own.
 //!
-//! The only room with an async runtime, which carries bytes and waits, and nothing else: every call runs on a
-//! bounded number of blocking threads, through the same [`Handler`] as REST. This room knows framing,
+//! The only room with an async runtime, which carries bytes and waits, and nothing else: reads run on a bounded
+//! number of blocking threads and all changes on one, through the same [`Handler`] as REST. This room knows framing,
 //! deadlines and limits, and nothing of users or codes. Who is admitted, and who has to make room, is the front
 //! door's to say; what it wants to know of a connection that it has handed over it is told through [`Place`].
 
@@ -53,10 +53,12 @@ pub(crate) struct Limits {
     pub(crate) idle_time: Duration,
     /// How long a client has to take an answer.
     pub(crate) take_time: Duration,
-    /// Requests that wait for a thread.
+    /// Changes that wait for their turn, and reads that wait for a thread.
     pub(crate) waiting: usize,
-    /// Threads that work.
+    /// Reads that are worked on at once, each on a thread; and as many changes, all on one.
     pub(crate) workers: usize,
+    /// Changes that share a commit, at most.
+    pub(crate) commit_batch: usize,
 }
 
 /// What a connection is about, as far as making room goes.
@@ -133,7 +135,8 @@ impl<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static> Room<S> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(limits.workers.max(1))
+            // One more for the changes.
+            .max_blocking_threads(limits.workers.max(1).saturating_add(1))
             .thread_stack_size(STACK_BYTES)
             .thread_name("grpc-worker")
             .build()?;
@@ -142,7 +145,11 @@ impl<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static> Room<S> {
         let (handing, mut handed) = mpsc::unbounded_channel::<Guest<S>>();
         let (stage, mut staged) = watch::channel(Stage::Open);
         let run = move || {
-            let queue = Arc::new(Queue::new(handler, limits, reflection));
+            let (bringing, brought) = mpsc::unbounded_channel();
+            let (batch, maker) = (limits.commit_batch.max(1), Arc::clone(&handler));
+            let queue = Queue::new(handler, limits, reflection, bringing.downgrade());
+            let queue = Arc::new(queue);
+            let mut making = runtime.spawn_blocking(move || queue::make(brought, batch, &maker));
             runtime.block_on(async move {
                 let of_guests = staged.clone();
                 loop {
@@ -155,9 +162,12 @@ impl<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static> Room<S> {
                             None => return,
                         },
                         _ = staged.wait_for(|it| *it == Stage::Ended) => return,
+                        _ = &mut making => return,
                     }
                 }
             });
+            // Or whoever makes changes would wait for more.
+            drop(bringing);
             runtime.shutdown_timeout(LAST_CALLS);
         };
         let expected = stage.subscribe();

@@ -1,22 +1,22 @@
-//! Where calls wait for a thread: bounded in number and in time, with some threads that writes never hold.
+//! Where calls wait, bounded in number and in time: a read for a thread of its own, a change for the one thread that
+//! makes all that have gathered.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::Limits;
 use super::hold::{CONVERSATIONS_BYTES, SHARED_BYTES};
 use super::reflection::Reflection;
-use crate::api;
 use crate::api::handler::Handler;
 use crate::api::http::{Reply, Request, Via};
 use crate::api::status::AtTheDoor;
 
-/// Threads that writes leave free for reads and health.
-const RESERVED_FOR_READS: usize = 4;
 /// Where there is no thread free or no place for more.
 pub(super) const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
 
@@ -28,6 +28,50 @@ pub(super) struct Call {
     pub(super) message: Vec<u8>,
 }
 
+impl Call {
+    fn request(&self) -> Request<'_> {
+        Request {
+            via: Via::Grpc,
+            method: "POST",
+            target: &self.path,
+            authorization: self.authorization.as_deref(),
+            content_type: None,
+            origin: None,
+            body: &self.message,
+            peer: self.peer,
+        }
+    }
+}
+
+/// A call that has its place and is to be carried out.
+pub(super) struct Job {
+    call: Call,
+    answer: oneshot::Sender<Result<Reply, AtTheDoor>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Job {
+    /// Carries the call out, unless nobody waits for it any more: then it is not begun.
+    fn reply(&self, handler: &Handler) -> Result<Reply, AtTheDoor> {
+        if self.answer.is_closed() {
+            return Err(AtTheDoor::DeadlinePassed);
+        }
+        handler.reply_to(&self.call.request())
+    }
+}
+
+/// Makes changes until nobody can bring any more: while a commit is on its way to the disk the next ones gather, and are
+/// then made together, at most `batch` of them.
+pub(super) fn make(mut brought: UnboundedReceiver<Job>, batch: usize, handler: &Handler) {
+    let mut gathered = Vec::new();
+    while brought.blocking_recv_many(&mut gathered, batch) > 0 {
+        let replies = handler.reply_to_all(&mut gathered, |it| it.reply(handler));
+        for (job, reply) in gathered.drain(..).zip(replies) {
+            let _given_up = job.answer.send(reply);
+        }
+    }
+}
+
 pub(super) struct Queue {
     pub(super) reflection: Reflection,
     handler: Arc<Handler>,
@@ -36,82 +80,80 @@ pub(super) struct Queue {
     pub(super) shared: Arc<AtomicUsize>,
     /// The same of conversations with reflection.
     pub(super) conversations: Arc<AtomicUsize>,
-    threads: Arc<Semaphore>,
-    for_writes: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    /// Without a bound, but whatever is in it has its place.
+    changes: WeakUnboundedSender<Job>,
+    for_changes: Places,
+    for_reads: Places,
 }
 
 impl Queue {
-    pub(super) fn new(handler: Arc<Handler>, limits: Limits, reflection: Reflection) -> Self {
-        let for_writes = limits.workers.saturating_sub(RESERVED_FOR_READS).max(1);
+    /// A queue that brings changes to whoever is at the other end of `changes`.
+    pub(super) fn new(
+        handler: Arc<Handler>,
+        limits: Limits,
+        reflection: Reflection,
+        changes: WeakUnboundedSender<Job>,
+    ) -> Self {
         Self {
             reflection,
             handler,
-            threads: Arc::new(Semaphore::new(limits.workers.max(1))),
-            for_writes: Arc::new(Semaphore::new(for_writes)),
-            limits,
             shared: Arc::new(AtomicUsize::new(SHARED_BYTES)),
             conversations: Arc::new(AtomicUsize::new(CONVERSATIONS_BYTES)),
-            waiting: AtomicUsize::new(0),
+            changes,
+            for_changes: Places::new(&limits),
+            for_reads: Places::new(&limits),
+            limits,
         }
     }
 
-    /// Carries a call out on a thread of its own. If this is given up before one was free, nothing happens; after
-    /// that the call goes on, whether or not anybody waits for the answer.
+    /// Carries a call out. If this is given up before it was begun, nothing happens; after that the call goes on,
+    /// whether or not anybody waits for the answer.
     pub(super) async fn carry_out(&self, call: Call) -> Result<Reply, AtTheDoor> {
-        let permits = self.permits(api::is_change("POST", &call.path)).await?;
-        let handler = Arc::clone(&self.handler);
-        let work = move || {
-            let _permits = permits;
-            let request = Request {
-                via: Via::Grpc,
-                method: "POST",
-                target: &call.path,
-                authorization: call.authorization.as_deref(),
-                content_type: None,
-                origin: None,
-                body: &call.message,
-                peer: call.peer,
-            };
-            handler.reply_to(&request)
+        let is_change = (self.handler.is_change)("POST", &call.path);
+        let places = if is_change {
+            &self.for_changes
+        } else {
+            &self.for_reads
         };
-        let carried = tokio::task::spawn_blocking(work).await;
-        carried.unwrap_or(Err(AtTheDoor::Stopping))
-    }
-
-    async fn permits(&self, writes: bool) -> Result<Vec<OwnedSemaphorePermit>, AtTheDoor> {
-        let waiting = Waiting::among(&self.waiting);
-        if waiting.before >= self.limits.waiting {
-            return Err(BUSY);
+        let place = places.take(self.limits.answer_time).await?;
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            call,
+            answer,
+            _place: place,
+        };
+        if is_change {
+            // Where nobody makes changes any more the job is dropped, and whoever waits for it is told.
+            let _brought = self.changes.upgrade().map(|it| it.send(job));
+        } else {
+            let handler = Arc::clone(&self.handler);
+            tokio::task::spawn_blocking(move || {
+                let reply = job.reply(&handler);
+                let _given_up = job.answer.send(reply);
+            });
         }
-        let kinds = [writes.then_some(&self.for_writes), Some(&self.threads)];
-        let take = async {
-            let mut permits = Vec::with_capacity(2);
-            for semaphore in kinds.into_iter().flatten() {
-                permits.push(Arc::clone(semaphore).acquire_owned().await.ok()?);
-            }
-            Some(permits)
-        };
-        let taken = timeout(self.limits.answer_time, take).await;
-        taken.ok().flatten().ok_or(BUSY)
+        answered.await.unwrap_or(Err(AtTheDoor::Stopping))
     }
 }
 
-/// One that waits, until this is dropped.
-struct Waiting<'a> {
-    count: &'a AtomicUsize,
-    before: usize,
+/// Places of calls that are worked on at once, and of those who wait for one. Changes and reads have their own, so that
+/// neither waits for the other.
+struct Places {
+    free: Arc<Semaphore>,
+    waiting: Semaphore,
 }
 
-impl<'a> Waiting<'a> {
-    fn among(count: &'a AtomicUsize) -> Self {
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        Self { count, before }
+impl Places {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(limits.workers.max(1))),
+            waiting: Semaphore::new(limits.waiting.min(Semaphore::MAX_PERMITS)),
+        }
     }
-}
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+    async fn take(&self, patience: Duration) -> Result<OwnedSemaphorePermit, AtTheDoor> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| BUSY)?;
+        let taken = timeout(patience, Arc::clone(&self.free).acquire_owned()).await;
+        taken.ok().and_then(Result::ok).ok_or(BUSY)
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn hand_over(
 }
 
 /// What of the door's limits concerns the room.
-pub(super) fn limits(limits: &Limits, workers: usize) -> grpc::Limits {
+pub(super) fn limits(limits: &Limits, workers: usize, commit_batch: usize) -> grpc::Limits {
     grpc::Limits {
         message_bytes: limits.body_bytes,
         head_bytes: limits.head_bytes,
@@ -50,6 +50,7 @@ pub(super) fn limits(limits: &Limits, workers: usize) -> grpc::Limits {
         take_time: limits.take_time,
         waiting: limits.waiting,
         workers,
+        commit_batch,
     }
 }
 

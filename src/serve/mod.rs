@@ -245,7 +245,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
     #[cfg(feature = "grpc")]
     let grpc = {
         let (limits, death) = (
-            handover::limits(&limits, config.changes),
+            handover::limits(&limits, config.changes, config.commit_batch),
             Arc::clone(&death),
         );
         grpc::Room::open(Arc::clone(handler), limits, move |why| death.report(why))

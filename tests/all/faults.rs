@@ -176,6 +176,44 @@ fn where_a_commit_fails_everyone_in_it_is_told_so() {
     server.kill();
 }
 
+/// SECURITY.md 31: the same over gRPC, with all that has gathered in one commit.
+#[cfg(feature = "grpc")]
+#[test]
+fn where_a_commit_of_grpc_fails_everyone_in_it_is_told_so() {
+    use crate::rpc::{Rpc, encode, method};
+
+    let (home, token) = Home::init();
+    let server = home.serve(&[]);
+    let mut rpc = Rpc::connect(&server.address);
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("content-type", "application/grpc"),
+        ("authorization", bearer.as_str()),
+    ];
+    let database = Connection::open(home.data().join("totpd.db")).unwrap();
+    let users = || -> u32 {
+        let sql = "SELECT count(*) FROM user";
+        database.query_row(sql, (), |row| row.get(0)).unwrap()
+    };
+    becomes_ready(&server);
+    for (bytes, code, made) in [(Some(512), 14, 0), (None, 0, 31)] {
+        database.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let begun: Vec<_> = (0..31)
+            .map(|_| rpc.begin_call(&headers, "CreateUser", b""))
+            .collect();
+        // A read that comes after them all is answered when they wait.
+        let nobody = encode(method("GetUser").input(), &serde_json::json!({"id": "u"}));
+        assert_eq!(rpc.call_with(&headers, "GetUser", &nobody).code, 5);
+        limit_files(&server, bytes);
+        database.execute_batch("ROLLBACK").unwrap();
+        for it in begun {
+            assert_eq!(rpc.end_call("CreateUser", it).code, code);
+        }
+        assert_eq!(users(), made);
+    }
+    server.kill();
+}
+
 /// SECURITY.md 31
 #[test]
 fn a_neighbour_that_locks_the_database_delays_writes_and_nothing_else() {

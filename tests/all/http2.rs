@@ -360,6 +360,126 @@ fn stopping_answers_what_was_begun_and_says_goodbye() {
     drop(idle);
 }
 
+/// The headers of a call as admin, and one more.
+fn with<'a>(bearer: &'a str, more: (&'a str, &'a str)) -> [(&'a str, &'a str); 3] {
+    [GRPC[0], ("authorization", bearer), more]
+}
+
+/// The message that creates a user of that id.
+fn user(id: &str) -> Vec<u8> {
+    let user = json!({"user": {"userId": id}});
+    encode(method("CreateUser").input(), &user)
+}
+
+/// A read on the connection: when it is answered, whatever was begun before has come to where it is worked on or
+/// waits.
+fn read(rpc: &mut Rpc, bearer: &str) {
+    let nobody = encode(method("GetUser").input(), &json!({"id": "nobody"}));
+    let told = rpc.call_with(&with(bearer, ("grpc-timeout", "3S")), "GetUser", &nobody);
+    assert_eq!(told.code, 5);
+}
+
+/// As over REST: while one change is being made the next ones gather, and are then made together.
+#[test]
+fn changes_that_gather_share_a_commit_and_not_a_panic() {
+    let server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    let bearer = format!("Bearer {}", server.admin);
+    let headers = with(&bearer, ("te", "trailers"));
+    let lock = server.lock();
+    let begun: Vec<_> = (0..16)
+        .map(|nth| match nth {
+            8 => rpc
+                .begin("POST", "/panic", &headers, &frame(0, b""))
+                .unwrap(),
+            _ => rpc.begin_call(&headers, "CreateUser", &user(&format!("u{nth}"))),
+        })
+        .collect();
+    read(&mut rpc, &bearer);
+    drop(lock);
+    let codes = begun
+        .into_iter()
+        .map(|it| rpc.end_call("CreateUser", it).code);
+    let codes: Vec<i64> = codes.collect();
+    assert_eq!(codes, [[0; 8], [13, 0, 0, 0, 0, 0, 0, 0]].concat());
+    assert_eq!(server.count("SELECT count(*) FROM user"), 15);
+    let shared = server.shared_commits();
+    assert!((1..=2).contains(&shared), "{shared}");
+}
+
+#[test]
+fn a_change_that_is_given_up_before_it_is_begun_never_is_and_one_that_was_begun_goes_on() {
+    let server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    let bearer = format!("Bearer {}", server.admin);
+    let lock = server.lock();
+    let mut begin = |id: &str, patience: &str| {
+        let headers = with(&bearer, ("grpc-timeout", patience));
+        let begun = rpc.begin_call(&headers, "CreateUser", &user(id));
+        read(&mut rpc, &bearer);
+        begun
+    };
+    let given_up = [begin("first", "1S"), begin("second", "100m")];
+    let last = begin("last", "9S");
+    for it in given_up {
+        assert_eq!(rpc.end_call("CreateUser", it).code, 4);
+    }
+    drop(lock);
+    // Nobody overtakes: when it is made the others are, or never will be.
+    assert_eq!(rpc.end_call("CreateUser", last).code, 0);
+    assert_eq!(
+        server.count("SELECT count(*) FROM user WHERE id = 'first'"),
+        1
+    );
+    assert_eq!(server.count("SELECT count(*) FROM user"), 2);
+}
+
+/// Changes wait for a place, so many and so long, and reads wait for none of them.
+#[test]
+fn changes_that_wait_are_bounded_and_hold_up_no_read() {
+    let server = TestServer::custom(Window::OneEitherSide, |it| {
+        it.changes = 1;
+        it.limits.waiting = 1;
+        it.limits.answer_time = Duration::from_millis(500);
+    });
+    let mut rpc = Rpc::connect(&server.address());
+    let bearer = format!("Bearer {}", server.admin);
+    let headers = with(&bearer, ("te", "trailers"));
+    let lock = server.lock();
+    let begun =
+        ["made", "waits", "too-many"].map(|id| rpc.begin_call(&headers, "CreateUser", &user(id)));
+    read(&mut rpc, &bearer);
+    let [made, waits, too_many] = begun;
+    for it in [too_many, waits] {
+        let told = rpc.end_call("CreateUser", it);
+        assert_eq!((told.code, told.retry_after_s), (14, Some(1)));
+    }
+    drop(lock);
+    assert_eq!(rpc.end_call("CreateUser", made).code, 0);
+    assert_eq!(server.count("SELECT count(*) FROM user"), 1);
+}
+
+#[test]
+fn stopping_answers_changes_that_have_gathered() {
+    let mut server = TestServer::start();
+    let mut rpc = Rpc::connect(&server.address());
+    let bearer = format!("Bearer {}", server.admin);
+    let headers = with(&bearer, ("te", "trailers"));
+    let lock = server.lock();
+    let begun = ["a", "b", "c"].map(|id| rpc.begin_call(&headers, "CreateUser", &user(id)));
+    read(&mut rpc, &bearer);
+    let stopping = std::thread::spawn(move || (server.stop(Duration::from_secs(8)), server));
+    std::thread::sleep(Duration::from_millis(200));
+    drop(lock);
+    for it in begun {
+        assert_eq!(rpc.end_call("CreateUser", it).code, 0);
+    }
+    drop(rpc);
+    let (answered, server) = stopping.join().unwrap();
+    assert!(answered, "nobody was left behind");
+    assert_eq!(server.count("SELECT count(*) FROM user"), 3);
+}
+
 /// The peer of a call is the socket's, or who a trusted proxy names: here nobody is trusted.
 #[test]
 fn the_peer_in_events_is_the_sockets() {

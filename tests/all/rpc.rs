@@ -1,6 +1,6 @@
 //! A client of gRPC for the tests: HTTP/2 by a library, frames and trailers in plain sight.
 
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Request};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
 use protox::prost::Message;
@@ -186,6 +186,18 @@ impl Rpc {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Raw, h2::Error> {
+        let response = self.begin(method, path, headers, body)?;
+        self.end(response)
+    }
+
+    /// Begins a request, which goes out while something is waited for.
+    pub fn begin(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<ResponseFuture, h2::Error> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://test{path}"));
@@ -201,6 +213,13 @@ impl Rpc {
             let (response, mut stream) = send.send_request(request, false)?;
             // Where the server refuses early it does not wait for the rest.
             let _refused = stream.send_data(body, true);
+            Ok(response)
+        })
+    }
+
+    /// What came of a request that was begun.
+    pub fn end(&mut self, response: ResponseFuture) -> Result<Raw, h2::Error> {
+        self.runtime.block_on(async move {
             let (head, mut incoming) = response.await?.into_parts();
             let mut message = Vec::new();
             while let Some(part) = incoming.data().await {
@@ -227,7 +246,23 @@ impl Rpc {
     }
 
     pub fn call_with(&mut self, headers: &[(&str, &str)], rpc: &str, message: &[u8]) -> Outcome {
-        let (head, body, trailers) = self.raw(&path(rpc), headers, &frame(0, message)).unwrap();
+        let begun = self.begin_call(headers, rpc, message);
+        self.end_call(rpc, begun)
+    }
+
+    /// Begins a call, which goes out while something is waited for.
+    pub fn begin_call(
+        &mut self,
+        headers: &[(&str, &str)],
+        rpc: &str,
+        message: &[u8],
+    ) -> ResponseFuture {
+        self.begin("POST", &path(rpc), headers, &frame(0, message))
+            .unwrap()
+    }
+
+    pub fn end_call(&mut self, rpc: &str, begun: ResponseFuture) -> Outcome {
+        let (head, body, trailers) = self.end(begun).unwrap();
         assert_eq!(head["content-type"], "application/grpc");
         assert_eq!(head["cache-control"], "no-store");
         let answer = if body.is_empty() {
