@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::Limits;
+use super::bodies::Share;
 use super::head::{self, BodyLength, Head};
 use super::wire::Wire;
 use crate::api::status::AtTheDoor;
@@ -89,10 +90,11 @@ impl Incoming {
         }
     }
 
-    /// Reads the body that belongs to `length`.
+    /// Reads the body that belongs to `length`, as far as its `share` goes.
     pub(super) fn body(
         &mut self,
         length: BodyLength,
+        share: &mut Share<'_>,
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Vec<u8>, Ended> {
@@ -104,10 +106,12 @@ impl Incoming {
                 }
                 while self.buffer.len() < length {
                     self.more(deadline)?;
+                    let read = self.buffer.len().min(length);
+                    share.grow_to(read).map_err(Ended::Refused)?;
                 }
                 Ok(self.buffer.drain(..length).collect())
             }
-            BodyLength::Chunked => self.chunks(limits, deadline),
+            BodyLength::Chunked => self.chunks(share, limits, deadline),
         }
     }
 
@@ -120,7 +124,12 @@ impl Incoming {
         }
     }
 
-    fn chunks(&mut self, limits: &Limits, deadline: Instant) -> Result<Vec<u8>, Ended> {
+    fn chunks(
+        &mut self,
+        share: &mut Share<'_>,
+        limits: &Limits,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Ended> {
         let refused = |why| Ended::Refused(AtTheDoor::BadFraming(why));
         let mut body = Vec::new();
         let mut framing = 0_usize;
@@ -146,6 +155,8 @@ impl Incoming {
             }
             while self.buffer.len() < size.saturating_add(2) {
                 self.more(deadline)?;
+                let read = body.len().saturating_add(self.buffer.len().min(size));
+                share.grow_to(read).map_err(Ended::Refused)?;
             }
             body.extend(self.buffer.drain(..size));
             // After the last chunk trailers could stand; totpd knows none, and takes none.
@@ -194,6 +205,7 @@ impl Incoming {
     pub(super) fn drain(&mut self) {
         let deadline = Instant::now().checked_add(DRAIN_TIME);
         let mut drained = self.buffer.len();
+        self.buffer = Vec::new();
         while drained < DRAIN_BYTES {
             self.buffer.clear();
             let left = deadline.map_or(Duration::ZERO, |it| {

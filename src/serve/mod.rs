@@ -6,6 +6,7 @@
 //! connections, and writes the answer back. This room knows HTTP framing, and nothing of users, codes or
 //! JSON; signals, environment and clock are the command line's.
 
+mod bodies;
 mod client;
 mod descriptors;
 mod forwarded;
@@ -33,6 +34,7 @@ use std::time::Duration;
 pub use crate::api::handler::Handler;
 #[cfg(feature = "grpc")]
 use crate::grpc;
+use bodies::Bodies;
 pub use forwarded::Cidr;
 use head::Head;
 pub use listen::{Bound, Inherited, Listen};
@@ -141,6 +143,7 @@ struct Door {
     trusted_proxies: Vec<Cidr>,
     tls: Option<Tls>,
     registry: Arc<Registry>,
+    bodies: Bodies,
     handler: Arc<Handler>,
     changes: Pool,
     reads: Pool,
@@ -257,6 +260,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         trusted_proxies,
         tls,
         registry,
+        bodies: Bodies::new(),
         handler: Arc::clone(handler),
         changes,
         reads,

@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use totpd::model::Window;
 use totpd::serve::Limits;
 
@@ -348,6 +349,48 @@ fn the_silent_make_room_before_those_who_have_just_come() {
     thread::sleep(Duration::from_millis(1_100));
     let _came: Vec<_> = (0..8).map(|_| Client::connect(&server.address())).collect();
     assert!(silent.is_closed());
+}
+
+/// Long bodies that nobody finishes hold no more than there is for all of them, and keep out nothing short.
+#[test]
+fn long_bodies_that_are_never_finished_share_what_there_is() {
+    let limits = Limits {
+        connections_per_peer: 1024,
+        request_time: Duration::from_secs(4),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
+    let lengths = [
+        "Content-Length: 65536\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\nfffe\r\n",
+    ];
+    let mut unfinished: Vec<_> = (0..200)
+        .map(|n| {
+            let mut client = Client::connect(&server.address());
+            let head = format!(
+                "POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\n{}",
+                lengths[n % 2]
+            );
+            client.send(head.as_bytes());
+            client.send(&vec![b'x'; 60_000]);
+            client
+        })
+        .collect();
+    let user = server.user("short@example.org");
+    server
+        .ask("GET", &format!("/users/{user}"), "")
+        .expect_status(200);
+    let mut told: Vec<_> = unfinished
+        .iter_mut()
+        .map(|it| it.answer(false, "POST").status)
+        .collect();
+    told.sort_unstable();
+    let (slow, busy) = told.split_at(told.partition_point(|it| *it == 408));
+    assert!((140..170).contains(&slow.len()), "{}", slow.len());
+    assert!(busy.iter().all(|it| *it == 503));
+    // What they held is free again.
+    let data = json!({"data": {"a": "x".repeat(60_000)}}).to_string();
+    server.ask("POST", "/users", &data).expect_status(201);
 }
 
 /// Slow ones of its own never shut a host out; quick ones that fill its places do, for a moment.
