@@ -641,7 +641,7 @@ fn nobody_finishes(first: &[u8], further: &[u8]) {
     let mut honest = Rpc::connect(&server.address());
     assert_eq!(health(&mut honest, ""), Ok(1));
     let before = resident();
-    let streams: Vec<_> = (0..250)
+    let streams: Vec<_> = (0..100)
         .map(|_| {
             let mut stream = hello(&server);
             stream.write_all(&headers_of(1, 4, first)).unwrap();
