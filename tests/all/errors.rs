@@ -268,6 +268,12 @@ fn the_order_of_judgement_is_path_token_fields() {
     server
         .ask("POST", "/users/%zz/totp/1/_verify", "{")
         .expect_error(400, 3, FIELD);
+    for no_json in ["", "<user/>"] {
+        let refused = server.ask("POST", "/users", no_json);
+        let refused = refused.expect_error(400, 3, FIELD);
+        let told = String::from_utf8_lossy(&refused.body);
+        assert!(told.contains("body: expected JSON"), "{told}");
+    }
 }
 
 /// Bad input of every kind: the contract's error, and afterwards the database is what it was to the byte.

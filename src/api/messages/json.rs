@@ -12,13 +12,23 @@ use crate::error::{Error, Result};
 /// Reads a body. What is wrong with it is told in the parser's words.
 pub(in crate::api) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     let read = serde_json::from_slice(body).map(|Object(it)| it);
-    read.map_err(|error| Error::invalid("body", error.to_string()))
+    read.map_err(|error| unread(&error))
 }
 
 /// Reads a body that is a list of messages.
 pub(super) fn read_list<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Vec<T>> {
     let read = serde_json::from_slice(body).map(objects_of);
-    read.map_err(|error| Error::invalid("body", error.to_string()))
+    read.map_err(|error| unread(&error))
+}
+
+/// Where a body is not JSON at all, the parser's words alone do not say what would be right.
+fn unread(error: &serde_json::Error) -> Error {
+    let problem = if error.is_data() {
+        error.to_string()
+    } else {
+        format!("expected JSON: {error}")
+    };
+    Error::invalid("body", problem)
 }
 
 /// A message as JSON: an object and nothing else. serde by itself takes a list of the fields' values as well.
