@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use totpd::error::{Error, Result};
 use totpd::model::Timestamp;
 use totpd::service::{Caller, DataDir, KeyFile, Service};
@@ -82,7 +83,14 @@ fn usage(error: &clap::Error) -> ExitCode {
         .filter(|it| !it.is_empty())
         .collect::<Vec<_>>()
         .join(" ");
-    output::complain(line.strip_prefix("error: ").unwrap_or(&line));
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    // Every other wrong use names what would be right already.
+    let is_unknown = matches!(
+        error.kind(),
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand
+    );
+    let way_out = if is_unknown { "; see --help" } else { "" };
+    output::complain(&format!("{line}{way_out}"));
     ExitCode::from(2)
 }
 

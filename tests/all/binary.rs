@@ -441,7 +441,8 @@ fn bad_words_on_the_command_line_are_told_in_one_line() {
     home.refuses(&["serve", "--listen", "8080"], 2, "127.0.0.1:8080");
     home.refuses(&["serve", "--listen", "0.0.0.0:0"], 1, "TLS");
     home.refuses(&["init"], 1, "already");
-    home.refuses(&["nonsense"], 2, "nonsense");
+    home.refuses(&["nonsense"], 2, "'nonsense'; see --help");
+    home.refuses(&["serve", "--nonsense"], 2, "found; see --help");
 }
 
 #[test]
