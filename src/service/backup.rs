@@ -80,7 +80,7 @@ impl DataDir {
         }
         let sealer = Sealer::new(&self.read_key()?)?;
         let unfinished = self.take_in(file)?;
-        let backup = Backup::open(&unfinished.path)?;
+        let backup = Backup::open(&unfinished.path).map_err(|error| named(error, file))?;
         let instance = backup.read().instance()?;
         let as_of = backup.read().newest_event_at()?;
         if instance.key_id != *sealer.key_id() {
@@ -194,6 +194,15 @@ impl Drop for Unfinished {
         if !self.is_finished {
             let _gone = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// What is wrong with the copy is told of the file that somebody gave; of the copy's name nobody knows.
+fn named(error: Error, file: &Path) -> Error {
+    if let Error::Invalid { problem, .. } = error {
+        Error::invalid(file.display().to_string(), problem)
+    } else {
+        error
     }
 }
 

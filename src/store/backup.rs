@@ -91,7 +91,13 @@ impl Backup {
             })
         });
         Ok(met.unwrap_or_else(|error| {
-            log::warn!("the database to replace cannot be read: {error:?}");
+            let told = error.to_string();
+            let why = if let Error::Unavailable(inner) | Error::Bug(inner) = error {
+                inner
+            } else {
+                told
+            };
+            log::warn!("the database to replace cannot be read: {why}");
             Replaced {
                 knows_all: false,
                 is_readable: false,

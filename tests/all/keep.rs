@@ -417,6 +417,7 @@ fn what_is_no_backup_of_ours_is_refused_and_nothing_is_changed() {
         fs::write(&file, content).unwrap();
         let refused = other.restore(&file, LOSS).unwrap_err().to_string();
         assert!(refused.contains(told), "{told}: {refused}");
+        assert!(!refused.contains("unfinished"), "{told}: {refused}");
         assert!(!other.file("totpd.db").exists(), "{told}");
         assert!(!other.file("totpd.db.unfinished").exists(), "{told}");
     }
