@@ -50,14 +50,15 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Whether there is a database or a key in `path`.
+    /// Whether there is a database or a key in `path`, or nobody can tell: nothing is to be made there then.
     pub fn is_initialised(path: &Path) -> bool {
-        [DATABASE, KEY].iter().any(|it| path.join(it).exists())
+        let mut names = [DATABASE, KEY].iter();
+        names.any(|it| path.join(it).try_exists().unwrap_or(true))
     }
 
     /// Takes hold of an initialised directory, beside others who use it.
     pub fn open(path: &Path, key: KeyFile) -> Result<Self> {
-        require_directory(path)?;
+        require_private(path)?;
         let database = path.join(DATABASE);
         match database.try_exists() {
             Ok(true) => {}
@@ -112,6 +113,11 @@ impl DataDir {
         }
         let sealer = Sealer::new(&match &key {
             KeyFile::InDataDir => MasterKey::create(&path.join(KEY))?,
+            KeyFile::Given { path, .. } if matches!(path.try_exists(), Ok(false)) => {
+                let problem = "there is no key here for the new database to be sealed under; make one of 32 \
+                               random bytes, with mode 600";
+                return Err(Error::invalid(path.display().to_string(), problem));
+            }
             KeyFile::Given {
                 path,
                 group_may_read,
@@ -222,24 +228,27 @@ fn make_directory(path: &Path) -> Result<()> {
     }
     require_directory(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o700))
-        .map_err(|error| cannot("narrow", path, &error))
+        .map_err(|error| cannot("chmod 700", path, &error))
 }
 
-fn require_directory(path: &Path) -> Result<()> {
+/// Takes a directory as it is, and says so if it is open to others.
+fn require_private(path: &Path) -> Result<()> {
+    if require_directory(path)?.mode() & 0o077 != 0 {
+        log::warn!(
+            "{}: others can look into the data directory; run chmod 700 on it",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn require_directory(path: &Path) -> Result<fs::Metadata> {
     match fs::metadata(path) {
         Ok(it) if !it.is_dir() => Err(Error::invalid(
             path.display().to_string(),
             "this is a file; a data directory is expected",
         )),
-        Ok(it) => {
-            if it.mode() & 0o077 != 0 {
-                log::warn!(
-                    "{}: others can look into the data directory; run chmod 700 on it",
-                    path.display()
-                );
-            }
-            Ok(())
-        }
+        Ok(it) => Ok(it),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::invalid(
             path.display().to_string(),
             "there is no such data directory; run `totpd init` for a new one",

@@ -451,6 +451,12 @@ fn a_data_directory_that_is_not_right_is_told_in_one_line_and_left_alone() {
         dir: tempfile::tempdir().unwrap(),
     };
     nowhere.refuses(&["user", "list"], 1, "totpd init");
+    nowhere.refuses(
+        &["init", "--master-key", "/nowhere/key"],
+        1,
+        "32 random bytes",
+    );
+    fs::remove_dir_all(nowhere.data()).unwrap();
     fs::write(nowhere.data(), "a file").unwrap();
     nowhere.refuses(&["user", "list"], 1, "a data directory is expected");
     nowhere.refuses(&["serve"], 1, "a data directory is expected");
