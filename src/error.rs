@@ -22,7 +22,7 @@ pub enum Error {
     },
     /// The call came without a token.
     NoToken,
-    /// The token is not one of ours, has expired or was revoked.
+    /// The token is not one of ours, has expired or was revoked, or what was sent is no bearer token.
     BadToken,
     /// The token can never do this, whatever exists.
     Forbidden,
@@ -98,7 +98,9 @@ impl fmt::Display for Error {
             Self::NoToken => {
                 f.write_str("a bearer token is required: send `Authorization: Bearer TOKEN`")
             }
-            Self::BadToken => f.write_str("the token is unknown, expired or revoked"),
+            Self::BadToken => f.write_str(
+                "the token is unknown, expired or revoked, or not sent as `Authorization: Bearer TOKEN`",
+            ),
             Self::Forbidden => f.write_str("this token may not do that"),
             Self::NotFound(missing) => f.write_str(match missing {
                 Missing::User | Missing::UserToRemove | Missing::UserToUnlock => "user not found",

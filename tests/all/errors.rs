@@ -258,9 +258,12 @@ fn the_order_of_judgement_is_path_token_fields() {
         .expect_error(401, 16, None);
     assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     let no_bearer = "Authorization: Basic eDp5\r\n";
-    server
-        .raw("POST", target, no_bearer, b"{")
-        .expect_error(401, 16, Some("AUTH-7fs1e"));
+    let refused =
+        server
+            .raw("POST", target, no_bearer, b"{")
+            .expect_error(401, 16, Some("AUTH-7fs1e"));
+    let told = String::from_utf8_lossy(&refused.body);
+    assert!(told.contains("Authorization: Bearer TOKEN"), "{told}");
     let unknown = "Authorization: Bearer nonsense\r\n";
     server
         .raw("POST", target, unknown, b"{")
