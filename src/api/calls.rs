@@ -1,7 +1,7 @@
 //! One function for each call, from its request message to its answer, whichever transport brought it.
 //!
 //! Here and nowhere else fields become domain types. Who calls is known before, by the token; rights, existence
-//! and state are the service's to judge (contract §3).
+//! and state are the service's to judge.
 
 use zeroize::Zeroizing;
 

@@ -23,7 +23,7 @@ const HEALTH: &str = "grpc.health.v1.Health";
 /// What `grpc-message` may hold unescaped: visible ASCII but the sign of escaping.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Answers one call. Judges in the order of contract §3, as REST does: path, token, fields and so on.
+/// Answers one call. Judges in the same order as REST: path, token, fields and so on.
 pub(super) fn answer(api: &Api, request: &Request<'_>, message: &[u8]) -> Result<Vec<u8>, Refusal> {
     let path = request.target.strip_prefix('/').unwrap_or_default();
     let (service, rpc) = path.split_once('/').ok_or_else(Refusal::not_offered)?;

@@ -14,7 +14,7 @@ use super::routes::{self, Call};
 use super::status::Refusal;
 use crate::error::Result;
 
-/// Answers one request. Judges in the order of contract §3: path, token, fields, rights, existence, state, code.
+/// Answers one request. Judges in this order: path, token, fields, rights, existence, state, code.
 pub(super) fn answer(api: &Api, request: &Request<'_>) -> Result<Reply, Refusal> {
     let (path, query) = request
         .target

@@ -103,7 +103,7 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
         (["users", _, "totp", "_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
         (["users", _, "totp", _], _) => Err(Refusal::method_not_allowed("DELETE")),
 
-        // What ZITADEL documents and totpd does not offer (contract §1).
+        // What ZITADEL documents and totpd does not offer.
         (["users", _, rest @ ..], _) => user_part(method, rest),
         (["idp_intents"], _) => not_offered(method, "POST"),
         (["idp_intents", _], _) => not_offered(method, "GET"),

@@ -178,7 +178,7 @@ impl Refusal {
         }
     }
 
-    /// The JSON body of contract §3 and the headers that go with it.
+    /// The JSON body and the headers that go with it.
     pub fn into_reply(self) -> Reply {
         let mut headers = Vec::new();
         if let Some(seconds) = self.retry_after_s {

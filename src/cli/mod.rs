@@ -1,4 +1,4 @@
-//! The command line (contract §6): one command a function.
+//! The command line: one command a function.
 //!
 //! Only here are the clock, the environment, the arguments and the signals read. What a command prints is
 //! either for a person or, with `--json`, one document in the API's own shape.

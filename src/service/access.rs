@@ -1,4 +1,4 @@
-//! Who may do what (contract §4), and what is in whose sight.
+//! Who may do what, and what is in whose sight.
 //!
 //! "May never" is [`Error::Forbidden`] and is judged before anything is looked up; "not in sight" is the
 //! same as "not there" and is judged on the row.

@@ -1,4 +1,4 @@
-//! Who may do what, and what differs in no byte. SECURITY.md 20, 23, 28 and contract §4.
+//! Who may do what, and what differs in no byte. SECURITY.md 20, 23, 28.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Every row of contract §3 that can be reached, and bad input of every kind, which changes nothing.
+//! Every refusal that can be reached, and bad input of every kind, which changes nothing.
 
 use crate::harness::TestServer;
 
@@ -279,7 +279,7 @@ fn the_order_of_judgement_is_path_token_fields() {
     }
 }
 
-/// Bad input of every kind: the contract's error, and afterwards the database is what it was to the byte.
+/// Bad input of every kind: told so, and afterwards the database is what it was to the byte.
 #[test]
 fn bad_input_is_told_so_and_changes_nothing() {
     let server = TestServer::start();

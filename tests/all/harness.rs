@@ -442,7 +442,7 @@ impl Answer {
         self
     }
 
-    /// Insists on the whole shape of contract §3: status, code, id, and both places of the message.
+    /// Insists on the whole shape of a refusal: status, code, id, and both places of the message.
     #[track_caller]
     pub fn expect_error(self, status: u16, code: i64, id: Option<&str>) -> Self {
         let it = self.expect_status(status);

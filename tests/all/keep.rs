@@ -1,4 +1,4 @@
-//! Backups, restoring them, and the doctor. SECURITY.md 32; contract §6.
+//! Backups, restoring them, and the doctor. SECURITY.md 32.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -18,7 +18,7 @@ fn state(server: &TestServer, user: &str) -> String {
 
 /// Every change from every state: where it leads, or the id it is refused with.
 #[test]
-fn a_state_changes_as_the_contract_says_and_leaves_an_event() {
+fn every_change_of_state_leads_where_it_should_and_leaves_an_event() {
     let server = TestServer::start();
     let refusals = [
         ("lock", "COMMAND-G4LOrnjY7q"),

@@ -1,4 +1,4 @@
-//! The messages of contract §2: one definition of each serves JSON and protobuf.
+//! The messages of the protos: one definition of each serves JSON and protobuf.
 //!
 //! Wire types, not domain types: every struct here derives both forms, so that a field cannot be in one and
 //! missing in the other. They hold what was sent and judge nothing; `calls` does. A `oneof` is so many optional
