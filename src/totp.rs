@@ -24,7 +24,8 @@ const SECRET_BYTES_MAX: usize = 128;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes a secret, unless it is too short to be one (RFC 4226 §4 R6).
+    /// Takes a secret of 16 to 128 bytes: below that it is too short to be one (RFC 4226 §4 R6), above it gains
+    /// nothing (RFC 2104 §2).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
             Ok(Self(Zeroizing::new(bytes.to_vec())))
