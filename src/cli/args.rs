@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use totpd::serve::{Cidr, Listen};
 
 /// Owns the TOTP second factors of the users on one node: enrols, checks, and removes for good.
@@ -310,11 +310,14 @@ pub(super) enum Totp {
         user: String,
     },
     /// Remove an authenticator for good
+    #[command(
+        group(ArgGroup::new("which").required(true).args(["totp", "all"])),
+        override_usage = "totpd totp remove [OPTIONS] <USER> <TOTP|--all>"
+    )]
     Remove {
         /// Id or username
         user: String,
         /// The authenticator's id
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
         totp: Option<String>,
         /// All of the user's authenticators
         #[arg(long)]

@@ -437,7 +437,7 @@ fn bad_words_on_the_command_line_are_told_in_one_line() {
     );
     home.refuses(&["token", "revoke", "7"], 1, "token not found");
     home.refuses(&["user", "create", "a\nb"], 1, "control characters");
-    home.refuses(&["totp", "remove", "alice"], 2, "<TOTP>");
+    home.refuses(&["totp", "remove", "alice"], 2, "<TOTP|--all>");
     home.refuses(&["serve", "--listen", "8080"], 2, "127.0.0.1:8080");
     home.refuses(&["serve", "--listen", "0.0.0.0:0"], 1, "TLS");
     home.refuses(&["init"], 1, "already");
