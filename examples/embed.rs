@@ -1,6 +1,6 @@
 //! totpd inside a program of your own, without any HTTP: enrol, confirm, check, remove.
 //!
-//! Run it with `cargo run --example embed`.
+//! Run it with `cargo run --example embed`; it asserts what it says, and prints nothing if all of it is so.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
