@@ -29,6 +29,9 @@ pub(crate) struct Replaced {
     is_readable: bool,
 }
 
+/// An event's number, moment, kind, and whom and what it is about.
+type EventMark = (i64, i64, String, Option<String>, Option<String>);
+
 impl Store {
     /// Writes everything, as of one moment, into the empty file `into`. Goes on beside the writer.
     pub(crate) fn copy_into(&self, into: &Path) -> Result<()> {
@@ -76,6 +79,7 @@ impl Backup {
     pub(crate) fn meet(&self, replaced: &Path) -> Result<Replaced> {
         let of_instance = self.read().instance()?.id;
         let as_of = self.read().newest_event_at()?;
+        let newest = self.read().newest_event()?;
         let met = file::open_for_writing(replaced).and_then(|connection| {
             let is_sound = file::problems(&connection)?.is_empty();
             let read = ReadTx {
@@ -85,8 +89,11 @@ impl Backup {
             // Events are kept for a time only; what happened before the oldest is forgotten. So is what happened
             // before a restore that nobody could vouch for.
             let reaches_back = read.oldest_event_at()? <= as_of && !read.has_loss_since(as_of)?;
+            // Of one instance there may be several copies, and each goes its own way. The backup is of this one's
+            // past if its newest event happened here, or before a restore that took over all that ended here.
+            let is_past = read.has_event(newest.as_ref())? || read.has_restored_since(as_of)?;
             Ok(Replaced {
-                knows_all: is_sound && is_same && reaches_back,
+                knows_all: is_sound && is_same && reaches_back && is_past,
                 is_readable: is_same,
             })
         });
@@ -162,6 +169,33 @@ impl ReadTx<'_> {
         const SQL: &str = "SELECT at FROM event ORDER BY id LIMIT 1";
         let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
         Ok(at.unwrap_or(Timestamp::from_micros(i64::MAX)))
+    }
+
+    /// The newest event, as far as it tells one history from another.
+    fn newest_event(&self) -> Result<Option<EventMark>> {
+        const SQL: &str = "SELECT id, at, kind, user_id, about_id FROM event
+            ORDER BY id DESC LIMIT 1";
+        self.one(SQL, (), |row| {
+            let (user, about) = (row.get(3)?, row.get(4)?);
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, user, about))
+        })
+    }
+
+    fn has_event(&self, mark: Option<&EventMark>) -> Result<bool> {
+        const SQL: &str = "SELECT 1 FROM event
+            WHERE id = ?1 AND at = ?2 AND kind = ?3 AND user_id IS ?4 AND about_id IS ?5";
+        let Some((id, at, kind, user, about)) = mark else {
+            return Ok(false);
+        };
+        let found = self.one(SQL, (id, at, kind, user, about), |_| Ok(()))?;
+        Ok(found.is_some())
+    }
+
+    /// Whether this came out of a restore after that moment that undid nothing.
+    fn has_restored_since(&self, moment: Timestamp) -> Result<bool> {
+        const SQL: &str = "SELECT 1 FROM event WHERE kind = 'instance.restored' AND at >= ?1
+            ORDER BY id DESC LIMIT 1";
+        Ok(self.one(SQL, (moment.micros(),), |_| Ok(()))?.is_some())
     }
 
     /// Whether this came out of a restore after that moment that may have undone what happened before it.

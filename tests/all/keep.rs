@@ -544,3 +544,21 @@ fn backup_restore_and_doctor_are_commands() {
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.contains("WRONG files"), "{told}");
 }
+
+/// A copy that came of a backup once knows nothing of what went on elsewhere since.
+#[test]
+fn a_database_vouches_for_its_own_history_alone() {
+    let mut node = Node::new();
+    let alice = node.user("alice");
+    let phone = node.enrol(&alice);
+    let mut standby = node.elsewhere();
+    standby.restore(&node.back_up("first"), LOSS).unwrap();
+
+    node.pass_seconds(60);
+    node.user("bob");
+    let second = node.back_up("second");
+    node.remove(&alice, &phone);
+    standby.now = node.now;
+    let refused = standby.restore(&second, FORCE).unwrap_err();
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+}
