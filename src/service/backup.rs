@@ -89,7 +89,17 @@ impl DataDir {
                 "this is not the master key that the backup was sealed under; put the right one there",
             ));
         }
-        let replaced = is_there.then(|| backup.meet(&database)).transpose()?;
+        let replaced = is_there.then(|| backup.meet(&database, now)).transpose()?;
+        let ahead = replaced.as_ref().and_then(|it| it.ahead_of(now));
+        if let Some(newest) = ahead.filter(|_| !consent.loss) {
+            return Err(Error::invalid(
+                "the clock",
+                format!(
+                    "it says {now}, but an event of {newest} is on record here; set it right, or say \
+                     --accept-loss if it was ahead at that time"
+                ),
+            ));
+        }
         let has_loss = !replaced.as_ref().is_some_and(|it| it.knows_all);
         if has_loss && !consent.loss {
             return Err(Error::invalid(
@@ -100,6 +110,7 @@ impl DataDir {
                 ),
             ));
         }
+        let now = replaced.as_ref().map_or(now, |it| it.moment(now));
         let window = i64::from(instance.window.steps());
         let floor = Step::from_number(now.step().number().saturating_add(window));
         let known = replaced.as_ref().map(|it| (database.as_path(), it));

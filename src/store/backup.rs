@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use super::{Event, Kind, ReadTx, Source, Store, WriteTx, file, unavailable};
 use crate::error::{Error, Result};
 use crate::model::{Step, Timestamp};
+use crate::totp::LONGEST_WAIT;
 
 /// What a restored database was told that the backup did not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +28,25 @@ pub(crate) struct Replaced {
     pub(crate) knows_all: bool,
     /// Whether what it knows can be applied at all.
     is_readable: bool,
+    /// When the newest of its events happened, if it can be read.
+    newest_event_at: Option<Timestamp>,
+}
+
+impl Replaced {
+    /// The newest event, if it lies so far ahead of the clock that one of the two is wrong.
+    pub(crate) fn ahead_of(&self, now: Timestamp) -> Option<Timestamp> {
+        self.newest_event_at
+            .filter(|it| *it > now.after(LONGEST_WAIT))
+    }
+
+    /// The present moment for whatever takes its place. A clock that went back a little must not reopen what
+    /// happened since; one that went back far is believed as little as one that was once ahead.
+    pub(crate) fn moment(&self, now: Timestamp) -> Timestamp {
+        match (self.newest_event_at, self.ahead_of(now)) {
+            (Some(it), None) => it.max(now),
+            (None, _) | (_, Some(_)) => now,
+        }
+    }
 }
 
 /// An event's number, moment, kind, and whom and what it is about.
@@ -76,7 +96,7 @@ impl Backup {
     }
 
     /// Looks at the database that this copy is to replace.
-    pub(crate) fn meet(&self, replaced: &Path) -> Result<Replaced> {
+    pub(crate) fn meet(&self, replaced: &Path, now: Timestamp) -> Result<Replaced> {
         let of_instance = self.read().instance()?.id;
         let as_of = self.read().newest_event_at()?;
         let newest = self.read().newest_event()?;
@@ -92,9 +112,13 @@ impl Backup {
             // Of one instance there may be several copies, and each goes its own way. The backup is of this one's
             // past if its newest event happened here, or before a restore that took over all that ended here.
             let is_past = read.has_event(newest.as_ref())? || read.has_restored_since(as_of)?;
+            // Whether all that it knows has happened yet nobody can say with a clock far behind it.
+            let newest_event_at = read.newest_event_at()?;
+            let is_over = newest_event_at <= now.after(LONGEST_WAIT);
             Ok(Replaced {
-                knows_all: is_sound && is_same && reaches_back && is_past,
+                knows_all: is_sound && is_same && reaches_back && is_past && is_over,
                 is_readable: is_same,
+                newest_event_at: is_same.then_some(newest_event_at),
             })
         });
         Ok(met.unwrap_or_else(|error| {
@@ -108,6 +132,7 @@ impl Backup {
             Replaced {
                 knows_all: false,
                 is_readable: false,
+                newest_event_at: None,
             }
         }))
     }

@@ -562,3 +562,36 @@ fn a_database_vouches_for_its_own_history_alone() {
     let refused = standby.restore(&second, FORCE).unwrap_err();
     assert!(refused.to_string().contains("--accept-loss"), "{refused}");
 }
+
+/// SECURITY.md 6, 31, 32: the clock went back, and then something was restored.
+#[test]
+fn a_restore_with_a_clock_set_back_reopens_nothing() {
+    let mut node = Node::new();
+    let alice = node.user("alice");
+    let (phone, other) = (node.enrol(&alice), node.enrol(&alice));
+    let backup = node.back_up("backup");
+    node.pass_seconds(800);
+    let (code, later) = (phone.code_at(node.now), node.now);
+    assert!(matches!(
+        node.check(&alice, &code),
+        Ok(Verdict::Accepted(_))
+    ));
+    node.remove(&alice, &other);
+
+    node.now = Timestamp::from_seconds(START_S + 90);
+    node.restore(&backup, FORCE).unwrap();
+    node.now = later;
+    assert_eq!(node.check(&alice, &code).unwrap(), Verdict::Used);
+
+    node.pass_seconds(86_400);
+    let other = node.enrol(&alice);
+    node.remove(&alice, &other);
+    node.now = later;
+    let refused = node.restore(&backup, FORCE).unwrap_err();
+    assert!(refused.to_string().contains("the clock"), "{refused}");
+    let both = Consent {
+        replace: true,
+        loss: true,
+    };
+    assert!(node.restore(&backup, both).unwrap().has_loss);
+}
