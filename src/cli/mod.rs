@@ -42,9 +42,11 @@ pub(crate) fn run() -> ExitCode {
     match dispatch(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&error.to_string());
+            // Whoever has the data directory may read what otherwise the log alone says.
             if let Error::Unavailable(inner) | Error::Bug(inner) = &error {
-                log::error!("{inner}");
+                output::complain(&format!("{error} ({inner})"));
+            } else {
+                output::complain(&error.to_string());
             }
             ExitCode::FAILURE
         }

@@ -640,3 +640,13 @@ fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
     );
     assert!(acknowledged < clients * each, "it was stopped under load");
 }
+
+/// Contract §6: one line, whatever failed, with its cause.
+#[test]
+fn a_database_that_cannot_be_used_is_told_in_one_line() {
+    let (home, _) = Home::init();
+    let database = rusqlite::Connection::open(home.data().join("totpd.db")).unwrap();
+    let end = "INSERT INTO event (at, kind, actor) VALUES (4000000000000000, 'x', 'x')";
+    database.execute_batch(end).unwrap();
+    home.refuses(&["org", "create", "Acme"], 1, "set the clock right");
+}
