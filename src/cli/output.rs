@@ -19,11 +19,10 @@ impl Output {
     ) -> Result<()> {
         if self.json {
             let document = serde_json::to_string(document);
-            say(&document.map_err(|error| Error::Bug(error.to_string()))?);
+            print(&document.map_err(|error| Error::Bug(error.to_string()))?)
         } else {
-            say(&text());
+            print(&text())
         }
-        Ok(())
     }
 }
 
@@ -50,7 +49,19 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     lines.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// One text on stdout. Whoever closes the pipe early has seen enough.
+/// An answer on stdout. Whoever closes the pipe early has seen enough; but what is shown once and got nowhere, such
+/// as a token into a file on a full disk, must not pass for done.
+fn print(text: &str) -> Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::invalid(
+            "stdout",
+            format!("done, but the answer cannot be written: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// One text on stdout, beside other work that goes on whether or not anybody reads it.
 pub(super) fn say(text: &str) {
     let _gone = writeln!(io::stdout().lock(), "{text}");
 }

@@ -650,3 +650,15 @@ fn a_database_that_cannot_be_used_is_told_in_one_line() {
     database.execute_batch(end).unwrap();
     home.refuses(&["org", "create", "Acme"], 1, "set the clock right");
 }
+
+/// Contract §6: status 0 says that it is done, and a token that nobody got is not.
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let (home, _) = Home::init();
+    for json in [&[][..], &["--json"]] {
+        let mut command = home.command(&["token", "create", "--role", "admin"]);
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.args(json).stdout(full).output().unwrap();
+        refused(&output, 1, "stdout");
+    }
+}
