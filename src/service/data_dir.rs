@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ impl DataDir {
 
     /// Takes hold of a directory that nobody else uses, to restore a backup into it; makes it if need be.
     pub fn open_alone(path: &Path, key: KeyFile) -> Result<Self> {
-        make_directory(path)?;
+        make_directory(path, &key)?;
         let lock = lock_file(path)?;
         lock_alone(&lock, path)?;
         Ok(Self {
@@ -100,7 +100,10 @@ impl DataDir {
         settings: &Settings,
         now: Timestamp,
     ) -> Result<(Service, OrgId)> {
-        make_directory(path)?;
+        if !Self::is_initialised(path) {
+            require_own(path, &key)?;
+        }
+        make_directory(path, &key)?;
         let lock = lock_file(path)?;
         lock_alone(&lock, path)?;
         for (name, what) in [(DATABASE, "a database"), (KEY, "a master key")] {
@@ -220,15 +223,43 @@ fn make_database(path: &Path, sealer: &Sealer, settings: &Settings, now: Timesta
     File::open(path).and_then(|it| it.sync_all()).map_err(io)
 }
 
-/// Makes the directory, or takes an existing one and narrows it to its owner.
-fn make_directory(path: &Path) -> Result<()> {
+/// Refuses to make an instance among the files of others, which nobody else could reach any more once the
+/// directory is narrowed. What a crash or a stop left of totpd's own is none of these.
+fn require_own(path: &Path, key: &KeyFile) -> Result<()> {
+    let Ok(entries) = fs::read_dir(path) else {
+        // There is none yet, or whoever makes it says what is wrong.
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| cannot("look into", path, &error))?;
+        let (name, file) = (entry.file_name(), entry.path());
+        let name = name.to_string_lossy();
+        let is_key = matches!(key, KeyFile::Given { path, .. } if *path == file);
+        let is_ours = [KEY, LOCK].contains(&&*name) || name.starts_with(DATABASE);
+        // A file system's own directory, where it is mounted here.
+        let is_system = name == "lost+found";
+        let is_socket = entry.file_type().is_ok_and(|it| it.is_socket());
+        if !(is_key || is_ours || is_system || is_socket) {
+            let problem = format!(
+                "there is something else already ({name}); totpd needs a directory of its own"
+            );
+            return Err(Error::invalid(path.display().to_string(), problem));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory, or takes an existing one and narrows it to its owner, if it is not one of others.
+fn make_directory(path: &Path, key: &KeyFile) -> Result<()> {
     if !path.exists() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| cannot("make", path, &error))?;
     }
-    require_directory(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o700))
-        .map_err(|error| cannot("chmod 700", path, &error))
+    if path.is_dir() && (DataDir::is_initialised(path) || require_own(path, key).is_ok()) {
+        fs::set_permissions(path, Permissions::from_mode(0o700))
+            .map_err(|error| cannot("chmod 700", path, &error))?;
+    }
+    require_private(path)
 }
 
 /// Takes a directory as it is, and says so if it is open to others.

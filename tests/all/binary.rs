@@ -662,3 +662,23 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
         refused(&output, 1, "stdout");
     }
 }
+
+/// Contract §6: an empty directory is taken and narrowed; one that belongs to others is neither.
+#[test]
+fn a_directory_of_others_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = || fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.path().join("letter"), "to the landlord").unwrap();
+    let totpd = |command: &str, file: &[&str]| {
+        let mut totpd = Command::new(env!("CARGO_BIN_EXE_totpd"));
+        totpd.arg("--data-dir").arg(dir.path()).arg(command);
+        totpd.args(file).output().unwrap()
+    };
+    refused(&totpd("init", &[]), 1, "letter");
+    assert!(!totpd("restore", &["letter"]).status.success());
+    assert_eq!(mode(), 0o755);
+    fs::remove_file(dir.path().join("letter")).unwrap();
+    assert!(totpd("init", &[]).status.success());
+    assert_eq!(mode(), 0o700);
+}
