@@ -63,7 +63,11 @@ impl DataDir {
         match database.try_exists() {
             Ok(true) => {}
             Ok(false) => {
-                let problem = "there is no database here; run `totpd init` for a new one";
+                let problem = if path.join(KEY).exists() {
+                    "there is a master key but no database here; put the database back, or restore a backup"
+                } else {
+                    "there is no database here; run `totpd init` for a new one"
+                };
                 return Err(Error::invalid(path.display().to_string(), problem));
             }
             Err(error) => return Err(cannot("look into", path, &error)),

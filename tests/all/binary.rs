@@ -492,7 +492,7 @@ fn a_data_directory_that_is_not_right_is_told_in_one_line_and_left_alone() {
     );
     broken(
         &|it| fs::remove_file(it.join("totpd.db")).unwrap(),
-        "no database here",
+        "put the database back, or restore a backup",
     );
 }
 
