@@ -140,17 +140,7 @@ impl DataDir {
 
     fn put_in_place(&self, unfinished: Unfinished) -> Result<()> {
         let database = self.database();
-        // A log that stayed behind belongs to the old database and must not meet the new one.
-        for of in ["-wal", "-shm"] {
-            let mut name = database.clone().into_os_string();
-            name.push(of);
-            match fs::remove_file(PathBuf::from(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(self.cannot_write(&error));
-                }
-                _ => {}
-            }
-        }
+        remove_log(&database).map_err(|error| self.cannot_write(&error))?;
         unfinished
             .become_file(&database, Replace::Always)
             .map_err(|error| self.cannot_write(&error))
@@ -173,10 +163,8 @@ enum Replace {
 impl Unfinished {
     /// Makes the file anew; what a crash left of an earlier one goes.
     fn create(path: PathBuf) -> io::Result<Self> {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&path)?;
+        remove_log(&path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path)?;
@@ -214,6 +202,23 @@ fn named(error: Error, file: &Path) -> Error {
         Error::invalid(file.display().to_string(), problem)
     } else {
         error
+    }
+}
+
+/// A log that stayed behind belongs to the old database of that name and must not meet the new one.
+fn remove_log(database: &Path) -> io::Result<()> {
+    ["-wal", "-shm", "-journal"].iter().try_for_each(|of| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(of);
+        remove(Path::new(&name))
+    })
+}
+
+/// Removes a file, if it is there.
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -595,3 +595,24 @@ fn a_restore_with_a_clock_set_back_reopens_nothing() {
     };
     assert!(node.restore(&backup, both).unwrap().has_loss);
 }
+
+/// What a crash in the middle of `init` left beside the unfinished database is not the backup's log.
+#[test]
+fn a_log_that_a_crash_left_does_not_meet_a_backup() {
+    let node = Node::new();
+    let alice = node.user("alice");
+    let backup = node.back_up("backup");
+    let mut other = node.elsewhere();
+    let path = other.file("totpd.db.unfinished");
+    let crashed = rusqlite::Connection::open(&path).unwrap();
+    let write = "PRAGMA journal_mode = WAL; CREATE TABLE t (n); INSERT INTO t VALUES (7);";
+    crashed.execute_batch(write).unwrap();
+    let log = other.file("totpd.db.unfinished-wal");
+    let bytes = fs::read(&log).unwrap();
+    drop(crashed);
+    fs::write(&log, bytes).unwrap();
+
+    other.restore(&backup, LOSS).unwrap();
+    assert!(other.has_user(&alice) && other.is_content());
+    assert!(!log.exists());
+}
