@@ -10,7 +10,7 @@ use crate::model::{Name, OrgId, Timestamp, Window};
 use crate::seal::{MasterKey, Sealer, random};
 use crate::store::{Instance, Store};
 
-use super::{Caller, Service};
+use super::Service;
 
 const DATABASE: &str = "totpd.db";
 const KEY: &str = "master.key";
@@ -135,13 +135,11 @@ impl DataDir {
             // A key that sealed nothing is worth nothing, and in the way of the next try.
             let _gone = fs::remove_file(path.join(KEY));
         }
-        made?;
+        let org = made?;
         let shared = lock.try_lock_shared();
         shared.map_err(|_| in_use(path))?;
         let path = path.to_owned();
         let service = Service::open(Self { path, key, lock })?;
-        let name = Name::known("Default".to_owned());
-        let org = service.create_organization(&Caller::command_line(), name, now)?;
         Ok((service, org))
     }
 
@@ -202,7 +200,12 @@ fn lock_alone(lock: &File, path: &Path) -> Result<()> {
     }
 }
 
-fn make_database(path: &Path, sealer: &Sealer, settings: &Settings, now: Timestamp) -> Result<()> {
+fn make_database(
+    path: &Path,
+    sealer: &Sealer,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<OrgId> {
     let [high, low] = *random::<2>()?;
     // The low bits stand for the machine in every id; a random number serves as well as any.
     let machine = i64::from(u16::from_be_bytes([high, low]).max(1));
@@ -220,11 +223,14 @@ fn make_database(path: &Path, sealer: &Sealer, settings: &Settings, now: Timesta
     {
         return Err(cannot("write to", path, &error));
     }
-    Store::create(&unfinished, &instance, now)?;
+    // With it in one piece: an instance without an organization has nowhere to put a user.
+    let organization = Name::known("Default".to_owned());
+    let org = Store::create(&unfinished, &instance, organization, now)?;
     let io = |error: io::Error| cannot("write to", path, &error);
     fs::rename(&unfinished, path.join(DATABASE)).map_err(io)?;
     // The names are on disk too, not only what they stand for.
-    File::open(path).and_then(|it| it.sync_all()).map_err(io)
+    File::open(path).and_then(|it| it.sync_all()).map_err(io)?;
+    Ok(org)
 }
 
 /// Refuses to make an instance among the files of others, which nobody else could reach any more once the

@@ -26,7 +26,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(5);
 const WRITER_CACHE_KIB: i64 = 12 * 1024;
 
 /// Makes a new private file, gives it the schema, and lets `fill` put the first rows in.
-pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
+pub(super) fn create<T>(path: &Path, fill: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -37,9 +37,12 @@ pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> Result<()>) 
     let connection = connect(path)?;
     let tx = connection.unchecked_transaction().map_err(unavailable)?;
     tx.execute_batch(SCHEMA).map_err(unavailable)?;
-    fill(&tx)?;
+    let filled = fill(&tx)?;
     tx.commit().map_err(unavailable)?;
-    connection.close().map_err(|(_, error)| unavailable(error))
+    connection
+        .close()
+        .map_err(|(_, error)| unavailable(error))?;
+    Ok(filled)
 }
 
 /// Opens an existing file for the writer, after making sure that it is one of ours.

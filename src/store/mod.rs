@@ -36,7 +36,7 @@ pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};
 pub(crate) use users::{UserRow, UsernameRow};
 
 use crate::error::{Error, Result};
-use crate::model::Timestamp;
+use crate::model::{Name, OrgId, Timestamp};
 use crate::totp::LONGEST_WAIT;
 use checkpoint::Checkpoints;
 use wal::LogLength;
@@ -65,21 +65,36 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes a new database file holding the schema and this one instance.
-    pub(crate) fn create(path: &Path, instance: &Instance, now: Timestamp) -> Result<()> {
+    /// Makes a new database file holding the schema, this one instance and its first organization, whose id is
+    /// returned.
+    pub(crate) fn create(
+        path: &Path,
+        instance: &Instance,
+        first: Name,
+        now: Timestamp,
+    ) -> Result<OrgId> {
         file::create(path, |connection| {
             let tx = WriteTx::new(connection, now)?;
             tx.insert_instance(instance)?;
-            let source = Source::command_line();
-            let about = Some(instance.id.as_str());
-            let kind = Kind::InstanceCreated;
-            tx.append(&Event {
-                kind,
-                source: &source,
-                org: None,
-                user: None,
-                about,
-            })
+            let organization = Organization {
+                id: OrgId::known(tx.new_id()?),
+                name: first,
+            };
+            tx.insert_organization(&organization)?;
+            let source = &Source::command_line();
+            let of_instance = (Kind::InstanceCreated, None, instance.id.as_str());
+            let id = &organization.id;
+            let of_organization = (Kind::OrganizationCreated, Some(id), id.as_str());
+            for (kind, org, about) in [of_instance, of_organization] {
+                tx.append(&Event {
+                    kind,
+                    source,
+                    org,
+                    user: None,
+                    about: Some(about),
+                })?;
+            }
+            Ok(organization.id)
         })
     }
 

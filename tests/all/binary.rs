@@ -682,3 +682,26 @@ fn a_directory_of_others_is_left_as_it_is() {
     assert!(totpd("init", &[]).status.success());
     assert_eq!(mode(), 0o700);
 }
+
+/// Wherever `init` is killed: once there is a database, it has an organization to put users into.
+#[test]
+fn an_instance_is_there_in_one_piece() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let totpd = |args: &[&str]| {
+            let mut totpd = Command::new(env!("CARGO_BIN_EXE_totpd"));
+            totpd.arg("--data-dir").arg(dir.path()).args(args);
+            totpd.stdout(Stdio::piped()).stderr(Stdio::piped());
+            totpd
+        };
+        let mut init = totpd(&["init"]).spawn().unwrap();
+        while !dir.path().join("totpd.db").exists() {
+            thread::yield_now();
+        }
+        init.kill().unwrap();
+        init.wait().unwrap();
+        let made = totpd(&["user", "create", "alice"]).output().unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+    }
+}
