@@ -64,7 +64,8 @@ impl DataDir {
             Ok(true) => {}
             Ok(false) => {
                 let problem = if path.join(KEY).exists() {
-                    "there is a master key but no database here; put the database back, or restore a backup"
+                    "there is a master key but no database here; put the database back, or restore a backup; if there \
+                     never was one, remove the key and run `totpd init`"
                 } else {
                     "there is no database here; run `totpd init` for a new one"
                 };
