@@ -43,11 +43,15 @@ impl Call {
     }
 }
 
+/// What came of a call, and the place that it had: it is free again when the answer is taken over, so that no more
+/// answers lie about than there are places.
+type Answered = (Result<Reply, AtTheDoor>, OwnedSemaphorePermit);
+
 /// A call that has its place and is to be carried out.
 pub(super) struct Job {
     call: Call,
-    answer: oneshot::Sender<Result<Reply, AtTheDoor>>,
-    _place: OwnedSemaphorePermit,
+    answer: oneshot::Sender<Answered>,
+    place: OwnedSemaphorePermit,
 }
 
 impl Job {
@@ -58,6 +62,10 @@ impl Job {
         }
         handler.reply_to(&self.call.request())
     }
+
+    fn end(self, reply: Result<Reply, AtTheDoor>) {
+        let _given_up = self.answer.send((reply, self.place));
+    }
 }
 
 /// Makes changes until nobody can bring any more: while a commit is on its way to the disk the next ones gather, and are
@@ -67,7 +75,7 @@ pub(super) fn make(mut brought: UnboundedReceiver<Job>, batch: usize, handler: &
     while brought.blocking_recv_many(&mut gathered, batch) > 0 {
         let replies = handler.reply_to_all(&mut gathered, |it| it.reply(handler));
         for (job, reply) in gathered.drain(..).zip(replies) {
-            let _given_up = job.answer.send(reply);
+            job.end(reply);
         }
     }
 }
@@ -120,7 +128,7 @@ impl Queue {
         let job = Job {
             call,
             answer,
-            _place: place,
+            place,
         };
         if is_change {
             // Where nobody makes changes any more the job is dropped, and whoever waits for it is told.
@@ -129,10 +137,11 @@ impl Queue {
             let handler = Arc::clone(&self.handler);
             tokio::task::spawn_blocking(move || {
                 let reply = job.reply(&handler);
-                let _given_up = job.answer.send(reply);
+                job.end(reply);
             });
         }
-        answered.await.unwrap_or(Err(AtTheDoor::Stopping))
+        let answered = answered.await;
+        answered.map_or(Err(AtTheDoor::Stopping), |(reply, _place)| reply)
     }
 }
 
