@@ -11,12 +11,14 @@
 //! | `api` | the wire: messages, routes, statuses | sockets, SQL |
 //! | `service` | the calls: who may, what happens, in one transaction | HTTP, statuses, JSON, SQL |
 //! | `store`, `seal`, `totp` | the file; the master key; the arithmetic | each other, and who may do what |
+//! | `memory` | what requests that are not done may hold of it | whose they are |
 //! | `model`, `error` | the words; what can go wrong | I/O |
 
 pub mod api;
 pub mod error;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod memory;
 pub mod model;
 pub mod seal;
 pub mod serve;

@@ -19,12 +19,13 @@ use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
 
 use super::codec;
-use super::hold::{Account, Counted, Hold, REQUEST_BYTES, SHARED_BYTES};
+use super::hold::{Counted, Hold, REQUEST_BYTES, SHARED_BYTES};
 use super::pulse::{Pulse, Turn};
 use super::queue::{BUSY, Call, Queue};
 use crate::api;
 use crate::api::http::EVERY_REPLY;
 use crate::api::status::{AtTheDoor, Refusal};
+use crate::memory::Account;
 
 /// A frame's flag and length.
 const PREFIX_BYTES: usize = 5;
@@ -45,8 +46,8 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(queue: Arc<Queue>, pulse: Arc<Pulse>) -> Self {
-        let account = Account::open(&queue.shared);
-        let of_conversations = Account::open(&queue.conversations);
+        let account = Arc::new(queue.requests.account());
+        let of_conversations = Arc::new(queue.conversations.account());
         Self {
             queue,
             pulse,
@@ -72,7 +73,7 @@ impl Desk {
                 None => (&self.account, REQUEST_BYTES),
             };
             let holds = holds.saturating_add(head.bytes_beyond_usual());
-            let hold = account.begin(holds).ok_or(BUSY)?;
+            let hold = Hold::begin(account, holds).ok_or(BUSY)?;
             // In a box: so much is taken for those alone who have their place.
             Ok(Box::pin(self.answer_to(head, body, hold)))
         });
@@ -141,7 +142,7 @@ impl Desk {
         };
         turn.is_whole();
         let framed_bytes = whole.len();
-        let is_change = api::is_change("POST", &head.path);
+        let is_change = self.queue.is_change(&head.path);
         let request = head.onto(Full::new(Bytes::from(whole)));
         let mut is_message = false;
         let service = Unary(|message: Vec<u8>| {
@@ -149,6 +150,7 @@ impl Desk {
             // tonic looks for no second one.
             let is_alone = message.len().checked_add(PREFIX_BYTES) == Some(framed_bytes);
             let call = Call {
+                is_change,
                 path: std::mem::take(&mut head.path),
                 authorization: head.authorization.take(),
                 peer: client.address,

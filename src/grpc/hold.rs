@@ -1,11 +1,9 @@
-//! What requests hold of memory, counted: a little for each connection, and a rest that all of them share.
-//!
-//! A connection of REST holds one request at a time, one of HTTP/2 as many as it has streams. With each of them bounded
-//! and nothing else, one host that finishes none could fill the memory of the machine.
+//! What requests hold of memory, counted on their connection's account. A connection of HTTP/2 holds as many at a time
+//! as it has streams.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use http_body_util::BodyExt;
@@ -15,11 +13,12 @@ use tonic::Status;
 
 use super::queue::BUSY;
 use crate::api::status::AtTheDoor;
+use crate::memory::Account;
 
 /// What a request holds before any of its message is here: its stream, its buffers and what waits for it. Measured.
 pub(super) const REQUEST_BYTES: usize = 4 * 1024;
 /// What each connection may hold whatever the others do: some short requests at once.
-const OWN_BYTES: usize = 8 * REQUEST_BYTES;
+pub(super) const OWN_BYTES: usize = 8 * REQUEST_BYTES;
 /// What all connections may hold beyond that: some two thousand short requests, or a hundred of the longest.
 pub(super) const SHARED_BYTES: usize = 8 * 1024 * 1024;
 /// The same for conversations with reflection, which stay open for nothing and cost a client nothing: whoever holds on
@@ -28,64 +27,6 @@ pub(super) const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
 /// By how much a message's place grows at least.
 const GROWTH_BYTES: usize = 1024;
 const CUT_SHORT: AtTheDoor = AtTheDoor::BadFraming("the request was cut short");
-
-/// What one connection holds.
-pub(super) struct Account {
-    /// What is left of what all share.
-    shared: Arc<AtomicUsize>,
-    held: Mutex<usize>,
-}
-
-impl Account {
-    /// An account for one more connection.
-    pub(super) fn open(shared: &Arc<AtomicUsize>) -> Arc<Self> {
-        Arc::new(Self {
-            shared: Arc::clone(shared),
-            held: Mutex::new(0),
-        })
-    }
-
-    /// A place for a request that holds so much from its beginning, if there is one.
-    pub(super) fn begin(self: &Arc<Self>, bytes: usize) -> Option<Arc<Hold>> {
-        self.take(bytes).then(|| {
-            let account = Arc::clone(self);
-            Arc::new(Hold {
-                account,
-                begun_with: bytes,
-                more: AtomicUsize::new(0),
-                is_full: AtomicBool::new(false),
-            })
-        })
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let will_hold = held.saturating_add(bytes);
-        let more = beyond(will_hold).saturating_sub(beyond(*held));
-        let taken = self
-            .shared
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| {
-                it.checked_sub(more)
-            });
-        if taken.is_ok() {
-            *held = will_hold;
-        }
-        taken.is_ok()
-    }
-
-    fn give(&self, bytes: usize) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let still_held = held.saturating_sub(bytes);
-        let less = beyond(*held).saturating_sub(beyond(still_held));
-        self.shared.fetch_add(less, Ordering::Relaxed);
-        *held = still_held;
-    }
-}
-
-/// How much of what is held comes out of what all share.
-const fn beyond(held: usize) -> usize {
-    held.saturating_sub(OWN_BYTES)
-}
 
 /// What one request holds, until this is dropped.
 pub(super) struct Hold {
@@ -97,6 +38,18 @@ pub(super) struct Hold {
 }
 
 impl Hold {
+    /// A place for a request that holds so much from its beginning, if there is one.
+    pub(super) fn begin(account: &Arc<Account>, bytes: usize) -> Option<Arc<Self>> {
+        account.take(bytes).then(|| {
+            Arc::new(Self {
+                account: Arc::clone(account),
+                begun_with: bytes,
+                more: AtomicUsize::new(0),
+                is_full: AtomicBool::new(false),
+            })
+        })
+    }
+
     /// Whether there is a place for an answer of this length, until it is taken.
     pub(super) fn has_place_for(&self, answer: usize) -> bool {
         answer <= REQUEST_BYTES || self.more(answer)
@@ -135,9 +88,7 @@ impl Counted {
     pub(super) const fn new(body: Incoming, hold: Arc<Hold>) -> Self {
         Self { body, hold }
     }
-}
 
-impl Counted {
     /// All of it, if that is no more than so many bytes.
     ///
     /// It is copied: as it came it is a part of all that was read with it.
@@ -190,31 +141,5 @@ impl Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_has_its_own_and_all_share_the_rest() {
-        let shared = Arc::new(AtomicUsize::new(3 * REQUEST_BYTES));
-        let greedy = Account::open(&shared);
-        let held: Vec<_> = std::iter::from_fn(|| greedy.begin(REQUEST_BYTES)).collect();
-        assert_eq!(held.len(), 8 + 3);
-        // Whoever comes now still has its own, and no more than that.
-        let modest = Account::open(&shared);
-        let first = modest.begin(REQUEST_BYTES).unwrap();
-        assert!(first.more(7 * REQUEST_BYTES));
-        assert!(!first.more(1) && modest.begin(REQUEST_BYTES).is_none());
-        // A short answer has its place in what the request holds.
-        assert!(first.has_place_for(REQUEST_BYTES) && !first.has_place_for(REQUEST_BYTES + 1));
-        drop(held);
-        assert_eq!(shared.load(Ordering::Relaxed), 3 * REQUEST_BYTES);
-        assert!(first.more(1));
-        drop(first);
-        assert_eq!(shared.load(Ordering::Relaxed), 3 * REQUEST_BYTES);
-        assert!(modest.begin(9 * REQUEST_BYTES).is_some());
     }
 }

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
@@ -11,17 +10,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::Limits;
-use super::hold::{CONVERSATIONS_BYTES, SHARED_BYTES};
+use super::hold::{CONVERSATIONS_BYTES, OWN_BYTES, SHARED_BYTES};
 use super::reflection::Reflection;
 use crate::api::handler::Handler;
 use crate::api::http::{Reply, Request, Via};
 use crate::api::status::AtTheDoor;
+use crate::memory::Pool as Memory;
 
 /// Where there is no thread free or no place for more.
 pub(super) const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
 
 /// A call, its message whole.
 pub(super) struct Call {
+    pub(super) is_change: bool,
     pub(super) path: String,
     pub(super) authorization: Option<String>,
     pub(super) peer: Option<IpAddr>,
@@ -84,10 +85,10 @@ pub(super) struct Queue {
     pub(super) reflection: Reflection,
     handler: Arc<Handler>,
     pub(super) limits: Limits,
-    /// What is left of what requests of all connections may hold.
-    pub(super) shared: Arc<AtomicUsize>,
+    /// What requests of all connections may hold.
+    pub(super) requests: Memory,
     /// The same of conversations with reflection.
-    pub(super) conversations: Arc<AtomicUsize>,
+    pub(super) conversations: Memory,
     /// Without a bound, but whatever is in it has its place.
     changes: WeakUnboundedSender<Job>,
     for_changes: Places,
@@ -105,8 +106,8 @@ impl Queue {
         Self {
             reflection,
             handler,
-            shared: Arc::new(AtomicUsize::new(SHARED_BYTES)),
-            conversations: Arc::new(AtomicUsize::new(CONVERSATIONS_BYTES)),
+            requests: Memory::new(OWN_BYTES, SHARED_BYTES),
+            conversations: Memory::new(OWN_BYTES, CONVERSATIONS_BYTES),
             changes,
             for_changes: Places::new(&limits),
             for_reads: Places::new(&limits),
@@ -114,10 +115,14 @@ impl Queue {
         }
     }
 
+    pub(super) fn is_change(&self, path: &str) -> bool {
+        (self.handler.is_change)("POST", path)
+    }
+
     /// Carries a call out. If this is given up before it was begun, nothing happens; after that the call goes on,
     /// whether or not anybody waits for the answer.
     pub(super) async fn carry_out(&self, call: Call) -> Result<Reply, AtTheDoor> {
-        let is_change = (self.handler.is_change)("POST", &call.path);
+        let is_change = call.is_change;
         let places = if is_change {
             &self.for_changes
         } else {

@@ -140,8 +140,8 @@ fn one_request(
     if head.expects_continue && incoming.awaits(head.body, &door.limits) {
         send(door, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let mut share = door.bodies.share();
-    let body = incoming.body(head.body, &mut share, &door.limits, deadline)?;
+    let account = door.bodies.account();
+    let body = incoming.body(head.body, &account, &door.limits, deadline)?;
     if !connection.request_is_whole() {
         return Err(Ended::Closed);
     }

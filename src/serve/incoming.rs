@@ -4,10 +4,10 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::Limits;
-use super::bodies::Share;
 use super::head::{self, BodyLength, Head};
 use super::wire::Wire;
 use crate::api::status::AtTheDoor;
+use crate::memory::Account;
 
 /// How much is read at once. Nearly every request fits.
 const READ_BYTES: usize = 4096;
@@ -90,14 +90,16 @@ impl Incoming {
         }
     }
 
-    /// Reads the body that belongs to `length`, as far as its `share` goes.
+    /// Reads the body that belongs to `length`, as far as its `account` goes.
     pub(super) fn body(
         &mut self,
         length: BodyLength,
-        share: &mut Share<'_>,
+        account: &Account,
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Vec<u8>, Ended> {
+        // What came along with the head.
+        take(account, self.buffer.len())?;
         match length {
             BodyLength::Bytes(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -105,13 +107,11 @@ impl Incoming {
                     return Err(Ended::Refused(AtTheDoor::BodyTooLarge));
                 }
                 while self.buffer.len() < length {
-                    self.more(deadline)?;
-                    let read = self.buffer.len().min(length);
-                    share.grow_to(read).map_err(Ended::Refused)?;
+                    self.more_of_body(account, deadline)?;
                 }
                 Ok(self.buffer.drain(..length).collect())
             }
-            BodyLength::Chunked => self.chunks(share, limits, deadline),
+            BodyLength::Chunked => self.chunks(account, limits, deadline),
         }
     }
 
@@ -126,7 +126,7 @@ impl Incoming {
 
     fn chunks(
         &mut self,
-        share: &mut Share<'_>,
+        account: &Account,
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Vec<u8>, Ended> {
@@ -154,9 +154,7 @@ impl Incoming {
                 return Err(refused("too much framing for so little body"));
             }
             while self.buffer.len() < size.saturating_add(2) {
-                self.more(deadline)?;
-                let read = body.len().saturating_add(self.buffer.len().min(size));
-                share.grow_to(read).map_err(Ended::Refused)?;
+                self.more_of_body(account, deadline)?;
             }
             body.extend(self.buffer.drain(..size));
             // After the last chunk trailers could stand; totpd knows none, and takes none.
@@ -170,6 +168,13 @@ impl Incoming {
                 return Ok(body);
             }
         }
+    }
+
+    /// Reads more of a body, if there is a place for it.
+    fn more_of_body(&mut self, account: &Account, deadline: Instant) -> Result<(), Ended> {
+        let before = self.buffer.len();
+        self.more(deadline)?;
+        take(account, self.buffer.len().saturating_sub(before))
     }
 
     /// Reads more of a request that has begun.
@@ -217,6 +222,12 @@ impl Incoming {
             drained = drained.saturating_add(self.buffer.len());
         }
     }
+}
+
+fn take(account: &Account, bytes: usize) -> Result<(), Ended> {
+    let taken = account.take(bytes);
+    let busy = AtTheDoor::Busy { retry_after_s: 1 };
+    taken.then_some(()).ok_or(Ended::Refused(busy))
 }
 
 /// A chunk's size line begins with a digit, and its extension, which nobody reads, is text: a parser before

@@ -6,7 +6,6 @@
 //! connections, and writes the answer back. This room knows HTTP framing, and nothing of users, codes or
 //! JSON; signals, environment and clock are the command line's.
 
-mod bodies;
 mod client;
 mod descriptors;
 mod forwarded;
@@ -34,7 +33,7 @@ use std::time::Duration;
 pub use crate::api::handler::Handler;
 #[cfg(feature = "grpc")]
 use crate::grpc;
-use bodies::Bodies;
+use crate::memory::Pool as Memory;
 pub use forwarded::Cidr;
 use head::Head;
 pub use listen::{Bound, Inherited, Listen};
@@ -57,6 +56,11 @@ const READS: Lane = Lane {
     threads: 8,
     batch: 1,
 };
+/// What each body may hold by itself: nearly every one is shorter.
+const OWN_BODY_BYTES: usize = 8 * 1024;
+/// What all bodies may hold beyond that: as much as messages of gRPC may. A thousand that are never finished would be
+/// eight times as much.
+const SHARED_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// How long the accepting thread rests after an error that shedding a connection did not cure.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -143,7 +147,7 @@ struct Door {
     trusted_proxies: Vec<Cidr>,
     tls: Option<Tls>,
     registry: Arc<Registry>,
-    bodies: Bodies,
+    bodies: Memory,
     handler: Arc<Handler>,
     changes: Pool,
     reads: Pool,
@@ -260,7 +264,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         trusted_proxies,
         tls,
         registry,
-        bodies: Bodies::new(),
+        bodies: Memory::new(OWN_BODY_BYTES, SHARED_BODY_BYTES),
         handler: Arc::clone(handler),
         changes,
         reads,
