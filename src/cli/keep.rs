@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use totpd::error::{Error, Result};
-use totpd::service::{Consent, DataDir, Finding, Service};
+use totpd::service::{Consent, DataDir, Finding, Level, Service};
 
 use super::output::Output;
 use super::{Home, args, now};
@@ -37,7 +37,7 @@ struct AppliedAgainDocument {
 #[derive(Serialize)]
 struct FindingDocument<'a> {
     check: &'static str,
-    ok: bool,
+    level: &'static str,
     message: &'a str,
 }
 
@@ -101,12 +101,16 @@ pub(super) fn doctor(home: &Home, out: &Output) -> Result<()> {
     let documents: Vec<_> = findings.iter().map(document).collect();
     out.answer(&documents, || {
         let lines = findings.iter().map(|it| {
-            let word = if it.is_ok { "ok   " } else { "WRONG" };
-            format!("{word} {:<11} {}", it.check, it.message)
+            let level = it.level.as_str();
+            format!("{level:<5} {:<11} {}", it.check, it.message)
         });
         lines.collect::<Vec<_>>().join("\n")
     })?;
-    match findings.iter().filter(|it| !it.is_ok).count() {
+    match findings
+        .iter()
+        .filter(|it| it.level == Level::Wrong)
+        .count()
+    {
         0 => Ok(()),
         1 => Err(Error::invalid("doctor", "one thing is wrong")),
         wrong => Err(Error::invalid(
@@ -119,7 +123,7 @@ pub(super) fn doctor(home: &Home, out: &Output) -> Result<()> {
 fn document(it: &Finding) -> FindingDocument<'_> {
     FindingDocument {
         check: it.check,
-        ok: it.is_ok,
+        level: it.level.as_str(),
         message: &it.message,
     }
 }

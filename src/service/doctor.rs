@@ -15,18 +15,64 @@ use crate::totp::LONGEST_WAIT;
 const LONG_LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// With less room than this the next busy hour may find the disk full.
 const LITTLE_SPACE_BYTES: u64 = 64 * 1024 * 1024;
+/// A disk with less than one part in so many free is named while there is still time to make room.
+const SPACE_WARNING_PART: u64 = 10;
 /// Secrets that are named one by one when they do not open.
 const NAMED_SECRETS: usize = 3;
 
-/// What one look found.
+/// How serious a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// In order.
+    Ok,
+    /// Works now. Somebody should look at it before it no longer does.
+    Warn,
+    /// Not in order.
+    Wrong,
+}
+
+impl Level {
+    /// The word for it, in text and in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Wrong => "wrong",
+        }
+    }
+}
+
+/// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What was looked at.
     pub check: &'static str,
-    /// Whether it is in order.
-    pub is_ok: bool,
+    /// How serious it is.
+    pub level: Level,
     /// What was seen and, where it is not in order, what to do.
     pub message: String,
+}
+
+/// What a check saw where nothing is wrong. What is wrong is an error.
+struct Seen {
+    level: Level,
+    message: String,
+}
+
+impl Seen {
+    fn ok(message: impl Into<String>) -> Self {
+        Self {
+            level: Level::Ok,
+            message: message.into(),
+        }
+    }
+
+    fn warn(message: impl Into<String>) -> Self {
+        Self {
+            level: Level::Warn,
+            message: message.into(),
+        }
+    }
 }
 
 impl DataDir {
@@ -35,7 +81,7 @@ impl DataDir {
         let mut report = Report::default();
         report.note("files", self.files());
         let sealer = self.read_key().and_then(|key| Sealer::new(&key));
-        report.note("master key", sealer.as_ref().map(|_| "readable".to_owned()));
+        report.note("master key", sealer.as_ref().map(|_| Seen::ok("readable")));
         let database = self.database();
         match Examined::open(&database) {
             Ok(examined) => {
@@ -45,7 +91,7 @@ impl DataDir {
                 }
                 report.note("clock", clock(&examined, now));
             }
-            Err(error) => report.note("database", Err::<String, _>(error)),
+            Err(error) => report.note("database", Err::<Seen, _>(error)),
         }
         report.note("log", log(&database));
         report.note("space", self.space());
@@ -53,7 +99,7 @@ impl DataDir {
     }
 
     /// Whether the directory and what lies in it are private, and nothing else lies in it.
-    fn files(&self) -> Result<String> {
+    fn files(&self) -> Result<Seen> {
         let path = self.path();
         let wrong =
             |name: &Path, problem: String| Error::invalid(name.display().to_string(), problem);
@@ -76,24 +122,30 @@ impl DataDir {
             }
             count = count.saturating_add(1);
         }
-        Ok(format!(
+        Ok(Seen::ok(format!(
             "{} with {count} files, all private",
             path.display()
-        ))
+        )))
     }
 
-    fn space(&self) -> Result<String> {
+    fn space(&self) -> Result<Seen> {
         let seen = rustix::fs::statvfs(self.path())
             .map_err(|error| Error::Unavailable(format!("free space: {error}")))?;
-        let free = seen.f_bavail.saturating_mul(seen.f_frsize);
-        let text = format!("{} MiB are free", free >> 20);
-        if free < LITTLE_SPACE_BYTES {
-            let problem =
-                format!("{text}; make room, for on a full disk nothing can be checked or removed");
-            return Err(Error::invalid("disk", problem));
-        }
-        Ok(text)
+        let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
+        free_space(bytes(seen.f_bavail), bytes(seen.f_blocks))
     }
+}
+
+fn free_space(free: u64, size: u64) -> Result<Seen> {
+    let text = format!("{} MiB of {} MiB are free", free >> 20, size >> 20);
+    let advice = "make room: on a full disk nothing can be checked or removed";
+    if free < LITTLE_SPACE_BYTES {
+        return Err(Error::invalid("disk", format!("{text}; {advice}")));
+    }
+    if free < size.div_ceil(SPACE_WARNING_PART) {
+        return Ok(Seen::warn(format!("{text}; {advice}")));
+    }
+    Ok(Seen::ok(text))
 }
 
 #[derive(Default)]
@@ -102,32 +154,28 @@ struct Report {
 }
 
 impl Report {
-    fn note<E: std::borrow::Borrow<Error>>(
-        &mut self,
-        check: &'static str,
-        seen: Result<String, E>,
-    ) {
-        let is_ok = seen.is_ok();
-        let message = seen.unwrap_or_else(|error| {
-            // Whoever looks at a data directory may read what otherwise the log alone says.
-            if let Error::Unavailable(inner) | Error::Bug(inner) = error.borrow() {
+    fn note<E: std::borrow::Borrow<Error>>(&mut self, check: &'static str, seen: Result<Seen, E>) {
+        let Seen { level, message } = seen.unwrap_or_else(|error| Seen {
+            level: Level::Wrong,
+            // The owner of a data directory may read what otherwise only the log says.
+            message: if let Error::Unavailable(inner) | Error::Bug(inner) = error.borrow() {
                 inner.clone()
             } else {
                 error.borrow().to_string()
-            }
+            },
         });
         self.findings.push(Finding {
             check,
-            is_ok,
+            level,
             message,
         });
     }
 }
 
-fn whole(examined: &Examined) -> Result<String> {
+fn whole(examined: &Examined) -> Result<Seen> {
     let problems = examined.problems()?;
     match problems.first() {
-        None => Ok("whole".to_owned()),
+        None => Ok(Seen::ok("whole")),
         Some(first) => Err(Error::invalid(
             "the database",
             format!(
@@ -138,7 +186,7 @@ fn whole(examined: &Examined) -> Result<String> {
     }
 }
 
-fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<String> {
+fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<Seen> {
     if examined.read().instance()?.key_id != *sealer.key_id() {
         return Err(Error::invalid(
             key.display().to_string(),
@@ -153,7 +201,7 @@ fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<String> {
         }
     })?;
     if shut.is_empty() {
-        return Ok(format!("all {count} open"));
+        return Ok(Seen::ok(format!("all {count} open")));
     }
     let named = shut.iter().take(NAMED_SECRETS).cloned().collect::<Vec<_>>();
     Err(Error::invalid(
@@ -166,7 +214,7 @@ fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<String> {
     ))
 }
 
-fn clock(examined: &Examined, now: Timestamp) -> Result<String> {
+fn clock(examined: &Examined, now: Timestamp) -> Result<Seen> {
     let newest = examined.read().newest_event_at()?;
     if now.after(LONGEST_WAIT) < newest {
         return Err(Error::invalid(
@@ -176,10 +224,10 @@ fn clock(examined: &Examined, now: Timestamp) -> Result<String> {
             ),
         ));
     }
-    Ok(format!("{now}, and no event is later"))
+    Ok(Seen::ok(format!("{now}, and no event is later")))
 }
 
-fn log(database: &Path) -> Result<String> {
+fn log(database: &Path) -> Result<Seen> {
     let bytes = log_bytes(database);
     if bytes > LONG_LOG_BYTES {
         return Err(Error::invalid(
@@ -190,5 +238,26 @@ fn log(database: &Path) -> Result<String> {
             ),
         ));
     }
-    Ok(format!("{} KiB", bytes >> 10))
+    Ok(Seen::ok(format!("{} KiB", bytes >> 10)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_with_a_tenth_free_is_named_before_it_is_full() {
+        const GIB: u64 = 1 << 30;
+        for (free, size, level) in [
+            (100 * GIB, 100 * GIB, Some(Level::Ok)),
+            (10 * GIB, 100 * GIB, Some(Level::Ok)),
+            (10 * GIB - 1, 100 * GIB, Some(Level::Warn)),
+            (LITTLE_SPACE_BYTES, 100 * GIB, Some(Level::Warn)),
+            (LITTLE_SPACE_BYTES - 1, 100 * GIB, None),
+            (LITTLE_SPACE_BYTES - 1, LITTLE_SPACE_BYTES - 1, None),
+        ] {
+            let seen = free_space(free, size).ok().map(|it| it.level);
+            assert_eq!(seen, level, "{free} of {size}");
+        }
+    }
 }

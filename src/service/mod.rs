@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub use access::{Caller, Expect, Named, Power};
 pub use backup::{Consent, Restored, Taken};
 pub use data_dir::{DataDir, KeyFile, Settings};
-pub use doctor::Finding;
+pub use doctor::{Finding, Level};
 pub use search::Found;
 pub use tokens::{NewToken, Token};
 pub use totps::{Enrolment, Verdict};

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use totpd::error::Result;
 use totpd::model::{Timestamp, UserId, Window};
 use totpd::service::{
-    Caller, Consent, DataDir, Expect, KeyFile, NewToken, NewUser, Power, Restored, Service,
+    Caller, Consent, DataDir, Expect, KeyFile, Level, NewToken, NewUser, Power, Restored, Service,
     Settings, Verdict,
 };
 
@@ -175,13 +175,17 @@ impl Node {
 
     fn is_content(&self) -> bool {
         let dir = DataDir::open(self.dir.path(), KeyFile::InDataDir).unwrap();
-        dir.examine(self.now).iter().all(|it| it.is_ok)
+        dir.examine(self.now)
+            .iter()
+            .all(|it| it.level != Level::Wrong)
     }
 
     fn complaint(&self, check: &str) -> String {
         let dir = DataDir::open(self.dir.path(), KeyFile::InDataDir).unwrap();
         let found = dir.examine(self.now);
-        let of = found.iter().find(|it| it.check == check && !it.is_ok);
+        let of = found
+            .iter()
+            .find(|it| it.check == check && it.level == Level::Wrong);
         of.unwrap_or_else(|| panic!("{found:?}")).message.clone()
     }
 }
@@ -536,13 +540,19 @@ fn backup_restore_and_doctor_are_commands() {
     assert_eq!(restored["asOf"], backup["asOf"]);
     assert!(restored.get("undoneSince").is_none());
     let found = home.json(&["doctor"]);
-    assert_eq!(found.as_array().unwrap().len(), 7);
+    let found = found.as_array().unwrap();
+    assert_eq!(found.len(), 7);
+    for it in found {
+        assert_eq!(it.as_object().unwrap().len(), 3, "{it}");
+        let level = it["level"].as_str().unwrap();
+        assert!(["ok", "warn"].contains(&level), "{it}");
+    }
 
     fs::set_permissions(home.data(), Permissions::from_mode(0o755)).unwrap();
     let output = home.run(&["doctor"]);
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stdout).unwrap();
-    assert!(told.contains("WRONG files"), "{told}");
+    assert!(told.contains("wrong files"), "{told}");
 }
 
 /// A copy that came of a backup once knows nothing of what went on elsewhere since.
