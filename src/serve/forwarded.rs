@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A range of addresses, such as `10.0.0.0/8` or `::1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +61,16 @@ impl Cidr {
 /// written.
 pub(super) fn last_untrusted_hop(header: &str, trusted: &[Cidr]) -> Option<IpAddr> {
     let mut hop = None;
-    for text in header.rsplit(',') {
-        // What cannot be read ends the chain: nobody knows who is behind it.
-        let Ok(address) = text.trim().parse::<IpAddr>() else {
+    // Empty elements of a list are passed over (RFC 9110 §5.6.1.2).
+    for text in header
+        .rsplit(',')
+        .map(str::trim)
+        .filter(|it| !it.is_empty())
+    {
+        // What cannot be read ends the chain, because nothing before it can be trusted: the request counts as the
+        // proxy's.
+        let Some(address) = hop_address(text) else {
+            report_unreadable(text);
             break;
         };
         hop = Some(address.to_canonical());
@@ -70,6 +79,65 @@ pub(super) fn last_untrusted_hop(header: &str, trusted: &[Cidr]) -> Option<IpAdd
         }
     }
     hop
+}
+
+/// The address that one hop names. Proxies write ports, brackets, quotes and zones around it.
+fn hop_address(text: &str) -> Option<IpAddr> {
+    let text = text
+        .strip_prefix('"')
+        .and_then(|it| it.strip_suffix('"'))
+        .unwrap_or(text);
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (address, port) = bracketed.split_once(']')?;
+        let has_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return v6_address(address).filter(|_| has_port);
+    }
+    match text.split_once(':') {
+        None => text.parse().ok(),
+        Some((address, port)) if is_port(port) => address.parse().ok().map(IpAddr::V4),
+        Some(_) => v6_address(text),
+    }
+}
+
+/// An IPv6 address, whose zone (RFC 4007 §11) means nothing on another machine.
+fn v6_address(text: &str) -> Option<IpAddr> {
+    let address = text.split_once('%').map_or(text, |(address, _)| address);
+    address.parse().ok().map(IpAddr::V6)
+}
+
+/// Some proxies write a port's name or an obfuscated one, but digits are what identifies a port.
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit()) && text.parse::<u16>().is_ok()
+}
+
+/// A proxy that writes what cannot be read writes it with every request: one line a minute says it as well.
+const REPORT_EVERY: Duration = Duration::from_mins(1);
+/// A hop is quoted in the log up to here.
+const REPORTED_CHARS: usize = 64;
+
+static LAST_REPORT: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn report_unreadable(hop: &str) {
+    let mut last = LAST_REPORT.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_due = is_report_due(&mut last, Instant::now());
+    // The log may be slow: no other request waits for it here.
+    drop(last);
+    if is_due {
+        let hop: String = hop.chars().take(REPORTED_CHARS).collect();
+        log::warn!(
+            "X-Forwarded-For: a trusted proxy wrote {hop:?}, which is no address; such requests count as the proxy's own \
+             (this is logged at most once a minute)"
+        );
+    }
+}
+
+/// Whether a minute has passed since the last report; if so, this is the new last one.
+fn is_report_due(last: &mut Option<Instant>, now: Instant) -> bool {
+    if last.is_some_and(|it| now.saturating_duration_since(it) < REPORT_EVERY) {
+        return false;
+    }
+    *last = Some(now);
+    true
 }
 
 #[cfg(test)]
@@ -121,9 +189,62 @@ mod tests {
             ("203.0.113.7, nonsense", None),
             ("nonsense, 10.0.0.2", Some("10.0.0.2")),
             ("", None),
+            // The values of several fields, joined.
+            (",6.6.6.6,203.0.113.7,", Some("203.0.113.7")),
+            ("203.0.113.7:51234", Some("203.0.113.7")),
+            ("203.0.113.7:51234, 10.0.0.2:80", Some("203.0.113.7")),
+            ("\"203.0.113.7:51234\"", Some("203.0.113.7")),
+            ("\"203.0.113.7\"", Some("203.0.113.7")),
+            ("2001:db8::7", Some("2001:db8::7")),
+            ("[2001:db8::7]", Some("2001:db8::7")),
+            ("[2001:db8::7]:443", Some("2001:db8::7")),
+            ("\"[2001:db8::7]:443\"", Some("2001:db8::7")),
+            ("fe80::1%eth0", Some("fe80::1")),
+            ("[fe80::1%25eth0]:443", Some("fe80::1")),
+            ("::ffff:203.0.113.7", Some("203.0.113.7")),
+            ("[::ffff:203.0.113.7]:443", Some("203.0.113.7")),
         ] {
             let expected = hop.map(|it| it.parse().unwrap());
             assert_eq!(last_untrusted_hop(header, &trusted), expected, "{header}");
         }
+    }
+
+    #[test]
+    fn what_is_no_address_names_nobody() {
+        for hop in [
+            "unknown",
+            "_hidden",
+            "203.0.113",
+            "203.0.113.7:",
+            "203.0.113.7:x",
+            "203.0.113.7:65536",
+            "203.0.113.7:1:2",
+            "[203.0.113.7]",
+            "[203.0.113.7]:443",
+            "[2001:db8::7",
+            "2001:db8::7]",
+            "[2001:db8::7]443",
+            "[2001:db8::7]:",
+            "203.0.113.7%eth0",
+            "\"203.0.113.7",
+            "\"\"",
+            "\"",
+            "[]",
+            "%",
+            ":",
+            ":80",
+        ] {
+            assert_eq!(hop_address(hop), None, "{hop}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_hop_is_reported_at_most_once_a_minute() {
+        let (mut last, start) = (None, Instant::now());
+        let due: Vec<bool> = [0, 0, 59, 60, 61, 119, 120]
+            .into_iter()
+            .map(|it| is_report_due(&mut last, start + Duration::from_secs(it)))
+            .collect();
+        assert_eq!(due, [true, false, false, true, false, false, true]);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Parses bytes and nothing else: no socket, no time.
 
+use std::borrow::Cow;
+
 use crate::api::status::AtTheDoor;
 
 /// Header fields in one head: clients send about ten; each costs a slot on the stack.
@@ -112,7 +114,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
     let says = |word| connection.split(',').any(|it| it.trim() == word);
     Ok(Some(Head {
         method: request.method.unwrap_or_default().to_owned(),
-        target: path_of(request.path.unwrap_or_default())?.to_owned(),
+        target: path_of(request.path.unwrap_or_default())?.into_owned(),
         authorization: authorization.map(str::to_owned),
         content_type: content_type.map(str::to_owned),
         origin: origin.map(str::to_owned),
@@ -154,22 +156,75 @@ fn bytes_in(text: &str) -> Result<u64, AtTheDoor> {
 }
 
 /// The path and query of a target in origin or absolute form (RFC 9112 §3.2).
-fn path_of(target: &str) -> Result<&str, AtTheDoor> {
+fn path_of(target: &str) -> Result<Cow<'_, str>, AtTheDoor> {
     if !target.bytes().all(|it| (b'!'..=b'~').contains(&it)) {
         return Err(AtTheDoor::BadFraming(
             "expected visible ASCII in the target; percent-encode the rest",
         ));
     }
-    let absolute = target
-        .strip_prefix("http://")
-        .or_else(|| target.strip_prefix("https://"));
-    let path = match absolute {
-        Some(rest) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
-        None => target,
-    };
-    if path.starts_with('/') {
-        Ok(path)
+    // A fragment is no part of a target. Some servers cut it off and some take it for a part of the path.
+    if target.contains('#') {
+        return Err(AtTheDoor::BadFraming("a target holds no fragment"));
+    }
+    if target.starts_with('/') {
+        return Ok(Cow::Borrowed(target));
+    }
+    let absolute = after_scheme(target).ok_or(AtTheDoor::BadFraming("expected a path"))?;
+    // The authority ends at the first of these (RFC 3986 §3.2).
+    let end = absolute.find(['/', '?']).unwrap_or(absolute.len());
+    let (authority, rest) = absolute.split_at(end);
+    if authority.is_empty() {
+        return Err(AtTheDoor::BadFraming("expected a host in the target"));
+    }
+    // An empty path is the path `/` (RFC 9110 §4.2.3), with or without a query after it.
+    Ok(if rest.starts_with('/') {
+        Cow::Borrowed(rest)
     } else {
-        Err(AtTheDoor::BadFraming("expected a path"))
+        Cow::Owned(format!("/{rest}"))
+    })
+}
+
+/// What follows `http://` or `https://`; a scheme has no case (RFC 3986 §3.1).
+fn after_scheme(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    let is_ours = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    is_ours.then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_has_one_reading() {
+        for (target, path) in [
+            ("/debug/healthz", "/debug/healthz"),
+            ("/a?b=/c", "/a?b=/c"),
+            ("//evil/a", "//evil/a"),
+            ("http://t/a?b", "/a?b"),
+            ("HTTPS://t:8080/a", "/a"),
+            ("http://t", "/"),
+            ("http://t?/debug/healthz", "/?/debug/healthz"),
+            ("http://t?", "/?"),
+        ] {
+            assert_eq!(path_of(target).ok().as_deref(), Some(path), "{target}");
+        }
+        for bad in [
+            "",
+            "*",
+            "a",
+            "t:80",
+            "http:/a",
+            "http:///a",
+            "http://?/a",
+            "ftp://t/a",
+            "http://t#/a",
+            "http://t/a#b",
+            "/a#b",
+            "/a b",
+            "/\u{e9}",
+        ] {
+            assert!(path_of(bad).is_err(), "{bad}");
+        }
     }
 }

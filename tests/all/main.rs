@@ -15,6 +15,7 @@
 )]
 
 mod access;
+mod addresses;
 mod binary;
 mod codes;
 mod door;
