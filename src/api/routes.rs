@@ -54,6 +54,7 @@ pub fn is_change(method: &str, target: &str) -> bool {
 pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
+        [""] => Err(Refusal::no_page()),
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
         ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),

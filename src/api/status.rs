@@ -120,6 +120,13 @@ impl Refusal {
         Self::new(Code::NotFound, 404, None, "no such path")
     }
 
+    /// The path that a browser asks for first.
+    pub fn no_page() -> Self {
+        let message =
+            "this is the API of totpd and no page; its README, under \"The API\", lists the paths";
+        Self::new(Code::NotFound, 404, None, message)
+    }
+
     /// A known path asked with a method it does not know; `allow` lists those it does.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path takes {allow}");

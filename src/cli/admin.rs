@@ -4,11 +4,11 @@ use serde::Serialize;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, OrgId, Timestamp, TokenId};
 use totpd::seal::BearerToken;
-use totpd::service::{DataDir, NewToken, Power, Service, Settings, Token};
+use totpd::service::{DataDir, FoundUser, NewToken, Power, Service, Settings, Token};
 
 use super::args::{self, Lifetime, Role, TokenCreate};
 use super::output::{self, Output};
-use super::{Home, now, operator};
+use super::{Home, now, operator, users};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,21 +72,32 @@ struct OrgDocument {
 /// Makes the data directory and says what is in it.
 pub(super) fn init(home: &Home, out: &Output, args: &args::Init) -> Result<()> {
     let settings = Settings {
-        issuer: Name::parse("--issuer", &args.issuer)?,
+        issuer: Name::parse_issuer("--issuer", &args.issuer)?,
         window: args.window.parse()?,
     };
     let (service, org) = DataDir::create(&home.path, home.key.clone(), &settings, now())?;
-    let (id, token) = first_token(&service)?;
+    let (id, token) = first_token(home, &service)?;
     let document = InitDocument {
         instance_id: service.instance_id().to_owned(),
         org_id: org.to_string(),
         token: NewTokenDocument::of(&id, &token),
     };
-    out.answer(&document, || welcome(home, &org, &token))
+    let done = format!(
+        "made {} with token {id}; {}",
+        home.path.display(),
+        another_token(home)
+    );
+    out.answer_change(&done, &document, || welcome(home, &org, &token))
 }
 
-/// The first admin token of a new instance.
-pub(super) fn first_token(service: &Service) -> Result<(TokenId, BearerToken)> {
+/// How to get a token where the first one was not made, or not seen.
+pub(super) fn another_token(home: &Home) -> String {
+    let command = home.command(&["token", "create", "--role", "admin"], &[]);
+    format!("`{command}` makes an admin token")
+}
+
+/// The first admin token of a new instance. The instance is there by now, whatever comes of this.
+pub(super) fn first_token(home: &Home, service: &Service) -> Result<(TokenId, BearerToken)> {
     let name = Name::parse("name", "first")?;
     let lasts = Some(std::time::Duration::from_hours(365 * 24));
     let new = NewToken {
@@ -94,7 +105,12 @@ pub(super) fn first_token(service: &Service) -> Result<(TokenId, BearerToken)> {
         name: Some(name),
         lasts,
     };
-    service.create_token(&operator(), new, now())
+    service
+        .create_token(&operator(), new, now())
+        .map_err(|error| {
+            let made = format!("{} was made, but no token", home.path.display());
+            Error::invalid(made, format!("{error}; {}", another_token(home)))
+        })
 }
 
 /// What a person is told about a new instance, once.
@@ -111,7 +127,7 @@ pub(super) fn welcome(home: &Home, org: &OrgId, token: &BearerToken) -> String {
 pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Result<()> {
     match command {
         args::Token::Create(it) => {
-            let power = power(service, &it)?;
+            let (power, user) = power(service, &it)?;
             let name = it.name.map(|it| Name::parse("--name", &it)).transpose()?;
             let lasts = match it.expires {
                 Lifetime::For(it) => Some(it),
@@ -119,9 +135,12 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
             };
             let new = NewToken { power, name, lasts };
             let (id, token) = service.create_token(&operator(), new, now())?;
-            out.answer(&NewTokenDocument::of(&id, &token), || {
+            let done = format!("made token {id}");
+            out.answer_change(&done, &NewTokenDocument::of(&id, &token), || {
+                let user = user.map(|it| format!("for    {}\n", users::named(it.id, &it.org)));
                 format!(
-                    "id     {id}\ntoken  {}\nThe token is not shown again.",
+                    "id     {id}\n{}token  {}\nThe token is not shown again.",
+                    user.unwrap_or_default(),
                     token.reveal()
                 )
             })
@@ -133,40 +152,45 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
         }
         args::Token::Revoke { id } => {
             let token = service.revoke_token(&operator(), &id.parse()?, now())?;
-            out.answer(&TokenDocument::from(&token), || format!("revoked {id}"))
+            let done = format!("revoked {id}");
+            out.answer_change(&done, &TokenDocument::from(&token), || done.clone())
         }
     }
 }
 
-/// What the flags say the token stands for. Flags that the role has no use for are refused, not ignored:
-/// whoever gave them believed in them.
-fn power(service: &Service, it: &TokenCreate) -> Result<Power> {
-    let org = it.org.as_ref().map(|it| it.parse::<OrgId>()).transpose()?;
-    match (it.role, org, it.all_orgs, &it.user) {
-        (Role::Admin, None, false, None) => Ok(Power::Admin),
-        (Role::Admin, ..) => Err(Error::invalid(
-            "--role admin",
-            "takes no --org, --all-orgs or --user",
-        )),
-        (Role::Manager, Some(org), false, None) => Ok(Power::Manager(org)),
-        (Role::Manager, ..) => Err(Error::invalid(
-            "--role manager",
-            "expected --org ID and no --user",
-        )),
-        (Role::Checker, Some(org), false, None) => Ok(Power::Checker(Some(org))),
-        (Role::Checker, None, true, None) => Ok(Power::Checker(None)),
-        (Role::Checker, ..) => Err(Error::invalid(
-            "--role checker",
-            "expected --org ID or --all-orgs, and no --user",
-        )),
-        (Role::Own, None, false, Some(user)) => {
-            Ok(Power::Own(service.find_user(&operator(), user)?))
-        }
-        (Role::Own, ..) => Err(Error::invalid(
-            "--role self",
-            "expected --user USER and no organization",
-        )),
+/// What the flags say the token stands for, and the user of a `self` token. Flags that the role has no use for are
+/// refused, not ignored: whoever gave them believed in them.
+fn power(service: &Service, it: &TokenCreate) -> Result<(Power, Option<FoundUser>)> {
+    if let (Role::Own, false, Some(user)) = (it.role, it.all_orgs, &it.user) {
+        let name = users::name_of(user, it.id, it.org.as_deref())?;
+        let user = service.find_user(&operator(), &name)?;
+        return Ok((Power::Own(user.id.clone()), Some(user)));
     }
+    let org = it.org.as_ref().map(|it| it.parse::<OrgId>()).transpose()?;
+    let power = match (it.role, org, it.all_orgs, &it.user) {
+        (Role::Admin, None, false, None) => Power::Admin,
+        (Role::Manager, Some(org), false, None) => Power::Manager(org),
+        (Role::Checker, Some(org), false, None) => Power::Checker(Some(org)),
+        (Role::Checker, None, true, None) => Power::Checker(None),
+        (Role::Admin, ..) => {
+            let problem = "takes no --org, --all-orgs or --user";
+            return Err(Error::invalid("--role admin", problem));
+        }
+        (Role::Manager, ..) => {
+            let problem = "expected --org ID and no --user";
+            return Err(Error::invalid("--role manager", problem));
+        }
+        (Role::Checker, ..) => {
+            let problem = "expected --org ID or --all-orgs, and no --user";
+            return Err(Error::invalid("--role checker", problem));
+        }
+        (Role::Own, ..) => {
+            let problem =
+                "expected --user USER, with --id or --org ID where USER means several users";
+            return Err(Error::invalid("--role self", problem));
+        }
+    };
+    Ok((power, None))
 }
 
 fn token_table(tokens: &[Token], now: Timestamp) -> String {
@@ -207,7 +231,21 @@ pub(super) fn org(service: &Service, out: &Output, command: args::Org) -> Result
                 id: id.to_string(),
                 name: name.to_string(),
             };
-            out.answer(&document, || format!("made organization {id}"))
+            let done = format!("made organization {id}");
+            out.answer_change(&done, &document, || done.clone())
+        }
+        args::Org::Rename { id, name } => {
+            let name = Name::parse("NAME", &name)?;
+            service.rename_organization(&operator(), &id.parse()?, name.clone(), now())?;
+            let done = format!("renamed organization {id}");
+            let name = name.to_string();
+            out.answer_change(&done, &OrgDocument { id, name }, || done.clone())
+        }
+        args::Org::Remove { id } => {
+            let name = service.remove_organization(&operator(), &id.parse()?, now())?;
+            let done = format!("removed organization {id}");
+            let name = name.to_string();
+            out.answer_change(&done, &OrgDocument { id, name }, || done.clone())
         }
         args::Org::List => {
             let organizations = service.organizations(&operator())?;

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Parser, Subcommand, ValueEnum};
 use totpd::serve::{Cidr, Listen};
+
+/// What authenticator apps show beside the account, if nothing is said.
+pub(super) const ISSUER: &str = "totpd";
 
 /// Owns the TOTP second factors of the users on one node: enrols, checks, and removes for good.
 #[derive(Parser)]
@@ -55,12 +58,15 @@ pub(super) enum Command {
     /// Make, list and revoke bearer tokens
     #[command(subcommand)]
     Token(Token),
-    /// Make and list organizations
+    /// Make, rename, remove and list organizations
     #[command(subcommand)]
     Org(Org),
-    /// Make, list, show, remove and unlock users
+    /// Make, list, show, remove, lock and unlock users
     #[command(subcommand)]
     User(User),
+    /// Show and change settings of the instance
+    #[command(subcommand)]
+    Settings(Settings),
     /// Enrol, confirm, check, list and remove authenticators
     #[command(subcommand)]
     Totp(Totp),
@@ -69,7 +75,7 @@ pub(super) enum Command {
 #[derive(clap::Args)]
 pub(super) struct Init {
     /// What authenticator apps show beside the account
-    #[arg(long, value_name = "NAME", default_value = "totpd")]
+    #[arg(long, value_name = "NAME", default_value = ISSUER)]
     pub(super) issuer: String,
     /// Steps of 30 s either side of the present one whose codes are good
     #[arg(long, value_name = "0|1", default_value = "1", value_parser = ["0", "1"])]
@@ -90,6 +96,12 @@ pub(super) struct Restore {
 
 #[derive(clap::Args)]
 pub(super) struct Serve {
+    /// Make the data directory where there is none; a terminal needs no such word. It prints no token
+    #[arg(long, env = "TOTPD_INIT", action = ArgAction::SetTrue, value_parser = switch)]
+    pub(super) init: bool,
+    /// What authenticator apps show beside the account, where serve makes the data directory
+    #[arg(long, env = "TOTPD_ISSUER", value_name = "NAME")]
+    pub(super) issuer: Option<String>,
     /// HOST:PORT (port 0 picks one) or unix:/path; may be given more than once
     #[arg(
         long,
@@ -137,7 +149,7 @@ pub(super) struct Serve {
     #[arg(long, env = "TOTPD_UNIX_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
     pub(super) unix_mode: u32,
     /// Allow plain HTTP on an address that is not loopback
-    #[arg(long, env = "TOTPD_INSECURE_PLAINTEXT")]
+    #[arg(long, env = "TOTPD_INSECURE_PLAINTEXT", action = ArgAction::SetTrue, value_parser = switch)]
     pub(super) insecure_plaintext: bool,
     /// How long requests that were taken may go on after SIGTERM
     #[arg(long, env = "TOTPD_STOP_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span)]
@@ -205,7 +217,7 @@ pub(super) struct TokenCreate {
     /// What the token may do
     #[arg(long)]
     pub(super) role: Role,
-    /// The organization it is bound to (manager, checker)
+    /// The organization it is bound to (manager, checker), or whose username USER is (self)
     #[arg(long, value_name = "ID", conflicts_with = "all_orgs")]
     pub(super) org: Option<String>,
     /// Bound to no organization (checker)
@@ -214,6 +226,9 @@ pub(super) struct TokenCreate {
     /// The user it is bound to, by id or username (self)
     #[arg(long, value_name = "USER")]
     pub(super) user: Option<String>,
+    /// USER is an id (self)
+    #[arg(long, conflicts_with = "org", requires = "user")]
+    pub(super) id: bool,
     /// What you call it
     #[arg(long, value_name = "TEXT")]
     pub(super) name: Option<String>,
@@ -242,6 +257,18 @@ pub(super) enum Org {
         /// What it is called
         name: String,
     },
+    /// Give an organization another name
+    Rename {
+        /// The organization's id, as `org list` shows it
+        id: String,
+        /// What it is called from now on
+        name: String,
+    },
+    /// Remove an organization that has no users and no tokens
+    Remove {
+        /// The organization's id, as `org list` shows it
+        id: String,
+    },
     /// List organizations
     List,
 }
@@ -262,19 +289,41 @@ pub(super) enum User {
     /// List users
     List,
     /// Show a user with its authenticators
-    Show {
-        /// Id or username
-        user: String,
-    },
+    Show(UserArg),
     /// Remove a user and everything of it
-    Remove {
-        /// Id or username
-        user: String,
-    },
+    Remove(UserArg),
+    /// Lock a user: no code of it is good until it is unlocked
+    Lock(UserArg),
     /// Make a locked user active, and end a wait
-    Unlock {
-        /// Id or username
-        user: String,
+    Unlock(UserArg),
+    /// Make an inactive user active
+    Activate(UserArg),
+    /// Make an active user inactive: no code of it is good until it is activated
+    Deactivate(UserArg),
+}
+
+/// The user that a command is about.
+#[derive(clap::Args)]
+pub(super) struct UserArg {
+    /// Id or username
+    pub(super) user: String,
+    /// USER is an id
+    #[arg(long, conflicts_with = "org")]
+    pub(super) id: bool,
+    /// USER is a username of this organization
+    #[arg(long, value_name = "ID")]
+    pub(super) org: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Settings {
+    /// Show the settings
+    Show,
+    /// Change settings; a running server follows at once
+    Set {
+        /// issuer=NAME (in new enrolments), window=0 or window=1
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        changes: Vec<String>,
     },
 }
 
@@ -282,16 +331,16 @@ pub(super) enum User {
 pub(super) enum Totp {
     /// Begin an enrolment: shows the QR code
     Start {
-        /// Id or username
-        user: String,
+        #[command(flatten)]
+        user: UserArg,
         /// What the authenticator is called
         #[arg(long, value_name = "TEXT")]
         name: Option<String>,
     },
     /// Confirm an enrolment with the app's first code
     Confirm {
-        /// Id or username
-        user: String,
+        #[command(flatten)]
+        user: UserArg,
         /// The authenticator's id
         totp: String,
         /// The code the app shows
@@ -299,24 +348,21 @@ pub(super) enum Totp {
     },
     /// Check a code; it is used up by that
     Check {
-        /// Id or username
-        user: String,
+        #[command(flatten)]
+        user: UserArg,
         /// The code the app shows
         code: String,
     },
     /// List a user's authenticators
-    List {
-        /// Id or username
-        user: String,
-    },
+    List(UserArg),
     /// Remove an authenticator for good
     #[command(
         group(ArgGroup::new("which").required(true).args(["totp", "all"])),
         override_usage = "totpd totp remove [OPTIONS] <USER> <TOTP|--all>"
     )]
     Remove {
-        /// Id or username
-        user: String,
+        #[command(flatten)]
+        user: UserArg,
         /// The authenticator's id
         totp: Option<String>,
         /// All of the user's authenticators
@@ -355,6 +401,15 @@ fn origin(text: &str) -> Result<String, String> {
         .ok_or_else(|| {
             "expected an origin as browsers send it, such as https://example.org".to_owned()
         })
+}
+
+/// Reads what a variable of the environment says of a flag.
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err("expected 1, 0, true or false".to_owned()),
+    }
 }
 
 /// Reads the mode of a file.

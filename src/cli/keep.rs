@@ -48,7 +48,8 @@ pub(super) fn backup(service: &Service, out: &Output, file: &Path) -> Result<()>
         as_of: taken.as_of.to_string(),
         bytes: taken.bytes,
     };
-    out.answer(&document, || {
+    let done = format!("wrote {}", document.file);
+    out.answer_change(&done, &document, || {
         format!(
             "wrote {} ({} KiB), as of {}\n\
              The master key is not in it. Without the key no secret opens: keep a copy of it, in another place.",
@@ -78,7 +79,8 @@ pub(super) fn restore(home: &Home, out: &Output, args: &args::Restore) -> Result
         },
         undone_since: restored.has_loss.then_some(as_of),
     };
-    out.answer(&document, || {
+    let done = format!("restored {}, as of {}", document.file, document.as_of);
+    out.answer_change(&done, &document, || {
         let since = if restored.has_loss {
             "Whatever was removed, revoked or deleted after that moment may be undone: look through it."
                 .to_owned()
@@ -89,8 +91,7 @@ pub(super) fn restore(home: &Home, out: &Output, args: &args::Restore) -> Result
             )
         };
         format!(
-            "restored {}, as of {}\n{since}\nCodes shown up to now are used up; each phone's next but one is good.",
-            document.file, document.as_of
+            "{done}\n{since}\nCodes shown up to now are used up; each phone's next but one is good."
         )
     })
 }

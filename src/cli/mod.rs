@@ -8,38 +8,43 @@ mod args;
 mod demo;
 mod keep;
 mod output;
+mod parse;
 mod qr;
 mod serve;
+mod settings;
+mod shell;
 mod totps;
 mod users;
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Parser;
-use clap::error::ErrorKind;
 use totpd::error::{Error, Result};
 use totpd::model::Timestamp;
 use totpd::service::{Caller, DataDir, KeyFile, Service};
 
-use args::{Args, Command};
+use args::Command;
 use output::Output;
+use parse::Parsed;
 
 /// The name under which systemd hands the master key over (`LoadCredential=master.key:…`).
 const CREDENTIAL: &str = "master.key";
 
 /// Runs the command that the arguments ask for.
 pub(crate) fn run() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+    let level = variable("RUST_LOG").unwrap_or_else(|| "warn".into());
+    env_logger::Builder::new()
+        .parse_filters(&level.to_string_lossy())
         .format_target(false)
         .init();
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => return usage(&error),
+    let parsed = match parse::parse() {
+        Ok(parsed) => parsed,
+        Err(status) => return status,
     };
-    match dispatch(args) {
+    match dispatch(parsed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Whoever has the data directory may read what otherwise the log alone says.
@@ -53,8 +58,9 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn dispatch(args: Args) -> Result<()> {
-    let home = Home::of(&args);
+fn dispatch(parsed: Parsed) -> Result<()> {
+    let home = Home::of(&parsed);
+    let args = parsed.args;
     let out = Output { json: args.json };
     match args.command {
         Command::Demo => demo::run(),
@@ -65,35 +71,15 @@ fn dispatch(args: Args) -> Result<()> {
         Command::Doctor => keep::doctor(&home, &out),
         Command::Token(it) => admin::token(&home.open()?, &out, it),
         Command::Org(it) => admin::org(&home.open()?, &out, it),
+        Command::Settings(it) => settings::run(&home.open()?, &out, it),
         Command::User(it) => users::run(&home.open()?, &out, it),
-        Command::Totp(it) => totps::run(&home.open()?, &out, it),
+        Command::Totp(it) => totps::run(&home, &home.open()?, &out, it),
     }
 }
 
-/// Help goes to stdout and is no failure; a wrong use is one line and status 2.
-fn usage(error: &clap::Error) -> ExitCode {
-    let text = error.to_string();
-    if !error.use_stderr() {
-        output::say(text.trim_end());
-        return ExitCode::SUCCESS;
-    }
-    let told = text
-        .lines()
-        .map(str::trim)
-        .take_while(|it| !it.starts_with("Usage:") && !it.starts_with("For more"));
-    let line = told
-        .filter(|it| !it.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    // Every other wrong use names what would be right already.
-    let is_unknown = matches!(
-        error.kind(),
-        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand
-    );
-    let way_out = if is_unknown { "; see --help" } else { "" };
-    output::complain(&format!("{line}{way_out}"));
-    ExitCode::from(2)
+/// A variable of the environment. An empty one counts as not set.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|it| !it.is_empty())
 }
 
 /// The present moment, by the system's clock.
@@ -108,18 +94,21 @@ fn now() -> Timestamp {
 struct Home {
     path: PathBuf,
     key: KeyFile,
+    /// The flags that said so, which a printed command repeats.
+    flags: Vec<String>,
 }
 
 impl Home {
-    fn of(args: &Args) -> Self {
-        let state = || env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    fn of(parsed: &Parsed) -> Self {
+        let args = &parsed.args;
+        let state = || variable("STATE_DIRECTORY").map(PathBuf::from);
         let path = args
             .data_dir
             .clone()
             .or_else(state)
             .unwrap_or_else(|| "totpd-data".into());
         let credential =
-            env::var_os("CREDENTIALS_DIRECTORY").map(|it| Path::new(&it).join(CREDENTIAL));
+            variable("CREDENTIALS_DIRECTORY").map(|it| Path::new(&it).join(CREDENTIAL));
         let key = match (&args.master_key, credential.filter(|it| it.exists())) {
             (Some(path), _) => KeyFile::Given {
                 path: path.clone(),
@@ -131,7 +120,20 @@ impl Home {
             },
             (None, None) => KeyFile::InDataDir,
         };
-        Self { path, key }
+        Self {
+            path,
+            key,
+            flags: parsed.repeated.clone(),
+        }
+    }
+
+    /// A command on the same data, for a person to paste into a shell.
+    fn command(&self, command: &[&str], words: &[&str]) -> String {
+        let flags = self.flags.iter().map(String::as_str);
+        shell::command(
+            &flags.chain(command.iter().copied()).collect::<Vec<_>>(),
+            words,
+        )
     }
 
     fn open(&self) -> Result<Service> {
@@ -145,7 +147,7 @@ impl Home {
 
 /// Whether systemd handed this file over; its group can read it then.
 fn is_credential(path: &Path) -> bool {
-    env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|it| path.starts_with(it))
+    variable("CREDENTIALS_DIRECTORY").is_some_and(|it| path.starts_with(it))
 }
 
 /// Whoever sits at the command line may do everything.

@@ -24,6 +24,26 @@ impl Output {
             print(&text())
         }
     }
+
+    /// The same after a change, of which `done` says what it was. An answer that nobody gets must not pass for a
+    /// failed change, nor for a good one: a token or a secret is shown once.
+    pub(super) fn answer_change(
+        &self,
+        done: &str,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<()> {
+        let text = if self.json {
+            let document = serde_json::to_string(document);
+            document.map_err(|error| Error::Bug(format!("{done}, but no answer: {error}")))?
+        } else {
+            text()
+        };
+        writeln!(io::stdout().lock(), "{text}").map_err(|error| {
+            let problem = format!("{done}, but the answer cannot be written: {error}");
+            Error::invalid("stdout", problem)
+        })
+    }
 }
 
 /// Columns under their heads, as wide as they need to be.
@@ -49,13 +69,12 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     lines.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// An answer on stdout. Whoever closes the pipe early has seen enough; but what is shown once and got nowhere, such
-/// as a token into a file on a full disk, must not pass for done.
+/// An answer on stdout. A reader that closes the pipe early has seen enough; a full disk is a failure.
 fn print(text: &str) -> Result<()> {
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::invalid(
             "stdout",
-            format!("done, but the answer cannot be written: {error}"),
+            format!("the answer cannot be written: {error}"),
         )),
         _ => Ok(()),
     }
@@ -66,9 +85,22 @@ pub(super) fn say(text: &str) {
     let _gone = writeln!(io::stdout().lock(), "{text}");
 }
 
-/// One line on stderr.
+/// One line on stderr. A control character in what was typed is shown, not sent to the terminal.
 pub(super) fn complain(text: &str) {
-    let _gone = writeln!(io::stderr().lock(), "totpd: {}", text.replace('\n', " "));
+    let mut line = String::with_capacity(text.len());
+    for it in text.chars() {
+        match it {
+            '\n' => line.push(' '),
+            it if it.is_control() => line.extend(it.escape_default()),
+            it => line.push(it),
+        }
+    }
+    let _gone = writeln!(io::stderr().lock(), "totpd: {line}");
+}
+
+/// One text on stderr, as it is.
+pub(super) fn say_on_stderr(text: &str) {
+    let _gone = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Whether a person looks at stdout.

@@ -2,7 +2,6 @@
 
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
-use totpd::error::{Error, Result};
 
 /// Black on white whatever the terminal's colours are; readers want it so.
 const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
@@ -12,9 +11,10 @@ const PLAIN: &str = "\x1b[0m";
 ///
 /// With `colour` it is black on white anywhere. Without, light modules are drawn in the terminal's
 /// foreground: right on a dark terminal, and inverted on a light one, which phones read as well.
-pub(super) fn draw(text: &str, colour: bool) -> Result<String> {
-    let code = QrCode::with_error_correction_level(text, EcLevel::L)
-        .map_err(|error| Error::invalid("uri", format!("too long for a QR code: {error}")))?;
+///
+/// Returns nothing where `text` is too long for a QR code: the largest holds 2,953 bytes.
+pub(super) fn draw(text: &str, colour: bool) -> Option<String> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
     let (dark, light) = if colour {
         (Dense1x2::Dark, Dense1x2::Light)
     } else {
@@ -26,10 +26,10 @@ pub(super) fn draw(text: &str, colour: bool) -> Result<String> {
         .light_color(light)
         .build();
     if !colour {
-        return Ok(drawn);
+        return Some(drawn);
     }
     let lines = drawn
         .lines()
         .map(|it| format!("{BLACK_ON_WHITE}{it}{PLAIN}"));
-    Ok(lines.collect::<Vec<_>>().join("\n"))
+    Some(lines.collect::<Vec<_>>().join("\n"))
 }

@@ -15,14 +15,14 @@ use totpd::model::{Name, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Inherited, Limits, TlsFiles};
 use totpd::service::{DataDir, Service, Settings};
 
-use super::{Home, admin, args, now, output};
+use super::{Home, admin, args, now, operator, output};
 
 /// How often expired enrolments, old events and the log are looked after. What was removed is out of the
 /// log well within the minute that SECURITY.md 21 allows.
 const TIDY_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
-    let service = open_or_init(home, args.commit_batch.into())?;
+    let service = open_or_init(home, &args)?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     // Beyond a limit of file size a write is to fail, not the process to die.
@@ -145,28 +145,45 @@ fn tidy(service: &Service, keep_events: Duration, clock: fn() -> Timestamp) {
     }
 }
 
-/// Opens the data directory, or makes a new one where there is none.
-fn open_or_init(home: &Home, commit_batch: usize) -> Result<Service> {
+/// Opens the data directory. Where there is nothing it makes one only for a person at a terminal, or if `--init` was
+/// said: a mistyped path, or a volume that is not mounted, must not look like a healthy and empty instance.
+fn open_or_init(home: &Home, args: &args::Serve) -> Result<Service> {
+    let issuer = args.issuer.as_deref();
+    let issuer = issuer.map(|it| Name::parse_issuer("--issuer", it));
+    let issuer = issuer.transpose()?;
     if !DataDir::is_initialised(&home.path) {
-        init(home)?;
+        if !args.init && !output::is_terminal() {
+            let problem = "there is no database here, and serve makes one only on a terminal or with --init; is the \
+                           path right, and the volume mounted?";
+            return Err(Error::invalid(home.path.display().to_string(), problem));
+        }
+        init(home, issuer.clone(), args.init)?;
     }
-    Service::open_with(home.take_hold()?, commit_batch)
+    let service = Service::open_with(home.take_hold()?, args.commit_batch.into())?;
+    let settings = service.settings(&operator())?;
+    if let Some(issuer) = issuer.filter(|it| *it != settings.issuer) {
+        log::warn!(
+            "the issuer is {:?}, not {:?} as --issuer says: `totpd settings set issuer=NAME` changes it",
+            settings.issuer.as_str(),
+            issuer.as_str()
+        );
+    }
+    Ok(service)
 }
 
-fn init(home: &Home) -> Result<()> {
+fn init(home: &Home, issuer: Option<Name>, is_silent: bool) -> Result<()> {
     let settings = Settings {
-        issuer: Name::parse("issuer", "totpd")?,
+        issuer: issuer.map_or_else(|| Name::parse_issuer("--issuer", args::ISSUER), Ok)?,
         window: Window::OneEitherSide,
     };
     let (service, org) = DataDir::create(&home.path, home.key.clone(), &settings, now())?;
-    if output::is_terminal() {
-        let (_, token) = admin::first_token(&service)?;
-        output::say(&admin::welcome(home, &org, &token));
-    } else {
+    if is_silent {
         // A token in a log file would be a token that lies about.
-        output::say(
-            "made a new data directory; `totpd token create --role admin` makes a token for it",
-        );
+        let path = home.path.display();
+        output::say(&format!("made {path}; {}", admin::another_token(home)));
+    } else {
+        let (_, token) = admin::first_token(home, &service)?;
+        output::say(&admin::welcome(home, &org, &token));
     }
     Ok(())
 }

@@ -1,45 +1,52 @@
 //! `totp`: start, confirm, check, list, remove.
 
-use std::env;
-
 use totpd::api::messages;
 use totpd::api::status::Refusal;
-use totpd::error::{Error, Result};
-use totpd::model::Name;
-use totpd::service::{Details, Enrolment, Expect, Service, Totp, Verdict};
+use totpd::error::{Error, Missing, Result};
+use totpd::model::{Name, TotpId};
+use totpd::service::{Details, Enrolment, Expect, FoundUser, Service, Totp, Verdict};
 
 use super::output::{self, Output};
-use super::{args, now, operator, qr};
+use super::{Home, args, now, operator, qr, users, variable};
 
-pub(super) fn run(service: &Service, out: &Output, command: args::Totp) -> Result<()> {
+pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::Totp) -> Result<()> {
     let (caller, anywhere) = (operator(), Expect::default());
     match command {
         args::Totp::Start { user, name } => {
             let name = name.map(|it| Name::parse("--name", &it)).transpose()?;
-            let id = service.find_user(&caller, &user)?;
+            let id = users::find(service, &user)?.id;
             let enrolment = service.start_totp(&caller, &anywhere, &id, name, now())?;
-            let text = sheet(&enrolment, &user)?;
-            out.answer(&messages::StartResponse::from(enrolment), || text)
+            let done = format!("started enrolment {}", enrolment.details.id);
+            let text = (!out.json).then(|| sheet(home, &enrolment, &user));
+            let document = messages::StartResponse::from(enrolment);
+            out.answer_change(&done, &document, || text.unwrap_or_default())
         }
         args::Totp::Confirm { user, totp, code } => {
             let (totp, code) = (totp.parse()?, code.parse()?);
-            let id = service.find_user(&caller, &user)?;
+            let id = users::find(service, &user)?.id;
             let verdict = service.confirm_totp(&caller, &anywhere, &id, &totp, &code, now())?;
-            let document = messages::DetailsResponse::from(accepted(verdict)?);
-            out.answer(&document, || {
-                format!("confirmed {totp}: its codes are good from now on")
+            let details = accepted(verdict)?;
+            let done = format!("confirmed {totp} of {}", users::named(&id, &details.owner));
+            let document = messages::DetailsResponse::from(details);
+            out.answer_change(&done, &document, || {
+                format!("{done}: its codes are good from now on")
             })
         }
         args::Totp::Check { user, code } => {
             let code = code.parse()?;
-            let id = service.find_user(&caller, &user)?;
+            let id = users::find(service, &user)?.id;
             let verdict = service.check_totp(&caller, &anywhere, &id, None, &code, now())?;
             let details = accepted(verdict)?;
-            let text = format!("good, by authenticator {}; the code is used up", details.id);
-            out.answer(&messages::CheckResponse::from(details), || text)
+            let done = format!(
+                "good, by authenticator {} of {}; the code is used up",
+                details.id,
+                users::named(&id, &details.owner)
+            );
+            let document = messages::CheckResponse::from(details);
+            out.answer_change(&done, &document, || done.clone())
         }
-        args::Totp::List { user } => {
-            let id = service.find_user(&caller, &user)?;
+        args::Totp::List(user) => {
+            let id = users::find(service, &user)?.id;
             let totps = service.user(&caller, &anywhere, &id, now())?.totps;
             let text = list_of(&totps);
             out.answer(
@@ -56,33 +63,51 @@ pub(super) fn run(service: &Service, out: &Output, command: args::Totp) -> Resul
             ..
         } => {
             let totp = totp.parse()?;
-            let id = service.find_user(&caller, &user)?;
-            let details = service.remove_totp(&caller, &anywhere, &id, &totp, now())?;
-            out.answer(&messages::DetailsResponse::from(details), || {
-                removed(&totp.to_string())
+            let user = users::find(service, &user)?;
+            let details = service.remove_totp(&caller, &anywhere, &user.id, &totp, now())?;
+            let done = removed(&details.id, &user);
+            out.answer_change(&done, &messages::DetailsResponse::from(details), || {
+                done.clone()
             })
         }
         args::Totp::Remove {
             user, totp: None, ..
-        } => {
-            let id = service.find_user(&caller, &user)?;
-            let mut documents = Vec::new();
-            let mut lines = Vec::new();
-            for totp in service.user(&caller, &anywhere, &id, now())?.totps {
-                let details = service.remove_totp(&caller, &anywhere, &id, &totp.id, now())?;
-                lines.push(removed(&details.id));
-                documents.push(messages::DetailsResponse::from(details));
-            }
-            if lines.is_empty() {
-                lines.push("the user has no authenticator".to_owned());
-            }
-            out.answer(&documents, || lines.join("\n"))
-        }
+        } => remove_all(service, out, &users::find(service, &user)?),
     }
 }
 
-fn removed(id: &str) -> String {
-    format!("removed {id}: no code of it is good any more")
+/// Each removal is a change of its own. What was removed before one fails is told all the same.
+fn remove_all(service: &Service, out: &Output, user: &FoundUser) -> Result<()> {
+    let (caller, anywhere) = (operator(), Expect::default());
+    let (mut documents, mut lines) = (Vec::new(), Vec::new());
+    let mut remove = |totp: &TotpId| {
+        match service.remove_totp(&caller, &anywhere, &user.id, totp, now()) {
+            Ok(details) => {
+                lines.push(removed(&details.id, user));
+                documents.push(messages::DetailsResponse::from(details));
+                Ok(())
+            }
+            // Somebody else removed it meanwhile.
+            Err(Error::NotFound(Missing::Totp)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    let totps = service.user(&caller, &anywhere, &user.id, now())?.totps;
+    let outcome = totps.iter().try_for_each(|it| remove(&it.id));
+    if outcome.is_err() && lines.is_empty() {
+        return outcome;
+    }
+    if lines.is_empty() {
+        lines.push("the user has no authenticator".to_owned());
+    }
+    let text = lines.join("\n");
+    out.answer_change(&text, &documents, || text.clone())?;
+    outcome
+}
+
+fn removed(id: &str, user: &FoundUser) -> String {
+    let user = users::named(&user.id, &user.org);
+    format!("removed {id} of {user}: no code of it is good any more")
 }
 
 /// A "no" is a failure of the command: whoever looks at the status alone is not fooled.
@@ -96,18 +121,30 @@ fn accepted(verdict: Verdict) -> Result<Details> {
     Err(Error::invalid("refused", refusal.message))
 }
 
-/// What a person does next with a new enrolment.
-fn sheet(enrolment: &Enrolment, user: &str) -> Result<String> {
-    let colour = output::is_terminal() && env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let totp = &enrolment.details.id;
-    Ok(format!(
-        "{}\n\nauthenticator  {totp}\nsecret         {}\nuri            {}\n\n\
-         Scan the code with an authenticator app, or type the secret; neither is shown again. Then, within \
-         ten minutes:\n  totpd totp confirm {user} {totp} CODE",
-        qr::draw(&enrolment.uri, colour)?,
+/// What a person does next with a new enrolment. The picture is left out where the URI is too long for one: the
+/// enrolment is there already, and its secret is shown here alone.
+fn sheet(home: &Home, enrolment: &Enrolment, user: &args::UserArg) -> String {
+    let colour = output::is_terminal() && variable("NO_COLOR").is_none();
+    let picture = qr::draw(&enrolment.uri, colour);
+    let how = if picture.is_some() {
+        "Scan the code with an authenticator app, or type the secret"
+    } else {
+        "The URI is too long for a QR code: type the secret into an authenticator app"
+    };
+    let picture = picture.map(|it| format!("{it}\n\n")).unwrap_or_default();
+    let details = &enrolment.details;
+    let mut command = vec!["totp", "confirm"];
+    command.extend(user.id.then_some("--id"));
+    command.extend(user.org.iter().flat_map(|it| ["--org", it.as_str()]));
+    format!(
+        "{picture}authenticator  {}\norganization   {}\nsecret         {}\nuri            {}\n\n\
+         {how}; neither is shown again. Then, within ten minutes:\n  {}",
+        details.id,
+        details.owner,
         enrolment.secret.base32(),
         enrolment.uri,
-    ))
+        home.command(&command, &[&user.user, &details.id, "CODE"]),
+    )
 }
 
 /// Authenticators as a table.

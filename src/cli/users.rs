@@ -1,9 +1,13 @@
-//! `user`: make, list, show, remove, unlock.
+//! `user`: make, list, show, remove, lock, unlock, activate, deactivate.
+
+use std::fmt::Display;
 
 use totpd::api::messages;
 use totpd::error::Result;
-use totpd::model::Name;
-use totpd::service::{Expect, Named, NewUser, NewUsername, Service, State, User};
+use totpd::model::{Name, OrgId};
+use totpd::service::{
+    Details, Expect, FoundUser, Named, NewUser, NewUsername, Service, State, User, UserName,
+};
 
 use super::output::{self, Output};
 use super::{args, now, operator};
@@ -27,30 +31,71 @@ pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Resul
                 organization,
             };
             let details = service.create_user(&caller, &expect, new, now())?;
-            let text = format!("made user {}", details.id);
-            out.answer(&messages::DetailsResponse::from(details), || text)
+            changed(out, details, |it| format!("made {it}"))
         }
         args::User::List => list(service, out),
-        args::User::Show { user } => {
-            let id = service.find_user(&caller, &user)?;
+        args::User::Show(user) => {
+            let id = find(service, &user)?.id;
             let user = service.user(&caller, &anywhere, &id, now())?;
             let text = card(&user);
             out.answer(&messages::GetUserResponse::of(user)?, || text)
         }
-        args::User::Remove { user } => {
-            let id = service.find_user(&caller, &user)?;
+        args::User::Remove(user) => {
+            let id = find(service, &user)?.id;
             let details = service.remove_user(&caller, &anywhere, &id, now())?;
-            out.answer(&messages::DetailsResponse::from(details), || {
-                format!("removed user {id}")
+            changed(out, details, |it| format!("removed {it}"))
+        }
+        args::User::Lock(user) => {
+            let id = find(service, &user)?.id;
+            let details = service.lock_user(&caller, &anywhere, &id, now())?;
+            changed(out, details, |it| format!("{it} is locked"))
+        }
+        args::User::Unlock(user) => {
+            let id = find(service, &user)?.id;
+            let details = service.unlock_user(&caller, &anywhere, &id, now())?;
+            changed(out, details, |it| {
+                format!("{it} is unlocked and need not wait")
             })
         }
-        args::User::Unlock { user } => {
-            let id = service.find_user(&caller, &user)?;
-            let details = service.unlock_user(&caller, &anywhere, &id, now())?;
-            let text = || format!("user {id} is unlocked and need not wait");
-            out.answer(&messages::DetailsResponse::from(details), text)
+        args::User::Activate(user) => {
+            let id = find(service, &user)?.id;
+            let details = service.activate_user(&caller, &anywhere, &id, now())?;
+            changed(out, details, |it| format!("{it} is active"))
+        }
+        args::User::Deactivate(user) => {
+            let id = find(service, &user)?.id;
+            let details = service.deactivate_user(&caller, &anywhere, &id, now())?;
+            changed(out, details, |it| format!("{it} is inactive"))
         }
     }
+}
+
+/// The user that was meant.
+pub(super) fn find(service: &Service, it: &args::UserArg) -> Result<FoundUser> {
+    let name = name_of(&it.user, it.id, it.org.as_deref())?;
+    service.find_user(&operator(), &name)
+}
+
+/// What USER, `--id` and `--org` say together.
+pub(super) fn name_of(user: &str, is_id: bool, org: Option<&str>) -> Result<UserName> {
+    match org {
+        Some(org) => Ok(UserName::In(org.parse()?, Name::parse("USER", user)?)),
+        None if is_id => Ok(UserName::Id(user.parse()?)),
+        None => Ok(UserName::Any(user.to_owned())),
+    }
+}
+
+/// A user as answers name it: the same name may be another user's elsewhere.
+pub(super) fn named(id: impl Display, org: &OrgId) -> String {
+    format!("user {id} of organization {org}")
+}
+
+/// Answers a change of a user with a sentence that `done` makes of the user's name.
+fn changed(out: &Output, details: Details, done: impl FnOnce(String) -> String) -> Result<()> {
+    let done = done(named(&details.id, &details.owner));
+    out.answer_change(&done, &messages::DetailsResponse::from(details), || {
+        done.clone()
+    })
 }
 
 fn list(service: &Service, out: &Output) -> Result<()> {

@@ -89,6 +89,15 @@ impl Name {
     pub fn parse(field: &'static str, text: &str) -> Result<Self> {
         bounded(field, text).map(Self)
     }
+
+    /// Reads an issuer. The label of an enrolment's URI is `issuer:account`: a colon in the issuer would move the
+    /// border between the two, and apps do not all undo percent-encoding.
+    pub fn parse_issuer(field: &'static str, text: &str) -> Result<Self> {
+        if text.contains(':') {
+            return Err(Error::invalid(field, "must not hold a colon"));
+        }
+        Self::parse(field, text)
+    }
 }
 
 #[cfg(test)]

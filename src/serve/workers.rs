@@ -66,7 +66,7 @@ impl Workers {
         let mut upstreams = Vec::with_capacity(lane.connections);
         for _ in 0..lane.connections {
             let mut upstream = Upstream::open(&socket.path)?;
-            upstream.exchange(&priming(), "", b"")?;
+            upstream.exchange(&priming(), PRIMING, b"")?;
             upstreams.push(upstream);
         }
         // From here on nobody can connect to it.
@@ -83,11 +83,14 @@ impl Workers {
     }
 }
 
-/// The request that primes a connection: health, which touches nothing.
+/// Where the peer's address stands in a request that primes a connection.
+const PRIMING: &str = "priming";
+
+/// The request that primes a connection. The worker answers it by itself.
 fn priming() -> Head {
     Head {
         method: "GET".to_owned(),
-        target: "/debug/healthz".to_owned(),
+        target: "/".to_owned(),
         authorization: None,
         content_type: None,
         origin: None,
@@ -152,6 +155,15 @@ fn respond(request: tiny_http::Request, reply: Reply) {
 }
 
 fn handle(from: &tiny_http::Request, body: &[u8], handler: &Handler) -> Result<Reply, AtTheDoor> {
+    if field(from, PEER) == Some(PRIMING) {
+        // Nobody asked: it reaches no handler and no log.
+        return Ok(Reply {
+            status: 200,
+            content_type: "text/plain",
+            headers: Vec::new(),
+            body: Vec::new(),
+        });
+    }
     let method = from.method().to_string();
     let request = Request {
         via: Via::Http,

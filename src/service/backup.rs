@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DataDir, Service};
 use crate::error::{Error, Result};
-use crate::model::{Step, Timestamp};
+use crate::model::{Step, Timestamp, Window};
 use crate::seal::Sealer;
 use crate::store::{AppliedAgain, Backup, Examined};
 
@@ -111,7 +111,9 @@ impl DataDir {
             ));
         }
         let now = replaced.as_ref().map_or(now, |it| it.moment(now));
-        let window = i64::from(instance.window.steps());
+        // The window may have been wider here than it was when the backup was made: codes up to the end of the
+        // widest one may be used.
+        let window = i64::from(Window::OneEitherSide.steps());
         let floor = Step::from_number(now.step().number().saturating_add(window));
         let known = replaced.as_ref().map(|it| (database.as_path(), it));
         let applied_again = backup.settle(known, floor, now)?;

@@ -6,9 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::model::{Name, OrgId, Timestamp, Window};
+use crate::model::{Name, OrgId, Timestamp};
 use crate::seal::{MasterKey, Sealer, random};
-use crate::store::{Instance, Store};
+use crate::store::{Instance, Settings, Store};
 
 use super::Service;
 
@@ -30,15 +30,6 @@ pub enum KeyFile {
         /// Whether its group may read it, as systemd makes credentials.
         group_may_read: bool,
     },
-}
-
-/// What a new instance is told once.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// What an authenticator app shows beside the account.
-    pub issuer: Name,
-    /// How many steps either side of the present one are good.
-    pub window: Window,
 }
 
 /// A data directory, held with a shared lock as long as this value lives.
@@ -213,8 +204,6 @@ fn make_database(
     let first = crate::store::next_id(machine, now);
     let instance = Instance {
         id: first.to_string(),
-        issuer: settings.issuer.clone(),
-        window: settings.window,
         key_id: *sealer.key_id(),
         last_id: first,
     };
@@ -226,7 +215,7 @@ fn make_database(
     }
     // With it in one piece: an instance without an organization has nowhere to put a user.
     let organization = Name::known("Default".to_owned());
-    let org = Store::create(&unfinished, &instance, organization, now)?;
+    let org = Store::create(&unfinished, &instance, settings, organization, now)?;
     let io = |error: io::Error| cannot("write to", path, &error);
     fs::rename(&unfinished, path.join(DATABASE)).map_err(io)?;
     // The names are on disk too, not only what they stand for.

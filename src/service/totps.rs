@@ -3,7 +3,7 @@
 use super::access::Act;
 use super::{Caller, Details, Expect, Inner, Service};
 use crate::error::{Error, Missing, Result, Unfit};
-use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState};
+use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
 use crate::seal::new_secret;
 use crate::store::{Event, Kind, RemovedTotp, Source, TotpRow, TotpState, UserRow, WriteTx};
 use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
@@ -76,7 +76,7 @@ impl Service {
             let account = usernames
                 .first()
                 .map_or(user.id.as_str(), |it| it.username.as_str());
-            let uri = enrolment_uri(inner.instance.issuer.as_str(), account, &secret);
+            let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
             Ok(Enrolment {
                 details: details(&totp, &user, tx.event_at()),
                 uri,
@@ -111,7 +111,8 @@ impl Service {
             if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
                 return Ok(Verdict::Wait { retry_after_s });
             }
-            match inner.step_of(&user, &totp, &code, now)? {
+            let window = tx.settings()?.window;
+            match inner.step_of(&user, &totp, &code, window, now)? {
                 Some(step) if tx.confirm_totp(&user.id, &totp.id, step)? => {
                     append(tx, Kind::TotpConfirmed, &caller.source, &user, &totp.id)?;
                     Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
@@ -154,9 +155,10 @@ impl Service {
             if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
                 return Ok(Verdict::Wait { retry_after_s });
             }
+            let window = tx.settings()?.window;
             let mut was_good = false;
             for it in &totps {
-                let Some(step) = inner.step_of(&user, it, &code, now)? else {
+                let Some(step) = inner.step_of(&user, it, &code, window, now)? else {
                     continue;
                 };
                 if tx.claim_step(&user.id, &it.id, step)? {
@@ -220,13 +222,14 @@ impl Inner {
         user: &UserRow,
         totp: &TotpRow,
         code: &Code,
+        window: Window,
         now: Timestamp,
     ) -> Result<Option<Step>> {
         let secret = self.sealer.open(&totp.secret, &user.id, &totp.id)?;
         Ok(matching_step(
             &secret,
             totp.parameters,
-            self.instance.window,
+            window,
             code,
             now.step(),
         ))

@@ -141,25 +141,6 @@ impl Service {
         })
     }
 
-    /// Finds a user by id or, failing that, by a username that only one user has.
-    pub fn find_user(&self, caller: &Caller, text: &str) -> Result<UserId> {
-        caller.require_admin()?;
-        self.inner.store.read(|tx| {
-            let id: UserId = text.parse()?;
-            if tx.user(&id)?.is_some() {
-                return Ok(id);
-            }
-            match tx.users_named(&Name::parse("username", text)?)?.as_slice() {
-                [one] => Ok(one.clone()),
-                [] => Err(Error::NotFound(Missing::User)),
-                _ => Err(Error::invalid(
-                    text.to_owned(),
-                    "several organizations have a user of that name; give the user's id",
-                )),
-            }
-        })
-    }
-
     /// Hands every user to `each`, in the order of their ids, a page at a time.
     pub fn each_user(
         &self,

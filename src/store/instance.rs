@@ -1,15 +1,24 @@
 //! What the file is about: the instance, its organizations, and the ids it makes.
 
+use rusqlite::Row;
+
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
 use crate::model::{Name, OrgId, Timestamp, Window};
 use crate::seal::KEY_ID_BYTES;
 
-/// The instance's row.
+/// What of an instance can be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What an authenticator app shows beside the account. It goes into new enrolments.
+    pub issuer: Name,
+    /// How many steps either side of the present one are good.
+    pub window: Window,
+}
+
+/// The instance's row, as far as it stays as it is.
 pub(crate) struct Instance {
     pub(crate) id: String,
-    pub(crate) issuer: Name,
-    pub(crate) window: Window,
     pub(crate) key_id: [u8; KEY_ID_BYTES],
     /// The newest id made so far.
     pub(crate) last_id: i64,
@@ -39,24 +48,45 @@ pub(crate) fn next_id(last: i64, now: Timestamp) -> i64 {
     fresh.max(last.saturating_add(ID_NEXT))
 }
 
+/// An organization out of the columns id, name.
+fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
+    Ok(Organization {
+        id: OrgId::known(row.get(0)?),
+        name: Name::known(row.get(1)?),
+    })
+}
+
+fn no_instance() -> Error {
+    Error::Unavailable("the database holds no instance".to_owned())
+}
+
 impl ReadTx<'_> {
     pub(crate) fn instance(&self) -> Result<Instance> {
-        const SQL: &str =
-            "SELECT id, issuer, window_steps, key_id, last_id FROM instance WHERE one = 1";
+        const SQL: &str = "SELECT id, key_id, last_id FROM instance WHERE one = 1";
         let row = self.one(SQL, (), |row| {
             Ok(Instance {
                 id: row.get(0)?,
-                issuer: Name::known(row.get(1)?),
-                window: if row.get(2)? {
+                key_id: row.get(1)?,
+                last_id: row.get(2)?,
+            })
+        })?;
+        row.ok_or_else(no_instance)
+    }
+
+    /// The settings as they are in this transaction: the command line may change them beside a server.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        const SQL: &str = "SELECT issuer, window_steps FROM instance WHERE one = 1";
+        let row = self.one(SQL, (), |row| {
+            Ok(Settings {
+                issuer: Name::known(row.get(0)?),
+                window: if row.get(1)? {
                     Window::OneEitherSide
                 } else {
                     Window::Present
                 },
-                key_id: row.get(3)?,
-                last_id: row.get(4)?,
             })
         })?;
-        row.ok_or_else(|| Error::Unavailable("the database holds no instance".to_owned()))
+        row.ok_or_else(no_instance)
     }
 
     pub(crate) fn organization_exists(&self, id: &OrgId) -> Result<bool> {
@@ -73,25 +103,27 @@ impl ReadTx<'_> {
     /// Organizations in the order of their making, at most `limit`.
     pub(crate) fn organizations(&self, limit: u32) -> Result<Vec<Organization>> {
         const SQL: &str = "SELECT id, name FROM organization ORDER BY created, rowid LIMIT ?1";
-        self.all(SQL, (limit,), |row| {
-            Ok(Organization {
-                id: OrgId::known(row.get(0)?),
-                name: Name::known(row.get(1)?),
-            })
-        })
+        self.all(SQL, (limit,), organization)
+    }
+
+    /// How many users belong to an organization, and how many tokens are bound to it.
+    pub(crate) fn organization_holds(&self, id: &OrgId) -> Result<(i64, i64)> {
+        const SQL: &str = "SELECT (SELECT count(*) FROM user WHERE org_id = ?1),
+            (SELECT count(*) FROM token WHERE org_id = ?1)";
+        let counts = self.one(SQL, (id.as_str(),), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(counts.unwrap_or_default())
     }
 }
 
 impl WriteTx<'_> {
-    pub(crate) fn insert_instance(&self, it: &Instance) -> Result<()> {
+    pub(crate) fn insert_instance(&self, it: &Instance, settings: &Settings) -> Result<()> {
         const SQL: &str =
             "INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at)
             VALUES (1, ?1, ?2, ?3, ?4, ?5, 0)";
-        let window = it.window.steps();
         let row = (
             &it.id,
-            it.issuer.as_str(),
-            window,
+            settings.issuer.as_str(),
+            settings.window.steps(),
             it.key_id.as_slice(),
             it.last_id,
         );
@@ -102,6 +134,25 @@ impl WriteTx<'_> {
         const SQL: &str = "INSERT INTO organization (id, name, created) VALUES (?1, ?2, ?3)";
         let row = (it.id.as_str(), it.name.as_str(), self.event_at().micros());
         self.execute(SQL, row).map(|_| ())
+    }
+
+    /// Sets the settings.
+    pub(crate) fn change_settings(&self, it: &Settings) -> Result<()> {
+        const SQL: &str = "UPDATE instance SET issuer = ?1, window_steps = ?2 WHERE one = 1";
+        self.execute(SQL, (it.issuer.as_str(), it.window.steps()))
+            .map(|_| ())
+    }
+
+    /// Gives an organization another name, and says whether there is such an organization.
+    pub(crate) fn rename_organization(&self, id: &OrgId, name: &Name) -> Result<bool> {
+        const SQL: &str = "UPDATE organization SET name = ?2 WHERE id = ?1";
+        Ok(self.execute(SQL, (id.as_str(), name.as_str()))? == 1)
+    }
+
+    /// Removes an organization of which nothing is left.
+    pub(crate) fn delete_organization(&self, id: &OrgId) -> Result<Option<Organization>> {
+        const SQL: &str = "DELETE FROM organization WHERE id = ?1 RETURNING id, name";
+        self.one(SQL, (id.as_str(),), organization)
     }
 
     /// Makes an id that was never made before, whichever process asks: the newest one is kept in the

@@ -30,9 +30,11 @@ pub use backup::AppliedAgain;
 pub(crate) use backup::Backup;
 pub(crate) use events::{Event, Kind, Source};
 pub(crate) use examine::{Examined, log_bytes};
+pub use instance::Settings;
 pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};
+pub use users::FoundUser;
 pub(crate) use users::{UserRow, UsernameRow};
 
 use crate::error::{Error, Result};
@@ -70,12 +72,13 @@ impl Store {
     pub(crate) fn create(
         path: &Path,
         instance: &Instance,
+        settings: &Settings,
         first: Name,
         now: Timestamp,
     ) -> Result<OrgId> {
         file::create(path, |connection| {
             let tx = WriteTx::new(connection, now)?;
-            tx.insert_instance(instance)?;
+            tx.insert_instance(instance, settings)?;
             let organization = Organization {
                 id: OrgId::known(tx.new_id()?),
                 name: first,

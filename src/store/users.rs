@@ -18,6 +18,15 @@ pub(crate) struct UserRow {
     pub(crate) changed: Timestamp,
 }
 
+/// A user that was found, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundUser {
+    /// Its id.
+    pub id: UserId,
+    /// Its organization.
+    pub org: OrgId,
+}
+
 /// A username's row.
 pub(crate) struct UsernameRow {
     pub(crate) id: String,
@@ -73,12 +82,25 @@ impl ReadTx<'_> {
         self.all(SQL, (after.map_or("", UserId::as_str), limit), user)
     }
 
-    /// Users of that username, at most two: one is found, two are ambiguous.
-    pub(crate) fn users_named(&self, username: &Name) -> Result<Vec<UserId>> {
-        const SQL: &str = "SELECT user_id FROM username WHERE username = ?1 LIMIT 2";
-        self.all(SQL, (username.as_str(),), |row| {
-            row.get(0).map(UserId::known)
-        })
+    /// Users of that username in one organization or in all, at most three: two are ambiguous, and shown.
+    pub(crate) fn users_named(
+        &self,
+        username: &Name,
+        org: Option<&OrgId>,
+    ) -> Result<Vec<FoundUser>> {
+        const ANYWHERE: &str = "SELECT user_id, org_id FROM username WHERE username = ?1 LIMIT 3";
+        const IN_ONE: &str = "SELECT user_id, org_id FROM username
+            WHERE username = ?1 AND org_id = ?2 LIMIT 3";
+        let found = |row: &Row<'_>| {
+            Ok(FoundUser {
+                id: UserId::known(row.get(0)?),
+                org: OrgId::known(row.get(1)?),
+            })
+        };
+        match org {
+            None => self.all(ANYWHERE, (username.as_str(),), found),
+            Some(org) => self.all(IN_ONE, (username.as_str(), org.as_str()), found),
+        }
     }
 
     /// The usernames of a user in the order they were given.

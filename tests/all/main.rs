@@ -17,6 +17,7 @@
 mod access;
 mod addresses;
 mod binary;
+mod cli;
 mod codes;
 mod door;
 mod errors;

@@ -1,0 +1,75 @@
+//! `settings`: show, set.
+
+use serde::Serialize;
+use totpd::error::{Error, Result};
+use totpd::model::Name;
+use totpd::service::{Service, Settings, SettingsChange};
+
+use super::output::{self, Output};
+use super::{args, now, operator};
+
+#[derive(Serialize)]
+struct SettingsDocument {
+    issuer: String,
+    window: u16,
+}
+
+impl From<&Settings> for SettingsDocument {
+    fn from(it: &Settings) -> Self {
+        Self {
+            issuer: it.issuer.to_string(),
+            window: it.window.steps(),
+        }
+    }
+}
+
+pub(super) fn run(service: &Service, out: &Output, command: args::Settings) -> Result<()> {
+    match command {
+        args::Settings::Show => {
+            let settings = service.settings(&operator())?;
+            out.answer(&SettingsDocument::from(&settings), || table(&settings))
+        }
+        args::Settings::Set { changes } => {
+            let change = read(&changes)?;
+            let settings = service.change_settings(&operator(), change, now())?;
+            let done = format!("set {}", changes.join(" "));
+            out.answer_change(&done, &SettingsDocument::from(&settings), || {
+                table(&settings)
+            })
+        }
+    }
+}
+
+/// Reads all changes before one is made. A key that is given twice is refused: one of the two would be lost.
+fn read(changes: &[String]) -> Result<SettingsChange> {
+    let mut change = SettingsChange::default();
+    for it in changes {
+        let (key, value) = it
+            .split_once('=')
+            .ok_or_else(|| Error::invalid(it.clone(), "expected KEY=VALUE"))?;
+        let was_given = match key {
+            "issuer" => change
+                .issuer
+                .replace(Name::parse_issuer("issuer", value)?)
+                .is_some(),
+            "window" => change.window.replace(value.parse()?).is_some(),
+            _ => {
+                let problem = "there is no such setting; the settings are issuer and window";
+                return Err(Error::invalid(key.to_owned(), problem));
+            }
+        };
+        if was_given {
+            return Err(Error::invalid(key.to_owned(), "was given twice"));
+        }
+    }
+    Ok(change)
+}
+
+fn table(settings: &Settings) -> String {
+    let rows = [
+        ("issuer", settings.issuer.to_string()),
+        ("window", settings.window.steps().to_string()),
+    ];
+    let rows = rows.map(|(key, value)| vec![key.to_owned(), value]);
+    output::table(&["SETTING", "VALUE"], &rows)
+}

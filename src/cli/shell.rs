@@ -1,0 +1,64 @@
+//! Commands that are printed for a person to paste into a shell.
+
+/// A line that a shell reads as `totpd` with exactly these words: `command` with its flags, then `words`.
+///
+/// Usernames and ids are free text: without quotes, what follows a `;` in one would run as a command.
+pub(super) fn command(command: &[&str], words: &[&str]) -> String {
+    let mut line = vec!["totpd".to_owned()];
+    line.extend(command.iter().map(|it| quoted(it)));
+    // What begins with a hyphen is a flag, unless this stands before it.
+    if words.iter().any(|it| it.starts_with('-')) {
+        line.push("--".to_owned());
+    }
+    line.extend(words.iter().map(|it| quoted(it)));
+    line.join(" ")
+}
+
+/// One word for a POSIX shell: as it is where no shell reads anything into it, else in single quotes.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "_@%+=:,./-".contains(it);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        // Within single quotes nothing but the quote itself has a meaning.
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_means_itself_to_a_shell() {
+        for word in [
+            "alice@example.org",
+            "",
+            "o; echo HA",
+            "it's",
+            "$(id)",
+            "`id`",
+            "a b",
+            "*",
+            "~",
+            "a\\b",
+            "ü",
+            "'; id; '",
+            "#",
+            "!x",
+        ] {
+            let line = format!("printf %s {}", quoted(word));
+            let printed = std::process::Command::new("sh")
+                .args(["-c", &line])
+                .output();
+            assert_eq!(String::from_utf8(printed.unwrap().stdout).unwrap(), word);
+        }
+        assert_eq!(quoted("alice@example.org"), "alice@example.org");
+    }
+
+    #[test]
+    fn what_begins_with_a_hyphen_is_no_flag() {
+        let line = command(&["--data-dir", "/my data", "user", "show"], &["-x"]);
+        assert_eq!(line, "totpd --data-dir '/my data' user show -- -x");
+    }
+}

@@ -1,0 +1,76 @@
+//! Which user a person at the command line means.
+
+use super::{Caller, Service};
+use crate::error::{Error, Missing, Result};
+use crate::model::{Name, OrgId, UserId};
+pub use crate::store::FoundUser;
+use crate::store::ReadTx;
+
+/// How a person names a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserName {
+    /// An id or a username, of whichever organization.
+    Any(String),
+    /// An id.
+    Id(UserId),
+    /// A username of one organization.
+    In(OrgId, Name),
+}
+
+impl Service {
+    /// Finds the one user that `name` means.
+    ///
+    /// Ids are of their makers' choice. A manager of one organization could give a user the username of another
+    /// organization's user as its id, and get the operator to act on the wrong one. Text that means more than one
+    /// user is therefore refused; one user's own id and username is no such case.
+    pub fn find_user(&self, caller: &Caller, name: &UserName) -> Result<FoundUser> {
+        caller.require_admin()?;
+        self.inner.store.read(|tx| match name {
+            UserName::Id(id) => by_id(tx, id)?.ok_or(Error::NotFound(Missing::User)),
+            UserName::In(org, username) => {
+                if !tx.organization_exists(org)? {
+                    return Err(Error::NotFound(Missing::Organization));
+                }
+                let found = tx.users_named(username, Some(org))?;
+                only(username.as_str(), found)
+            }
+            UserName::Any(text) => {
+                let mut found = tx.users_named(&Name::parse("USER", text)?, None)?;
+                if let Some(user) = by_id(tx, &text.parse()?)?
+                    && !found.contains(&user)
+                {
+                    found.insert(0, user);
+                }
+                only(text, found)
+            }
+        })
+    }
+}
+
+fn by_id(tx: &ReadTx<'_>, id: &UserId) -> Result<Option<FoundUser>> {
+    let found = tx.user(id)?;
+    Ok(found.map(|it| FoundUser {
+        id: it.id,
+        org: it.org,
+    }))
+}
+
+/// The one user among those found.
+fn only(text: &str, found: Vec<FoundUser>) -> Result<FoundUser> {
+    let ids: Vec<String> = found
+        .iter()
+        .map(|it| format!("{:?} of organization {}", it.id.as_str(), it.org))
+        .collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(user), None) => Ok(user),
+        (None, _) => Err(Error::NotFound(Missing::User)),
+        (Some(_), Some(_)) => {
+            let problem = format!(
+                "this means more than one user, by id or by username: {}; say which with --id, or with --org ID",
+                ids.join(", ")
+            );
+            Err(Error::invalid(text.to_owned(), problem))
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! The command line: which user is meant, what the environment says, what a first contact reads, what is printed to
+//! be pasted, and what a failure after a change tells.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use rusqlite::Connection;
+use totpd::model::Window;
+use totpd::service::{Caller, DataDir, KeyFile, Service, SettingsChange};
+
+use crate::binary::{Home, Server, enrolled, now, refused};
+use crate::harness::TestServer;
+
+fn empty_home() -> Home {
+    Home {
+        dir: tempfile::tempdir().unwrap(),
+    }
+}
+
+fn with_environment(home: &Home, args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = home.command(args);
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn owner(document: &serde_json::Value) -> &str {
+    document["details"]["owner"]["id"].as_str().unwrap()
+}
+
+/// A manager of one organization chooses ids; the operator names users by username.
+#[test]
+fn text_that_means_two_users_is_refused() {
+    let (home, _) = Home::init();
+    let first = home.json(&["org", "list"])[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let second = home.json(&["org", "create", "Second"]);
+    let second = second["id"].as_str().unwrap();
+    home.json(&["user", "create", "carol@example.org"]);
+    home.json(&[
+        "user",
+        "create",
+        "mallory",
+        "--org",
+        second,
+        "--id",
+        "carol@example.org",
+    ]);
+    home.json(&["user", "create", "bob"]);
+    home.json(&["user", "create", "bob", "--org", second]);
+    for user in ["carol@example.org", "bob"] {
+        for command in [
+            &["totp", "start", user][..],
+            &["totp", "remove", user, "--all"],
+            &["totp", "list", user],
+            &["totp", "check", user, "123456"],
+            &["user", "lock", user],
+            &["user", "remove", user],
+            &["token", "create", "--role", "self", "--user", user],
+        ] {
+            home.refuses(command, 1, "say which with --id, or with --org ID");
+        }
+        for org in [&*first, second] {
+            if (user, org) == ("carol@example.org", second) {
+                continue;
+            }
+            let started = home.json(&["totp", "start", user, "--org", org]);
+            assert_eq!(owner(&started), org);
+        }
+    }
+    let by_id = home.json(&["totp", "start", "carol@example.org", "--id"]);
+    assert_eq!(owner(&by_id), second);
+    let user = ["token", "create", "--role", "self", "--user"];
+    let by_name = printed(&home.run(&[&user[..], &["bob", "--org", second]].concat()));
+    assert!(by_name.contains(&format!("of organization {second}")));
+    let by_id = printed(&home.run(&[&user[..], &["carol@example.org", "--id"]].concat()));
+    assert!(by_id.contains(&format!("of organization {second}")));
+    home.refuses(&["user", "show", "bob", "--id"], 1, "user not found");
+    home.refuses(
+        &["user", "show", "mallory", "--org", &first],
+        1,
+        "user not found",
+    );
+    home.refuses(
+        &["user", "show", "bob", "--org", "7"],
+        1,
+        "organization not found",
+    );
+
+    home.json(&["user", "create", "dora", "--id", "dora"]);
+    let removed = printed(&home.run(&["user", "remove", "dora"]));
+    assert!(
+        removed.contains(&format!("of organization {first}")),
+        "{removed}"
+    );
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let (home, _) = Home::init();
+    let data = home.data();
+    let state = [
+        ("TOTPD_DATA_DIR", ""),
+        ("STATE_DIRECTORY", data.to_str().unwrap()),
+        ("CREDENTIALS_DIRECTORY", ""),
+        ("TOTPD_MASTER_KEY", ""),
+        ("RUST_LOG", ""),
+    ];
+    printed(&with_environment(&home, &["user", "list"], &state));
+
+    let help = printed(&home.run(&["serve", "--help"]));
+    let variables: Vec<&str> = help
+        .split("[env: ")
+        .skip(1)
+        .map(|it| it.split(['=', ']']).next().unwrap())
+        .filter(|it| *it != "TOTPD_DATA_DIR" && *it != "TOTPD_MASTER_KEY")
+        .collect();
+    assert!(variables.len() > 15, "{help}");
+    for variable in ["TOTPD_TLS_CERT", "TOTPD_INSECURE_PLAINTEXT", "TOTPD_INIT"] {
+        assert!(variables.contains(&variable), "{variable}");
+    }
+    let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+    serve.envs(variables.iter().map(|it| (it, "")));
+    let (server, _) = listening(&mut serve);
+    server.kill();
+}
+
+/// Starts a server, and returns what it printed before it listened.
+fn listening(command: &mut Command) -> (Server, String) {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    while let Some(Ok(line)) = lines.next() {
+        if let Some(address) = line.trim().strip_prefix("listening on http://") {
+            let server = Server::new(child, address);
+            return (server, said);
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    panic!("serve ended without listening: {said}");
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    let (home, _) = Home::init();
+    for (variable, value, told) in [
+        ("TOTPD_LISTEN", "8080", "TOTPD_LISTEN"),
+        ("TOTPD_TLS_CERT", "cert.pem", "TOTPD_TLS_CERT"),
+        ("TOTPD_TLS_KEY", "key.pem", "TOTPD_TLS_KEY"),
+        ("TOTPD_WORKERS", "many", "TOTPD_WORKERS"),
+        ("TOTPD_STOP_TIMEOUT", "10", "TOTPD_STOP_TIMEOUT"),
+        ("TOTPD_INIT", "yes", "expected 1, 0, true or false"),
+        ("TOTPD_INSECURE_PLAINTEXT", "on", "TOTPD_INSECURE_PLAINTEXT"),
+    ] {
+        let output = with_environment(&home, &["serve"], &[(variable, value)]);
+        refused(&output, 2, told);
+        refused(&output, 2, variable);
+    }
+    let both = [("TOTPD_LISTEN", "127.0.0.1:0"), ("TOTPD_WORKERS", "2")];
+    let output = with_environment(&home, &["serve", "--workers", "none"], &both);
+    refused(&output, 2, "--workers");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!said.contains("TOTPD_"), "the flag is wrong: {said}");
+}
+
+#[test]
+fn flags_take_one_and_zero_from_the_environment() {
+    for (value, is_on) in [("1", true), ("true", true), ("0", false), ("false", false)] {
+        let home = empty_home();
+        let variables = [("TOTPD_INIT", value), ("TOTPD_LISTEN", "0.0.0.0:0")];
+        // The address is refused, but only after the data directory was made.
+        let output = with_environment(&home, &["serve"], &variables);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(home.data().exists(), is_on, "{value}");
+    }
+}
+
+#[test]
+fn serve_makes_nothing_where_a_path_is_wrong() {
+    let home = empty_home();
+    home.refuses(&["serve", "--listen", "127.0.0.1:0"], 1, "--init");
+    assert!(!home.data().exists());
+    fs::create_dir(home.data()).unwrap();
+    home.refuses(&["serve", "--listen", "127.0.0.1:0"], 1, "volume");
+    assert_eq!(fs::read_dir(home.data()).unwrap().count(), 0);
+
+    let init = ["serve", "--listen", "127.0.0.1:0", "--init"];
+    let mut serve = home.command(&init);
+    let (server, said) = listening(serve.args(["--issuer", "Acme"]));
+    assert!(said.contains("totpd token create --role admin"), "{said}");
+    assert!(!said.contains("totpd_"), "{said}");
+    server.kill();
+    assert_eq!(home.json(&["settings", "show"])["issuer"], "Acme");
+    let (server, said) = listening(&mut home.command(&init));
+    assert_eq!(said, "", "an existing directory is simply served");
+    server.kill();
+
+    let home = empty_home();
+    let issuer = ["serve", "--init", "--issuer", "a:b"];
+    home.refuses(&issuer, 1, "colon");
+    assert!(!home.data().exists(), "nothing is made before all is read");
+}
+
+#[test]
+fn serve_on_a_terminal_makes_a_directory_and_shows_the_token_once() {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("skipped: `script` (util-linux) is not installed");
+        return;
+    }
+    let home = empty_home();
+    let line = format!(
+        "echo $$; exec {} serve --listen 127.0.0.1:0",
+        env!("CARGO_BIN_EXE_totpd")
+    );
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &line, "/dev/null"]);
+    terminal.env("TOTPD_DATA_DIR", home.data());
+    terminal.stdin(Stdio::null());
+    let (server, said) = listening(&mut terminal);
+    let pid = said.lines().next().unwrap().trim().to_owned();
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    server.wait();
+    assert_eq!(said.matches("totpd_").count(), 1, "{said}");
+    assert_eq!(home.json(&["token", "list"]).as_array().unwrap().len(), 1);
+}
+
+/// The secret is shown once: what only decorates it must not fail after the commit.
+#[test]
+fn a_uri_too_long_for_a_picture_is_shown_without_one() {
+    let home = empty_home();
+    let issuer = "🦀".repeat(200);
+    home.json(&["init", "--issuer", &issuer]);
+    home.json(&["user", "create", &issuer]);
+    let text = printed(&home.run(&["totp", "start", &issuer]));
+    assert!(text.contains("otpauth://totp/"), "{text}");
+    assert!(text.contains("too long for a QR code"), "{text}");
+    let started = home.json(&["totp", "start", &issuer]);
+    assert_eq!(started["secret"].as_str().unwrap().len(), 32);
+    assert_eq!(
+        home.json(&["totp", "list", &issuer])[0]["name"],
+        serde_json::Value::Null
+    );
+}
+
+/// What follows a `;` in a username is no command.
+#[test]
+fn a_printed_command_means_one_thing_to_a_shell() {
+    let home = empty_home();
+    let data = home.dir.path().join("my data; touch pwned");
+    let at = ["--data-dir", data.to_str().unwrap()];
+    let run = |args: &[&str]| home.run(&[&at[..], args].concat());
+    printed(&run(&["init"]));
+    for user in [
+        "o; touch pwned",
+        "$(touch pwned)",
+        "it's `touch pwned`",
+        "-x",
+    ] {
+        printed(&run(&["user", "create", "--", user]));
+        let sheet = printed(&run(&["totp", "start", "--", user]));
+        let line = sheet.lines().last().unwrap().trim();
+        assert!(line.starts_with("totpd --data-dir "), "{line}");
+        let line = line.replace("CODE", "12345");
+        let bin = std::path::Path::new(env!("CARGO_BIN_EXE_totpd"));
+        let mut shell = Command::new("sh");
+        shell.env(
+            "PATH",
+            format!("{}:/usr/bin:/bin", bin.parent().unwrap().display()),
+        );
+        shell.current_dir(home.dir.path());
+        let output = shell.args(["-c", &line]).output().unwrap();
+        refused(&output, 1, "code: expected 6 to 9 digits");
+        assert!(!home.dir.path().join("pwned").exists(), "{line}");
+    }
+}
+
+#[test]
+fn settings_are_shown_and_set_and_leave_events() {
+    let (home, _) = Home::init();
+    let shown = serde_json::json!({"issuer": "Test", "window": 1});
+    assert_eq!(home.json(&["settings", "show"]), shown);
+    let set = home.json(&["settings", "set", "issuer=Acme Inc", "window=0"]);
+    assert_eq!(set, serde_json::json!({"issuer": "Acme Inc", "window": 0}));
+    assert_eq!(home.json(&["settings", "show"]), set);
+    home.json(&["settings", "set", "window=0"]);
+    let events = || -> String {
+        let database = Connection::open(home.data().join("totpd.db")).unwrap();
+        let sql = "SELECT group_concat(kind) FROM event WHERE kind LIKE 'settings.%'";
+        database.query_row(sql, (), |row| row.get(0)).unwrap()
+    };
+    assert_eq!(events(), "settings.issuer_changed,settings.window_changed");
+    for (bad, told) in [
+        ("issuer=a:b", "colon"),
+        ("issuer=", "empty"),
+        ("window=2", "0 or 1"),
+        ("windows=1", "there is no such setting"),
+        ("window", "KEY=VALUE"),
+    ] {
+        home.refuses(&["settings", "set", "issuer=Other", bad], 1, told);
+    }
+    let twice = ["settings", "set", "window=1", "window=0"];
+    home.refuses(&twice, 1, "given twice");
+    assert_eq!(home.json(&["settings", "show"]), set, "nothing was changed");
+    home.refuses(&["settings", "set"], 2, "KEY=VALUE");
+    empty_home().refuses(&["init", "--issuer", "a:b"], 1, "colon");
+}
+
+/// What the command line changes beside a server holds with the server's next transaction.
+#[test]
+fn a_running_server_follows_the_settings() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let phone = server.enrol(&alice);
+    let beside = Service::open(DataDir::open(server.path(), KeyFile::InDataDir).unwrap()).unwrap();
+    let change = SettingsChange {
+        issuer: Some("Beside".parse().unwrap()),
+        window: Some(Window::Present),
+    };
+    let changed = beside.change_settings(&Caller::command_line(), change, server.now());
+    assert_eq!(changed.unwrap().window, Window::Present);
+    let early = phone.code_of(server.now(), 1);
+    server
+        .check(&alice, &early)
+        .expect_error(400, 3, Some("EVENT-8isk2"));
+    server
+        .check(&alice, &phone.code_at(server.now()))
+        .expect_status(200);
+    let started = server.ask("POST", &format!("/users/{alice}/totp"), "");
+    assert!(started.text("/uri").contains("issuer=Beside"));
+}
+
+/// SECURITY.md 32: a backup with the narrow window says nothing of codes that were used under the wide one.
+#[test]
+fn a_restore_reopens_no_code_of_a_wider_window() {
+    let (home, _) = Home::init();
+    let (_, phone) = enrolled(&home);
+    home.json(&["settings", "set", "window=0"]);
+    let backup = home.dir.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    home.json(&["backup", backup]);
+    home.json(&["settings", "set", "window=1"]);
+    let early = phone.code_of(now(), 1);
+    home.json(&["totp", "check", "alice", &early]);
+    home.json(&["restore", "--force", backup]);
+    home.json(&["settings", "set", "window=1"]);
+    home.refuses(&["totp", "check", "alice", &early], 1, "wait for the next");
+}
+
+#[test]
+fn users_are_locked_unlocked_deactivated_and_activated() {
+    let (home, _) = Home::init();
+    let alice = home.json(&["user", "create", "alice"]);
+    let state = || home.json(&["user", "show", "alice"])["user"]["state"].clone();
+    for (command, then) in [
+        ("lock", "USER_STATE_LOCKED"),
+        ("unlock", "USER_STATE_ACTIVE"),
+        ("deactivate", "USER_STATE_INACTIVE"),
+        ("activate", "USER_STATE_ACTIVE"),
+    ] {
+        let changed = home.json(&["user", command, "alice"]);
+        assert_eq!(changed["details"]["id"], alice["details"]["id"]);
+        assert_eq!(state(), then);
+    }
+    home.refuses(&["user", "activate", "alice"], 1, "not inactive");
+    home.json(&["user", "lock", "alice"]);
+    home.refuses(&["user", "lock", "alice"], 1, "locked already");
+    home.refuses(&["user", "deactivate", "alice"], 1, "not active");
+    home.refuses(&["user", "unlock", "7"], 1, "user not found");
+}
+
+#[test]
+fn an_organization_is_renamed_and_removed_only_when_it_is_empty() {
+    let (home, _) = Home::init();
+    let first = home.json(&["org", "list"])[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    home.refuses(&["org", "remove", &first], 1, "the last one");
+    let second = home.json(&["org", "create", "Second"])["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let renamed = serde_json::json!({"id": second, "name": "Branch"});
+    assert_eq!(home.json(&["org", "rename", &second, "Branch"]), renamed);
+    assert_eq!(home.json(&["org", "list"])[1], renamed);
+    home.json(&["user", "create", "bob", "--org", &second]);
+    home.refuses(&["org", "remove", &second], 1, "users: 1");
+    home.json(&["user", "remove", "bob"]);
+    let token = home.json(&["token", "create", "--role", "manager", "--org", &second]);
+    home.refuses(&["org", "remove", &second], 1, "tokens bound to it: 1");
+    home.json(&["token", "revoke", token["id"].as_str().unwrap()]);
+    assert_eq!(home.json(&["org", "remove", &second]), renamed);
+    assert_eq!(home.json(&["org", "list"]).as_array().unwrap().len(), 1);
+    home.refuses(&["org", "remove", &second], 1, "organization not found");
+    home.refuses(
+        &["org", "rename", &second, "x"],
+        1,
+        "organization not found",
+    );
+    home.refuses(&["org", "rename", &first, "a\nb"], 1, "control characters");
+}
+
+#[test]
+fn a_first_contact_is_shown_the_way() {
+    let home = empty_home();
+    for (args, listed) in [
+        (&[][..], "doctor"),
+        (&["user"], "deactivate"),
+        (&["settings"], "show"),
+    ] {
+        let output = home.run(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            said.contains("Usage: totpd") && said.contains(listed),
+            "{said}"
+        );
+    }
+    home.refuses(&["usr", "list"], 2, "'user'");
+    home.refuses(&["serve", "--lisen", "127.0.0.1:0"], 2, "'--listen'");
+    for command in ["serve", "demo"] {
+        let help = printed(&home.run(&[command, "--help"]));
+        assert!(!help.contains("--json"), "{help}");
+        for args in [[command, "--json"], ["--json", command]] {
+            home.refuses(&args, 2, "take no --json");
+        }
+    }
+    assert!(printed(&home.run(&["user", "list", "--help"])).contains("--json"));
+    let server = TestServer::start();
+    let told = server.raw("GET", "/", "", b"");
+    assert!(
+        told.expect_error(404, 5, None)
+            .text("/message")
+            .contains("README")
+    );
+}
+
+/// Nobody who reads the log asks for health but whoever asks.
+#[test]
+fn the_log_shows_no_request_that_nobody_made() {
+    let (home, _) = Home::init();
+    let log = home.dir.path().join("log");
+    let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut child = serve
+        .env("RUST_LOG", "debug")
+        .stderr(fs::File::create(&log).unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap();
+    let server = Server::new(child, address);
+    server.ask("", "GET", "/users/7", "").expect_status(401);
+    server.kill();
+    let logged = fs::read_to_string(&log).unwrap();
+    assert!(
+        logged.contains("GET /resources/v3alpha/users/7 -> 401"),
+        "{logged}"
+    );
+    assert_eq!(logged.matches(" -> ").count(), 1, "{logged}");
+}
+
+/// Contract §6: status 1, and what was done all the same.
+#[test]
+fn a_change_whose_answer_nobody_gets_is_told() {
+    let (home, _) = Home::init();
+    let create = ["token", "create", "--role", "admin"];
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut closed = home.command(&create);
+    refused(&closed.stdout(writer).output().unwrap(), 1, "made token");
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for (args, done) in [
+        (&create[..], "made token"),
+        (&["user", "create", "alice"], "made user"),
+        (&["totp", "start", "alice"], "started enrolment"),
+        (&["totp", "remove", "alice", "--all"], "removed"),
+        (&["settings", "set", "window=0"], "set window=0"),
+    ] {
+        let output = home.command(args).stdout(full()).output().unwrap();
+        refused(&output, 1, done);
+        refused(&output, 1, "the answer cannot be written");
+    }
+    let home = empty_home();
+    let output = home.command(&["init"]).stdout(full()).output().unwrap();
+    refused(&output, 1, "totpd token create --role admin");
+}
