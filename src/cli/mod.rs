@@ -20,10 +20,11 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use totpd::error::{Error, Result};
-use totpd::model::Timestamp;
+use totpd::model::{ClockReading, Timestamp};
 use totpd::service::{Caller, DataDir, KeyFile, Service};
 
 use args::Command;
@@ -88,6 +89,23 @@ fn now() -> Timestamp {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// What the wall clock says, and the clock that it is held against.
+fn clock_reading() -> ClockReading {
+    ClockReading {
+        now: now(),
+        since_boot: since_boot(),
+    }
+}
+
+/// The time since the machine started, sleep included where the system counts it.
+fn since_boot() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = ClockId::Monotonic;
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 /// Where the data is, and the key to it.

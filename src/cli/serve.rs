@@ -11,11 +11,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
-use totpd::model::{Name, Timestamp, Window};
+use totpd::model::{Name, Window};
 use totpd::serve::{self, Config, Handler, Inherited, Limits, TlsFiles};
 use totpd::service::{DataDir, Service, Settings};
 
-use super::{Home, admin, args, now, operator, output};
+use super::{Home, admin, args, clock_reading, now, operator, output};
 
 /// How often expired enrolments, old events and the log are looked after. What was removed is out of the
 /// log well within the minute that SECURITY.md 21 allows.
@@ -23,6 +23,9 @@ const TIDY_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     let service = open_or_init(home, &args)?;
+    if let Err(Error::Unavailable(why)) = service.check_clock(now()) {
+        log::error!("nothing is served until this is put right: {why}");
+    }
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     // Beyond a limit of file size a write is to fail, not the process to die.
@@ -77,7 +80,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     let (tidied, keep_events) = (service.clone(), args.keep_events);
     thread::Builder::new()
         .name("tidy".to_owned())
-        .spawn(move || tidy(&tidied, keep_events, now))
+        .spawn(move || tidy(&tidied, keep_events))
         .map_err(|error| Error::Unavailable(format!("no thread: {error}")))?;
     for address in running.addresses() {
         output::say(&format!("listening on {address}"));
@@ -105,7 +108,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
         log::warn!("not every request was answered in time");
     }
     // What was removed does not stay behind in the log.
-    service.tidy(args.keep_events, now())
+    service.checkpoint()
 }
 
 /// Sockets that systemd has opened for us (`LISTEN_FDS`).
@@ -136,10 +139,10 @@ fn tell_systemd(state: &NotifyState<'_>) {
     }
 }
 
-fn tidy(service: &Service, keep_events: Duration, clock: fn() -> Timestamp) {
+fn tidy(service: &Service, keep_events: Duration) {
     loop {
         thread::sleep(TIDY_EVERY);
-        if let Err(error) = service.tidy(keep_events, clock()) {
+        if let Err(error) = service.tidy(keep_events, clock_reading()) {
             log::warn!("tidying up: {error:?}");
         }
     }

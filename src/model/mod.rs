@@ -3,11 +3,14 @@
 //! Each type has one way in (`FromStr`, or a constructor that cannot be given nonsense) and one way out
 //! (`Display`), so that what has been parsed once is never doubted again.
 
+mod clock;
 mod code;
 mod search;
 mod text;
 mod time;
 
+pub use clock::{ClockReading, VERSION_DATE};
+pub(crate) use clock::{LATEST_MOMENT, require_plausible};
 pub use code::{Code, Step, Window};
 pub use search::{Filter, Search, SortBy, TextFilter, TextMethod, fold};
 pub use text::{Name, OrgId, TokenId, TotpId, UserId};

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::model::{Name, OrgId, Timestamp};
+use crate::model::{Name, OrgId, Timestamp, require_plausible};
 use crate::seal::{MasterKey, Sealer, random};
 use crate::store::{Instance, Settings, Store};
 
@@ -89,13 +89,15 @@ impl DataDir {
         })
     }
 
-    /// Makes a new instance with a first organization, and opens it. Touches nothing where there is one.
+    /// Makes a new instance with a first organization, and opens it. Touches nothing where there is one, nor while
+    /// the clock cannot be right: tokens that are made in 1970 have expired when it is.
     pub fn create(
         path: &Path,
         key: KeyFile,
         settings: &Settings,
         now: Timestamp,
     ) -> Result<(Service, OrgId)> {
+        require_plausible(now)?;
         if !Self::is_initialised(path) {
             require_own(path, &key)?;
         }
@@ -201,7 +203,7 @@ fn make_database(
     let [high, low] = *random::<2>()?;
     // The low bits stand for the machine in every id; a random number serves as well as any.
     let machine = i64::from(u16::from_be_bytes([high, low]).max(1));
-    let first = crate::store::next_id(machine, now);
+    let first = crate::store::next_id(machine, now)?;
     let instance = Instance {
         id: first.to_string(),
         key_id: *sealer.key_id(),

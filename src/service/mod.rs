@@ -4,6 +4,7 @@
 
 mod access;
 mod backup;
+mod clock;
 mod data_dir;
 mod doctor;
 mod find;
@@ -31,8 +32,10 @@ pub use users::{NewUser, NewUsername, Totp, User, Username};
 
 pub use crate::model::UserState as State;
 
+use clock::{ClockWatch, Jump};
+
 use crate::error::{Error, Missing, Result};
-use crate::model::{Name, OrgId, Timestamp};
+use crate::model::{ClockReading, Name, OrgId, Timestamp};
 use crate::seal::{Sealer, token_hash};
 pub use crate::store::AppliedAgain;
 use crate::store::{Event, Instance, Kind, Organization, Source, Store, WriteTx};
@@ -73,6 +76,7 @@ struct Inner {
     sealer: Sealer,
     instance: Instance,
     probe: Mutex<Option<(Instant, bool)>>,
+    clock_watch: Mutex<ClockWatch>,
     /// Held as long as the service lives, so that nobody replaces the database under it.
     _dir: DataDir,
 }
@@ -100,6 +104,7 @@ impl Service {
             sealer,
             instance,
             probe: Mutex::new(None),
+            clock_watch: Mutex::default(),
             _dir: dir,
         };
         Ok(Self {
@@ -165,15 +170,54 @@ impl Service {
 
     /// Sweeps expired enrolments and events that are older than `keep_events`, and empties the log.
     ///
-    /// To be called again and again; each call does a bounded piece of work.
-    pub fn tidy(&self, keep_events: Duration, now: Timestamp) -> Result<()> {
+    /// To be called again and again; each call does a bounded piece of work. Nothing is swept until the wall clock
+    /// has run evenly for an hour of such calls (SECURITY.md 36).
+    pub fn tidy(&self, keep_events: Duration, clock: ClockReading) -> Result<()> {
+        let swept = self.sweep(keep_events, clock);
+        // Whatever the clock says.
+        self.checkpoint().and(swept)
+    }
+
+    /// Moves the log into the database and empties it. The last thing to call before a program ends: it needs no
+    /// clock, and nothing that was removed stays behind in the log.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.inner.store.empty_log()
+    }
+
+    /// Whether the clock can be right, as far as the database knows.
+    pub fn check_clock(&self, now: Timestamp) -> Result<()> {
+        let newest = self.inner.store.read(|tx| tx.require_sane_clock(now));
+        newest.map(|_| ())
+    }
+
+    fn sweep(&self, keep_events: Duration, clock: ClockReading) -> Result<()> {
+        if !self.is_steady(clock) {
+            return Ok(());
+        }
+        let now = clock.now;
         self.inner.store.write(now, move |tx| {
             totps::sweep(tx, SWEEP_SLICE)?;
             tx.anchor_failures()?;
             tx.forget_events(now.before(keep_events), SWEEP_SLICE)
                 .map(|_| ())
-        })?;
-        self.inner.store.empty_log()
+        })
+    }
+
+    fn is_steady(&self, clock: ClockReading) -> bool {
+        let watch = self.inner.clock_watch.lock();
+        let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
+        if let Some(jump) = watch.observe(clock) {
+            let (by, direction) = match jump {
+                Jump::Ahead(by) => (by, "ahead"),
+                Jump::Back(by) => (by, "back"),
+            };
+            log::warn!(
+                "the clock jumped {direction} by {} s, to {}; nothing is deleted by age until it has run evenly for an hour",
+                by.as_secs(),
+                clock.now
+            );
+        }
+        watch.is_steady(clock)
     }
 
     /// Makes an organization.

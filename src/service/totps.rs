@@ -11,8 +11,6 @@ use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
 /// Authenticators a user may have, pending ones included: each one more is one more code that a guess
 /// may hit.
 const MAX_TOTPS: usize = 10;
-/// Expired enrolments that a new one sweeps along the way.
-const SWEEP_ALONG: u32 = 20;
 
 /// A new, pending authenticator. The secret is in here and nowhere else that anyone can read.
 pub struct Enrolment {
@@ -56,7 +54,6 @@ impl Service {
         self.inner.store.write(now, move |tx| {
             let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
             Inner::require_fit_to_enrol(&caller, &user)?;
-            sweep(tx, SWEEP_ALONG)?;
             if tx.totps(&user.id, now)?.len() >= MAX_TOTPS {
                 return Err(Error::Unfit(Unfit::TooManyTotps));
             }

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
-use crate::model::{Name, OrgId, Timestamp, Window};
+use crate::model::{LATEST_MOMENT, Name, OrgId, Timestamp, Window};
 use crate::seal::KEY_ID_BYTES;
 
 /// What of an instance can be changed.
@@ -38,14 +38,22 @@ const ID_TIME_SHIFT: u32 = 24;
 const ID_NEXT: i64 = 1 << 16;
 
 /// The id that belongs to a moment on this machine, if it is newer than `last`; else the one after `last`.
-pub(crate) fn next_id(last: i64, now: Timestamp) -> i64 {
+///
+/// A clock that is far ahead takes no more of the ids than one that is right can ever reach, and each of these
+/// ids leaves 256 for every 10 ms after it. So they end only where somebody wrote the last of them into the file.
+pub(crate) fn next_id(last: i64, now: Timestamp) -> Result<i64> {
     let ticks = now
+        .min(LATEST_MOMENT)
         .micros()
         .div_euclid(10_000)
         .saturating_sub(ID_EPOCH_S.saturating_mul(100));
     let machine = last & (ID_NEXT.saturating_sub(1));
     let fresh = ticks.clamp(0, (1 << 39) - 1) << ID_TIME_SHIFT | machine;
-    fresh.max(last.saturating_add(ID_NEXT))
+    let next = last.checked_add(ID_NEXT).ok_or_else(|| {
+        let problem = format!("no id is left after {last}, so nothing new can be made");
+        Error::Unavailable(problem)
+    })?;
+    Ok(fresh.max(next))
 }
 
 /// An organization out of the columns id, name.
@@ -162,7 +170,7 @@ impl WriteTx<'_> {
         const KEEP: &str = "UPDATE instance SET last_id = ?1 WHERE one = 1 AND last_id < ?1";
         let last: Option<i64> = self.one(READ, (), |row| row.get(0))?;
         let last = last.ok_or_else(|| Error::Bug("the instance's row is gone".to_owned()))?;
-        let id = next_id(last, self.now());
+        let id = next_id(last, self.now())?;
         if self.execute(KEEP, (id,))? == 1 {
             Ok(id.to_string())
         } else {
@@ -185,18 +193,34 @@ mod tests {
     fn ids_have_eighteen_digits_and_only_rise() {
         let now = Timestamp::from_seconds(1_795_453_579);
         let machine = 4711;
-        let first = next_id(machine, now);
+        let first = next_id(machine, now).unwrap();
         assert_eq!(first.to_string().len(), 18);
         assert_eq!(first & 0xFFFF, machine, "the machine's bits stay");
         let mut last = first;
         for _ in 0..1_000 {
-            let next = next_id(last, now);
+            let next = next_id(last, now).unwrap();
             assert!(next > last && next & 0xFFFF == machine);
             last = next;
         }
+        let set_back = next_id(last, Timestamp::from_seconds(0)).unwrap();
+        assert!(set_back > last, "not even with the clock set back");
+    }
+
+    /// SECURITY.md 36
+    #[test]
+    fn a_clock_that_was_far_ahead_uses_up_no_ids() {
+        let right = Timestamp::from_seconds(1_795_453_579);
+        let mut last = next_id(4711, right).unwrap();
+        // The years 2188 and 9999, and the end of all clocks.
+        for ahead_s in [6_900_000_000, 253_402_300_799, i64::MAX] {
+            last = next_id(last, Timestamp::from_seconds(ahead_s)).unwrap();
+        }
         assert!(
-            next_id(last, Timestamp::from_seconds(0)) > last,
-            "not even with the clock set back"
+            last < i64::MAX / 2,
+            "half of the ids are left for what comes after"
         );
+        assert!(next_id(last, right).unwrap() > last);
+        let end = next_id(i64::MAX - 1, right).unwrap_err();
+        assert!(matches!(&end, Error::Unavailable(why) if why.contains("no id is left")));
     }
 }

@@ -38,7 +38,7 @@ pub use users::FoundUser;
 pub(crate) use users::{UserRow, UsernameRow};
 
 use crate::error::{Error, Result};
-use crate::model::{Name, OrgId, Timestamp};
+use crate::model::{LATEST_MOMENT, Name, OrgId, Timestamp};
 use crate::totp::LONGEST_WAIT;
 use checkpoint::Checkpoints;
 use wal::LogLength;
@@ -242,7 +242,12 @@ impl ReadTx<'_> {
         let newest = self.newest_event_at()?;
         if now.after(LONGEST_WAIT) < newest {
             return Err(Error::Unavailable(format!(
-                "the clock says {now}, but an event of {newest} is on record: set the clock right"
+                "the clock says {now}, but an event of {newest} is on record: set the clock right, or see `totpd doctor`"
+            )));
+        }
+        if now > LATEST_MOMENT {
+            return Err(Error::Unavailable(format!(
+                "the clock says {now}, over 20 years after this version of totpd was made: set the clock right"
             )));
         }
         Ok(newest)

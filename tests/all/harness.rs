@@ -15,7 +15,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use totpd::api::Api;
-use totpd::model::{Clock, Timestamp, Window};
+use totpd::model::{Clock, ClockReading, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
 use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Power, Service, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
@@ -262,6 +262,21 @@ impl Drop for TestServer {
         if let Some(running) = self.running.take() {
             running.stop(Duration::from_secs(5));
         }
+    }
+}
+
+/// Tidies up at the end of an hour in which the clock ran evenly.
+pub fn tidy(service: &Service, keep_events: Duration, now: Timestamp) {
+    // An hour ago there may be an event to come, and then nothing is swept.
+    let _begun = service.tidy(keep_events, even(now.before(Duration::from_hours(1))));
+    service.tidy(keep_events, even(now)).unwrap();
+}
+
+/// A reading of clocks that have run evenly since 1970.
+pub fn even(now: Timestamp) -> ClockReading {
+    ClockReading {
+        now,
+        since_boot: now.since(Timestamp::from_seconds(0)),
     }
 }
 

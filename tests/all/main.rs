@@ -18,6 +18,7 @@ mod access;
 mod addresses;
 mod binary;
 mod cli;
+mod clock;
 mod codes;
 mod door;
 mod errors;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Client, TestServer};
+use crate::harness::{Client, TestServer, tidy};
 
 const NOT_FOUND: Option<&str> = Some("COMMAND-Hd9sd");
 const NONE: Option<&str> = Some("COMMAND-3Mif9s");
@@ -158,10 +158,7 @@ fn gone_means_gone_from_the_file_and_from_its_log() {
         "the search finds what is there"
     );
     server.remove(&alice, &phone).expect_status(200);
-    server
-        .service
-        .tidy(Duration::from_hours(24), server.now())
-        .unwrap();
+    tidy(&server.service, Duration::from_hours(24), server.now());
     assert!(!holds(&gone), "the ciphertext is gone");
     assert!(holds(&stays));
     let log = fs::metadata(server.path().join("totpd.db-wal")).map_or(0, |it| it.len());
@@ -276,7 +273,7 @@ fn every_change_leaves_an_event_that_says_who_what_when_for_whom() {
 
     let events = server.count("SELECT count(*) FROM event");
     let keep = Duration::from_hours(400 * 24);
-    server.service.tidy(keep, server.now()).unwrap();
+    tidy(&server.service, keep, server.now());
     assert_eq!(
         server.count("SELECT count(*) FROM event"),
         events,
@@ -284,7 +281,7 @@ fn every_change_leaves_an_event_that_says_who_what_when_for_whom() {
     );
     server.pass_seconds(400 * 86_400 + 1_000);
     server.user("bob");
-    server.service.tidy(keep, server.now()).unwrap();
+    tidy(&server.service, keep, server.now());
     assert_eq!(
         server.count("SELECT count(*) FROM event"),
         1,

@@ -1,0 +1,182 @@
+//! Clocks that were wrong, with a clock that is moved by the test. SECURITY.md 31, 35, 36.
+
+use std::fs;
+use std::time::Duration;
+
+use totpd::model::{ClockReading, Timestamp, VERSION_DATE, Window};
+use totpd::service::{DataDir, KeyFile, Settings};
+
+use crate::binary::Home;
+use crate::harness::TestServer;
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const KEEP: Duration = Duration::from_hours(400 * 24);
+const EVENTS: &str = "SELECT count(*) FROM event";
+const PENDING: &str = "SELECT count(*) FROM totp WHERE state = 'pending'";
+
+/// A server, and how long its machine has been running.
+struct Machine {
+    server: TestServer,
+    since_boot: Duration,
+}
+
+impl Machine {
+    fn start() -> Self {
+        Self {
+            server: TestServer::start(),
+            since_boot: Duration::from_secs(700),
+        }
+    }
+
+    /// Lets time pass, and tidies up as the server does by itself.
+    fn pass(&mut self, time: Duration) {
+        self.since_boot += time;
+        self.server.pass_seconds(time.as_secs().cast_signed());
+        let reading = ClockReading {
+            now: self.server.now(),
+            since_boot: self.since_boot,
+        };
+        self.server.service.tidy(KEEP, reading).unwrap();
+    }
+
+    /// An hour in the steps of a server.
+    fn pass_an_hour(&mut self) {
+        for _ in 0..240 {
+            self.pass(Duration::from_secs(15));
+        }
+    }
+
+    /// Sets the wall clock.
+    fn set_clock(&mut self, ahead: Duration) {
+        self.server.pass_seconds(ahead.as_secs().cast_signed());
+    }
+
+    fn set_clock_back(&mut self, by: Duration) {
+        self.server.pass_seconds(-by.as_secs().cast_signed());
+    }
+}
+
+/// SECURITY.md 36: for a minute or half an hour, with no request.
+#[test]
+fn nothing_is_deleted_on_the_word_of_a_clock_that_jumped() {
+    let mut machine = Machine::start();
+    let alice = machine.server.user("alice");
+    machine.pass_an_hour();
+    machine.pass_an_hour();
+    machine.server.start_enrolment(&alice);
+    let events = machine.server.count(EVENTS);
+    for minutes in [1, 30] {
+        machine.set_clock(405 * DAY);
+        for _ in 0..4 * minutes {
+            machine.pass(Duration::from_secs(15));
+        }
+        machine.set_clock_back(405 * DAY);
+        machine.pass(Duration::from_secs(15));
+        assert_eq!(machine.server.count(EVENTS), events, "{minutes} minutes");
+        assert_eq!(machine.server.count(PENDING), 1, "{minutes} minutes");
+    }
+    // The clock has been right for an hour, and the enrolment is two hours old.
+    machine.pass_an_hour();
+    assert_eq!(machine.server.count(PENDING), 0);
+    machine.server.user("bob");
+}
+
+/// SECURITY.md 36: nobody knows yet whether the clock is right.
+#[test]
+fn nothing_is_deleted_in_the_first_hour_of_a_process() {
+    let mut machine = Machine::start();
+    let alice = machine.server.user("alice");
+    machine.server.start_enrolment(&alice);
+    machine.set_clock(20 * DAY);
+    machine.pass(Duration::from_secs(15));
+    for _ in 0..59 {
+        machine.pass(Duration::from_mins(1));
+    }
+    assert_eq!(machine.server.count(PENDING), 1);
+    let expired = "SELECT count(*) FROM event WHERE kind = 'totp.expired'";
+    assert_eq!(machine.server.count(expired), 0);
+    machine.pass(Duration::from_mins(1));
+    assert_eq!(machine.server.count(PENDING), 0);
+    assert_eq!(machine.server.count(expired), 1);
+}
+
+/// SECURITY.md 36
+#[test]
+fn an_enrolment_that_begins_by_a_wrong_clock_sweeps_no_other() {
+    let mut machine = Machine::start();
+    let (alice, bob) = (machine.server.user("alice"), machine.server.user("bob"));
+    let phone = machine.server.start_enrolment(&alice);
+    machine.set_clock(Duration::from_mins(12));
+    machine.server.start_enrolment(&bob);
+    machine.set_clock_back(Duration::from_mins(12));
+    let code = phone.code_at(machine.server.now());
+    machine
+        .server
+        .confirm(&alice, &phone, &code)
+        .expect_status(200);
+}
+
+/// SECURITY.md 36: what is made in 1970 has expired when the clock is right.
+#[test]
+fn no_instance_is_made_by_a_clock_before_this_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        issuer: "Test".parse().unwrap(),
+        window: Window::OneEitherSide,
+    };
+    let year = 365 * DAY;
+    for (now, told) in [
+        (Timestamp::from_seconds(60), "1970-01-01"),
+        (VERSION_DATE.before(HOUR), "was made on 2026-11-23"),
+        (VERSION_DATE.after(21 * year), "20 years"),
+    ] {
+        let path = dir.path().join("data");
+        let refused = DataDir::create(&path, KeyFile::InDataDir, &settings, now);
+        let refused = refused.err().unwrap().to_string();
+        assert!(refused.contains(told), "{refused}");
+        assert!(refused.contains("set it right"), "{refused}");
+        assert!(!path.exists(), "nothing was made");
+    }
+    let path = dir.path().join("data");
+    assert!(DataDir::create(&path, KeyFile::InDataDir, &settings, VERSION_DATE).is_ok());
+}
+
+/// SECURITY.md 36
+#[test]
+fn a_clock_over_twenty_years_ahead_is_a_fault() {
+    let mut machine = Machine::start();
+    let alice = machine.server.user("alice");
+    let far = 21 * 365 * DAY;
+    machine.set_clock(far);
+    let check = machine.server.check(&alice, "123456");
+    check.expect_error(503, 14, Some("TOTPD-Store"));
+    let refused = machine.server.service.check_clock(machine.server.now());
+    assert!(format!("{refused:?}").contains("20 years"), "{refused:?}");
+    machine.set_clock_back(far);
+    machine.server.user("bob");
+}
+
+/// Where the clock is wrong a stop is a stop, and leaves nothing in the log.
+#[test]
+fn a_server_stops_well_while_the_clock_is_wrong() {
+    let (home, token) = Home::init();
+    let server = home.serve(&[]);
+    let database = rusqlite::Connection::open(home.data().join("totpd.db")).unwrap();
+    let ahead = "INSERT INTO event (at, kind, actor) VALUES (2400000000000000, 'x', 'x')";
+    database.execute_batch(ahead).unwrap();
+    drop(database);
+    server
+        .ask(&token, "POST", "/users", "{}")
+        .expect_error(503, 14, Some("TOTPD-Store"));
+    let log = home.data().join("totpd.db-wal");
+    assert!(fs::metadata(&log).unwrap().len() > 0);
+    let (status, said) = server.terminate();
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(fs::metadata(&log).map_or(0, |it| it.len()), 0);
+
+    let server = home.serve(&[]);
+    let (status, said) = server.terminate();
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("totpd doctor"), "{said}");
+}
