@@ -6,19 +6,19 @@
 //!
 //! | room | what it is for | and what it must not know |
 //! |---|---|---|
-//! | `serve` | the front door: sockets, limits, the pool of workers | users, authenticators, SQL |
+//! | `serve` | the front end of HTTP/1.1, and tiny_http with its workers behind it | users, authenticators, SQL |
 //! | `grpc` | HTTP/2 and gRPC, on a runtime of its own (the feature `grpc`) | users, authenticators, SQL |
+//! | `connections` | accepted sockets for both: TLS, limits, who is connected, memory | HTTP, users |
 //! | `api` | the wire: messages, routes, statuses | sockets, SQL |
 //! | `service` | the calls: who may, what happens, in one transaction | HTTP, statuses, JSON, SQL |
 //! | `store`, `seal`, `totp` | the file; the master key; the arithmetic | each other, and who may do what |
-//! | `memory` | what requests that are not done may hold of it | whose they are |
 //! | `model`, `error` | the words; what can go wrong | I/O |
 
 pub mod api;
+mod connections;
 pub mod error;
 #[cfg(feature = "grpc")]
 mod grpc;
-mod memory;
 pub mod model;
 pub mod seal;
 pub mod serve;

@@ -152,7 +152,7 @@ pub(super) struct Serve {
     #[arg(long, env = "TOTPD_INSECURE_PLAINTEXT", action = ArgAction::SetTrue, value_parser = switch)]
     pub(super) insecure_plaintext: bool,
     /// How long requests that were taken may go on after SIGTERM
-    #[arg(long, env = "TOTPD_STOP_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span)]
+    #[arg(long, env = "TOTPD_STOP_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = span)]
     pub(super) stop_timeout: Duration,
     /// How long events are kept
     #[arg(long, env = "TOTPD_KEEP_EVENTS", value_name = "TIME", default_value = "400d", value_parser = span)]

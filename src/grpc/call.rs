@@ -18,17 +18,20 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
 
-use super::codec;
-use super::hold::{Counted, Hold, REQUEST_BYTES, SHARED_BYTES};
-use super::pulse::{Pulse, Turn};
-use super::queue::{BUSY, Call, Queue};
+use super::body::{CountedBody, read_whole};
+use super::queue::{Call, Queue};
+use super::{BUSY, codec};
 use crate::api;
 use crate::api::http::EVERY_REPLY;
 use crate::api::status::{AtTheDoor, Refusal};
-use crate::memory::Account;
+use crate::connections::{Connection, InFlight, Lease, MEMORY_BYTES, Share};
 
 /// A frame's flag and length.
 const PREFIX_BYTES: usize = 5;
+/// What a request holds before any of its message is here: its stream, its buffers and what waits for it. Measured.
+const REQUEST_BYTES: usize = 4 * 1024;
+/// What each connection may hold whatever the others do: some short requests at once.
+const OWN_BYTES: usize = 8 * REQUEST_BYTES;
 /// What a conversation with reflection holds: questions go on for as long as the client likes, and an answer of
 /// several KiB may wait at each step of its way.
 const CONVERSATION_BYTES: usize = 64 * 1024;
@@ -36,30 +39,30 @@ const CONVERSATION_BYTES: usize = 64 * 1024;
 const USUAL_HEAD_BYTES: usize = 512;
 const NOT_ONE_MESSAGE: AtTheDoor = AtTheDoor::BadFraming("expected one message of gRPC");
 
-/// Where one connection's requests are answered.
-pub(super) struct Desk {
+/// What the calls of one connection share.
+pub(super) struct CallContext {
     queue: Arc<Queue>,
-    pulse: Arc<Pulse>,
-    account: Arc<Account>,
-    of_conversations: Arc<Account>,
+    connection: Arc<Connection>,
+    share: Arc<Share>,
+    conversations: Arc<Share>,
 }
 
-impl Desk {
-    pub(super) fn new(queue: Arc<Queue>, pulse: Arc<Pulse>) -> Self {
-        let account = Arc::new(queue.requests.account());
-        let of_conversations = Arc::new(queue.conversations.account());
+impl CallContext {
+    pub(super) fn new(queue: Arc<Queue>, connection: Arc<Connection>) -> Self {
+        let share = queue.memory.share(OWN_BYTES);
+        let conversations = queue.conversations.share(OWN_BYTES);
         Self {
             queue,
-            pulse,
-            account,
-            of_conversations,
+            connection,
+            share,
+            conversations,
         }
     }
 
     /// Answers one request. What is not gRPC is sent to HTTP/1.1 (RFC 9113 §7, `HTTP_1_1_REQUIRED`).
     ///
-    /// Of the request's head only what is needed is kept, and all else let go before anything is waited for: a head
-    /// may be a hundred times as large in memory as on the wire. So is a request for which there is no place.
+    /// Of the request's head only what is needed is kept, and the rest is dropped before anything is waited for: a head
+    /// may be a hundred times as large in memory as on the wire.
     pub(super) fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -67,15 +70,15 @@ impl Desk {
         let (parts, body) = request.into_parts();
         let admitted = Head::of(&parts).map(|head| {
             let head = head?;
-            let reflect = self.queue.reflection.of(&head.path);
-            let (account, holds) = match reflect {
-                Some(_) => (&self.of_conversations, CONVERSATION_BYTES),
-                None => (&self.account, REQUEST_BYTES),
+            let (share, bytes) = if self.queue.reflection.of(&head.path).is_some() {
+                (&self.conversations, CONVERSATION_BYTES)
+            } else {
+                (&self.share, REQUEST_BYTES)
             };
-            let holds = holds.saturating_add(head.bytes_beyond_usual());
-            let hold = Hold::begin(account, holds).ok_or(BUSY)?;
-            // In a box: so much is taken for those alone who have their place.
-            Ok(Box::pin(self.answer_to(head, body, hold)))
+            let bytes = bytes.saturating_add(head.bytes_beyond_usual());
+            let lease = share.lease(bytes).map(Arc::new).ok_or(BUSY)?;
+            // Boxed, so that the future's memory is allocated only after the request was admitted.
+            Ok(Box::pin(self.answer_to(head, body, lease)))
         });
         drop(parts);
         async move {
@@ -99,39 +102,47 @@ impl Desk {
         self: Arc<Self>,
         head: Head,
         body: Incoming,
-        hold: Arc<Hold>,
+        lease: Arc<Lease>,
     ) -> Response<Answer> {
-        let body = Counted::new(body, Arc::clone(&hold));
         if let Some(reflect) = self.queue.reflection.of(&head.path) {
-            let response = reflect(head.onto(body)).await;
-            return response.map(|it| Answer::new(it, None, Some(hold)));
+            let counted = CountedBody {
+                body,
+                lease: Arc::clone(&lease),
+            };
+            let response = reflect(head.onto(counted)).await;
+            return response.map(|it| Answer::new(it, None, Some(lease)));
         }
-        let mut turn = self.pulse.begin();
-        let response = self.unary(head, body, &hold, &mut turn).await;
-        turn.is_answered();
-        response.map(|it| Answer::new(it, Some(turn), Some(hold)))
+        let Some(mut in_flight) = self.connection.begin() else {
+            return refused(AtTheDoor::Stopping).map(|it| Answer::new(it, None, None));
+        };
+        let response = self.unary(head, body, &lease, &mut in_flight).await;
+        in_flight.responded();
+        response.map(|it| Answer::new(it, Some(in_flight), Some(lease)))
     }
 
     /// A call with one message in and one out, within its deadlines.
     async fn unary(
         &self,
         mut head: Head,
-        body: Counted,
-        hold: &Hold,
-        turn: &mut Turn,
+        body: Incoming,
+        lease: &Lease,
+        in_flight: &mut InFlight,
     ) -> Response<Body> {
         let now = Instant::now();
-        let limits = &self.queue.limits;
-        let client = match self.pulse.place().client(&head.forwarded_for) {
-            Ok(client) => client,
-            Err(refusal) => return refused(refusal),
+        let limits = &self.queue.connections.limits;
+        let client = self
+            .queue
+            .connections
+            .client(self.connection.peer, &head.forwarded_for);
+        let Some(client) = client else {
+            return refused(BUSY);
         };
         // A deadline beyond what clocks can tell is none.
         let deadline = head.patience.and_then(|it| now.checked_add(it));
         let in_time = now.checked_add(limits.request_time).unwrap_or(now);
         let until = deadline.map_or(in_time, |it| it.min(in_time));
-        let at_most = limits.message_bytes.saturating_add(PREFIX_BYTES);
-        let whole = match timeout_at(until, body.whole(at_most)).await {
+        let at_most = limits.body_bytes.saturating_add(PREFIX_BYTES);
+        let whole = match timeout_at(until, read_whole(body, lease, at_most)).await {
             Ok(whole) => whole,
             Err(_) if until < in_time => Err(AtTheDoor::DeadlinePassed),
             Err(_) => Err(AtTheDoor::TooSlow),
@@ -140,7 +151,7 @@ impl Desk {
             Ok(whole) => whole,
             Err(refusal) => return refused(refusal),
         };
-        turn.is_whole();
+        in_flight.received();
         let framed_bytes = whole.len();
         let is_change = self.queue.is_change(&head.path);
         let request = head.onto(Full::new(Bytes::from(whole)));
@@ -176,8 +187,8 @@ impl Desk {
                     Ok(reply) => match status(&reply.headers) {
                         Some(status) => Err(status),
                         // What was changed is told in any case; such answers are short.
-                        None if is_change || hold.has_place_for(reply.body.len()) => Ok(reply.body),
-                        None if reply.body.len() > SHARED_BYTES => {
+                        None if is_change || has_room(lease, reply.body.len()) => Ok(reply.body),
+                        None if reply.body.len() > MEMORY_BYTES => {
                             Err(refused_status(AtTheDoor::AnswerTooLarge))
                         }
                         None => Err(refused_status(BUSY)),
@@ -186,7 +197,7 @@ impl Desk {
                 }
             }
         });
-        let mut grpc = Grpc::new(codec::Bytes).max_decoding_message_size(limits.message_bytes);
+        let mut grpc = Grpc::new(codec::Bytes).max_decoding_message_size(limits.body_bytes);
         let response = grpc.unary(service, request).await;
         if is_message {
             return response;
@@ -198,6 +209,11 @@ impl Desk {
             _ => response,
         }
     }
+}
+
+/// Whether the budget has room for an answer of this length, until it is taken.
+fn has_room(lease: &Lease, answer: usize) -> bool {
+    answer <= REQUEST_BYTES || lease.grow(answer)
 }
 
 /// A function as a service of tonic's.
@@ -351,18 +367,18 @@ fn refused(refusal: AtTheDoor) -> Response<Body> {
     refused_status(refusal).into_http()
 }
 
-/// What goes on until an answer is taken: the request's turn, and what it holds of memory.
-type Kept = Arc<(Option<Turn>, Option<Arc<Hold>>)>;
+/// What is kept until an answer is taken: the request in flight, and its memory.
+type Kept = Arc<(Option<InFlight>, Option<Arc<Lease>>)>;
 
-/// An answer on its way; the request's turn ends when all of it is taken or given up.
+/// An answer on its way. The request ends when all of it is taken or given up.
 pub(super) struct Answer {
     body: Body,
     kept: Kept,
 }
 
 impl Answer {
-    fn new(body: Body, turn: Option<Turn>, hold: Option<Arc<Hold>>) -> Self {
-        let kept = Arc::new((turn, hold));
+    fn new(body: Body, in_flight: Option<InFlight>, lease: Option<Arc<Lease>>) -> Self {
+        let kept = Arc::new((in_flight, lease));
         Self { body, kept }
     }
 }

@@ -1,7 +1,6 @@
 //! The life of one connection: a handshake if there is TLS, requests, and a farewell.
 
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,11 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::StartHandshake;
 
-use super::call::Desk;
-use super::pulse::{Health, Pulse};
+use super::call::CallContext;
 use super::queue::Queue;
 use super::socket::Socket;
-use super::{Guest, Stage};
+use super::{Handover, Stage};
+use crate::connections::{Connection, Health};
 
 /// Requests at once on one connection. RFC 9113 §6.5.2 would have a hundred; but what they hold of memory is there for
 /// whoever never finishes them.
@@ -33,24 +32,21 @@ const MAX_RESETS_UNSEEN: usize = 20;
 const MAX_RESETS_FOR_ERRORS: usize = 64;
 /// How long a client that was told to go may keep a connection on which nothing is under way.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How often a connection's pulse is taken, at most and at least.
+/// How often a connection's health is looked at, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Serves a connection until it ends.
-pub(super) async fn serve<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static>(
-    guest: Guest<S>,
-    queue: Arc<Queue>,
-    stage: watch::Receiver<Stage>,
-) {
-    let pulse = Pulse::new(guest.place);
+pub(super) async fn serve(handover: Handover, queue: Arc<Queue>, stage: watch::Receiver<Stage>) {
+    let connection = &handover.connection;
     let outcome = async {
-        let socket = Socket::new(guest.socket, guest.first, Arc::clone(&pulse))?;
-        let Some((accepted, config)) = guest.tls else {
-            return speak(socket, &queue, &pulse, stage).await;
+        let socket = Socket::new(handover.stream, handover.first, Arc::clone(connection))?;
+        let Some((accepted, config)) = handover.tls else {
+            return speak(socket, &queue, connection, stage).await;
         };
         let handshake = StartHandshake::from_parts(accepted, socket).into_stream(config);
-        let stream = timeout(queue.limits.request_time, handshake).await??;
-        speak(stream, &queue, &pulse, stage).await
+        let request_time = queue.connections.limits.request_time;
+        let stream = timeout(request_time, handshake).await??;
+        speak(stream, &queue, connection, stage).await
     };
     if let Err(error) = outcome.await {
         log::debug!("a connection of HTTP/2 has ended: {error}");
@@ -60,10 +56,10 @@ pub(super) async fn serve<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'sta
 async fn speak(
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     queue: &Arc<Queue>,
-    pulse: &Arc<Pulse>,
+    shared: &Arc<Connection>,
     mut stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
-    let limits = &queue.limits;
+    let limits = &queue.connections.limits;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -73,8 +69,8 @@ async fn speak(
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(MAX_RESETS_UNSEEN)
         .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS);
-    let desk = Arc::new(Desk::new(Arc::clone(queue), Arc::clone(pulse)));
-    let service = service_fn(move |request| Arc::clone(&desk).answer(request));
+    let calls = Arc::new(CallContext::new(Arc::clone(queue), Arc::clone(shared)));
+    let service = service_fn(move |request| Arc::clone(&calls).answer(request));
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
 
@@ -86,7 +82,7 @@ async fn speak(
         let go = tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
             _ = stage.wait_for(|it| *it != Stage::Open), if farewell.is_none() => true,
-            _ = looks.tick() => match pulse.health(limits) {
+            _ = looks.tick() => match shared.health(limits.idle_time, limits.take_time) {
                 Health::Well => false,
                 Health::Idle => farewell.is_none(),
                 Health::Stalled => return Err(io::ErrorKind::TimedOut.into()),
@@ -102,7 +98,7 @@ async fn speak(
         };
         // What was begun before is whole by then, or was refused. Whoever goes on beginning more has not listened.
         let patience = limits.request_time.saturating_add(FAREWELL);
-        let is_done = !pulse.is_busy() || (told_for > patience && !pulse.is_at_work());
+        let is_done = !shared.is_busy() || (told_for > patience && !shared.is_at_work());
         if told_for > FAREWELL && is_done {
             return Ok(());
         }

@@ -1,26 +1,22 @@
 //! gRPC over HTTP/2: connections that the front door hands over, on a runtime of one thread of its own.
 //!
 //! The only room with an async runtime, which carries bytes and waits, and nothing else: reads run on a bounded
-//! number of blocking threads and all changes on one, through the same [`Handler`] as REST. This room knows framing,
-//! deadlines and limits, and nothing of users or codes. Who is admitted, and who has to make room, is the front
-//! door's to say; what it wants to know of a connection that it has handed over it is told through [`Place`].
+//! number of blocking threads and all changes on one, through the same [`Handler`] as REST. This module knows framing
+//! and deadlines, and nothing of users or codes.
 
+mod body;
 mod call;
 mod codec;
 mod connection;
-mod hold;
-mod pulse;
 mod queue;
 mod reflection;
 mod socket;
 
-use std::io::{self, Read, Write};
-use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::server::Accepted;
@@ -28,6 +24,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::handler::Handler;
 use crate::api::status::AtTheDoor;
+use crate::connections::stream::Stream;
+use crate::connections::{ConnectionGuard, Connections};
 use queue::Queue;
 use reflection::Reflection;
 
@@ -38,136 +36,87 @@ const STACK_BYTES: usize = 512 * 1024;
 /// How long blocking threads may finish after everyone has left.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// What one connection, and all of them, may take.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    /// A message, as long as a body may be on REST.
-    pub(crate) message_bytes: usize,
-    /// The headers of one request.
-    pub(crate) head_bytes: usize,
-    /// From a request's first byte to its last.
-    pub(crate) request_time: Duration,
-    /// How long a whole request waits for a thread.
-    pub(crate) answer_time: Duration,
-    /// How long a connection may be there without a whole request.
-    pub(crate) idle_time: Duration,
-    /// How long a client has to take an answer.
-    pub(crate) take_time: Duration,
-    /// Changes that wait for their turn, and reads that wait for a thread.
-    pub(crate) waiting: usize,
+/// Where no thread is free, or there is no memory left.
+const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
+
+/// How calls are carried out.
+pub(crate) struct Settings {
+    pub(crate) connections: Arc<Connections>,
     /// Reads that are worked on at once, each on a thread; and as many changes, all on one.
     pub(crate) workers: usize,
     /// Changes that share a commit, at most.
     pub(crate) commit_batch: usize,
 }
 
-/// What a connection is about, as far as making room goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// No request is under way.
-    Idle,
-    /// It is the client's turn, since then: to send the rest of a request, or to take an answer.
-    Waiting(Instant),
-    /// A whole request is worked on.
-    Working,
-}
-
-/// A connection's place among those that the front door counts, until this is dropped.
-///
-/// A trait, and not the door's own type, since this room is below the door's.
-pub(crate) trait Place: Send + Sync {
-    /// Says what the connection is about now. It may have been cut; then the socket is shut down anyway.
-    fn is_now(&self, phase: Phase);
-    /// Whose request it is that came with this `X-Forwarded-For`, counted among that client's until what is
-    /// returned is dropped.
-    fn client(&self, forwarded_for: &str) -> Result<Client, AtTheDoor>;
-}
-
-/// Whose request it is.
-pub(crate) struct Client {
-    address: Option<IpAddr>,
-    _counted: Option<Box<dyn Send>>,
-}
-
-impl Client {
-    /// A client at that address; `counted` counts the request as long as it is there.
-    pub(crate) fn new(address: Option<IpAddr>, counted: Option<Box<dyn Send>>) -> Self {
-        Self {
-            address,
-            _counted: counted,
-        }
-    }
-}
-
-/// A connection that is handed over.
-pub(crate) struct Guest<S> {
-    pub(crate) socket: S,
+/// A connection that turned out to speak HTTP/2.
+pub(crate) struct Handover {
+    pub(crate) connection: ConnectionGuard,
+    pub(crate) stream: Stream,
     /// What was read of it already.
     pub(crate) first: Vec<u8>,
     /// The handshake that has begun, if there is TLS.
     pub(crate) tls: Option<(Accepted, Arc<ServerConfig>)>,
-    pub(crate) place: Box<dyn Place>,
 }
 
 /// How far stopping has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// Everyone is told to go, and what was begun is answered.
+    /// Clients are told to go, and requests in progress are answered.
     Closing,
     Ended,
 }
 
-/// The room, while it is open.
-pub(crate) struct Room<S> {
-    handing: mpsc::UnboundedSender<Guest<S>>,
+/// The server of gRPC.
+pub(crate) struct GrpcServer {
+    handover_tx: mpsc::UnboundedSender<Handover>,
     stage: watch::Sender<Stage>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static> Room<S> {
-    /// Opens the room. `on_death` is called if it ends without being told to.
-    pub(crate) fn open(
+impl GrpcServer {
+    /// Starts the runtime's thread. `on_death` is called if it ends without being told to.
+    pub(crate) fn start(
         handler: Arc<Handler>,
-        limits: Limits,
+        settings: Settings,
         on_death: impl FnOnce(&str) + Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             // One more for the changes.
-            .max_blocking_threads(limits.workers.max(1).saturating_add(1))
+            .max_blocking_threads(settings.workers.max(1).saturating_add(1))
             .thread_stack_size(STACK_BYTES)
             .thread_name("grpc-worker")
             .build()?;
         let reflection = Reflection::new().map_err(io::Error::other)?;
-        // Without a bound, but the door hands over no more connections than it admits.
-        let (handing, mut handed) = mpsc::unbounded_channel::<Guest<S>>();
-        let (stage, mut staged) = watch::channel(Stage::Open);
+        // Unbounded, but no more connections are handed over than are admitted.
+        let (handover_tx, mut handover_rx) = mpsc::unbounded_channel::<Handover>();
+        let (stage, mut stopping) = watch::channel(Stage::Open);
         let run = move || {
-            let (bringing, brought) = mpsc::unbounded_channel();
-            let (batch, maker) = (limits.commit_batch.max(1), Arc::clone(&handler));
-            let queue = Queue::new(handler, limits, reflection, bringing.downgrade());
+            let (jobs_tx, jobs_rx) = mpsc::unbounded_channel();
+            let (batch, maker) = (settings.commit_batch.max(1), Arc::clone(&handler));
+            let queue = Queue::new(handler, &settings, reflection, jobs_tx.downgrade());
             let queue = Arc::new(queue);
-            let mut making = runtime.spawn_blocking(move || queue::make(brought, batch, &maker));
+            let mut making = runtime.spawn_blocking(move || queue::make(jobs_rx, batch, &maker));
             runtime.block_on(async move {
-                let of_guests = staged.clone();
+                let stage_rx = stopping.clone();
                 loop {
                     tokio::select! {
-                        guest = handed.recv() => match guest {
-                            Some(guest) => {
-                                let (queue, stage) = (Arc::clone(&queue), of_guests.clone());
-                                tokio::spawn(connection::serve(guest, queue, stage));
+                        handover = handover_rx.recv() => match handover {
+                            Some(handover) => {
+                                let (queue, stage) = (Arc::clone(&queue), stage_rx.clone());
+                                tokio::spawn(connection::serve(handover, queue, stage));
                             }
                             None => return,
                         },
-                        _ = staged.wait_for(|it| *it == Stage::Ended) => return,
+                        _ = stopping.wait_for(|it| *it == Stage::Ended) => return,
                         _ = &mut making => return,
                     }
                 }
             });
-            // Or whoever makes changes would wait for more.
-            drop(bringing);
+            // Without this the thread that makes changes would wait for more.
+            drop(jobs_tx);
             runtime.shutdown_timeout(LAST_CALLS);
         };
         let expected = stage.subscribe();
@@ -176,28 +125,28 @@ impl<S: AsRawFd + Read + Write + Send + Sync + Unpin + 'static> Room<S> {
             .spawn(move || {
                 let ended = catch_unwind(AssertUnwindSafe(run));
                 if ended.is_err() || *expected.borrow() == Stage::Open {
-                    on_death("the room of gRPC has ended");
+                    on_death("the thread of gRPC has ended");
                 }
             })?;
         Ok(Self {
-            handing,
+            handover_tx,
             stage,
             thread: Mutex::new(Some(thread)),
         })
     }
 
     /// Takes a connection over.
-    pub(crate) fn welcome(&self, guest: Guest<S>) {
-        // Where the room is gone, so is the connection.
-        let _taken = self.handing.send(guest);
+    pub(crate) fn take_over(&self, handover: Handover) {
+        // Where the runtime has ended, the connection ends with it.
+        let _taken = self.handover_tx.send(handover);
     }
 
-    /// Tells everyone to go. What was begun is answered.
+    /// Tells all clients to go. Requests in progress are answered.
     pub(crate) fn close(&self) {
         let _told = self.stage.send(Stage::Closing);
     }
 
-    /// Ends the room, and whoever is still in it.
+    /// Ends the runtime, and all connections that are left.
     pub(crate) fn end(&self) {
         let _told = self.stage.send(Stage::Ended);
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,16 +9,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::Limits;
-use super::hold::{CONVERSATIONS_BYTES, OWN_BYTES, SHARED_BYTES};
 use super::reflection::Reflection;
+use super::{BUSY, Settings};
 use crate::api::handler::Handler;
 use crate::api::http::{Reply, Request, Via};
 use crate::api::status::AtTheDoor;
-use crate::memory::Pool as Memory;
+use crate::connections::{Connections, MemoryBudget};
 
-/// Where there is no thread free or no place for more.
-pub(super) const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
+/// What all conversations with reflection may hold.
+const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
 
 /// A call, its message whole.
 pub(super) struct Call {
@@ -84,11 +83,12 @@ pub(super) fn make(mut brought: UnboundedReceiver<Job>, batch: usize, handler: &
 pub(super) struct Queue {
     pub(super) reflection: Reflection,
     handler: Arc<Handler>,
-    pub(super) limits: Limits,
+    pub(super) connections: Arc<Connections>,
     /// What requests of all connections may hold.
-    pub(super) requests: Memory,
-    /// The same of conversations with reflection.
-    pub(super) conversations: Memory,
+    pub(super) memory: MemoryBudget,
+    /// The same of conversations with reflection. They stay open for nothing and cost a client nothing: holding all of
+    /// this budget keeps others from reflection, and from nothing else.
+    pub(super) conversations: MemoryBudget,
     /// Without a bound, but whatever is in it has its place.
     changes: WeakUnboundedSender<Job>,
     for_changes: Places,
@@ -99,19 +99,19 @@ impl Queue {
     /// A queue that brings changes to whoever is at the other end of `changes`.
     pub(super) fn new(
         handler: Arc<Handler>,
-        limits: Limits,
+        settings: &Settings,
         reflection: Reflection,
         changes: WeakUnboundedSender<Job>,
     ) -> Self {
         Self {
             reflection,
             handler,
-            requests: Memory::new(OWN_BYTES, SHARED_BYTES),
-            conversations: Memory::new(OWN_BYTES, CONVERSATIONS_BYTES),
+            memory: settings.connections.memory.clone(),
+            conversations: MemoryBudget::new(CONVERSATIONS_BYTES),
             changes,
-            for_changes: Places::new(&limits),
-            for_reads: Places::new(&limits),
-            limits,
+            for_changes: Places::new(settings),
+            for_reads: Places::new(settings),
+            connections: Arc::clone(&settings.connections),
         }
     }
 
@@ -128,7 +128,7 @@ impl Queue {
         } else {
             &self.for_reads
         };
-        let place = places.take(self.limits.answer_time).await?;
+        let place = places.take(self.connections.limits.answer_time).await?;
         let (answer, answered) = oneshot::channel();
         let job = Job {
             call,
@@ -158,10 +158,11 @@ struct Places {
 }
 
 impl Places {
-    fn new(limits: &Limits) -> Self {
+    fn new(settings: &Settings) -> Self {
+        let waiting = settings.connections.limits.waiting;
         Self {
-            free: Arc::new(Semaphore::new(limits.workers.max(1))),
-            waiting: Semaphore::new(limits.waiting.min(Semaphore::MAX_PERMITS)),
+            free: Arc::new(Semaphore::new(settings.workers.max(1))),
+            waiting: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
         }
     }
 

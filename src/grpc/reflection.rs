@@ -8,7 +8,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic_reflection::server::{Builder, Error};
 
-use super::hold::Counted;
+use super::body::CountedBody;
 
 const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
 /// A question is a name.
@@ -17,7 +17,7 @@ const V1: &str = "/grpc.reflection.v1.ServerReflection/";
 const V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-type Answer = Box<dyn Fn(Request<Counted>) -> Answering + Send + Sync>;
+type Answer = Box<dyn Fn(Request<CountedBody>) -> Answering + Send + Sync>;
 
 /// Both versions, made once: reading the protos costs more than answering from them.
 pub(super) struct Reflection {
@@ -54,7 +54,7 @@ impl Reflection {
 
 fn answer<S>(service: S) -> Answer
 where
-    S: Service<Request<Counted>, Response = Response<Body>, Error = std::convert::Infallible>,
+    S: Service<Request<CountedBody>, Response = Response<Body>, Error = std::convert::Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {

@@ -1,7 +1,6 @@
 //! A socket for the runtime: what was read of it before comes first, and what goes through it is noticed.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,33 +8,38 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::pulse::Pulse;
+use crate::connections::Connection;
+use crate::connections::stream::Stream;
 
-/// A socket that does not block, of whatever family.
-pub(super) struct Socket<S: AsRawFd> {
-    inner: AsyncFd<S>,
+/// A socket that does not block.
+pub(super) struct Socket {
+    inner: AsyncFd<Stream>,
     /// What was read already, last byte first.
     first: Vec<u8>,
-    pulse: Arc<Pulse>,
+    connection: Arc<Connection>,
 }
 
-impl<S: AsRawFd + Read + Write> Socket<S> {
+impl Socket {
     #[expect(
         deprecated,
         reason = "what takes its place is unsafe code, which is forbidden here; what is handed over keeps its \
                   descriptor open as long as it lives, and that is all that is asked"
     )]
-    pub(super) fn new(socket: S, mut first: Vec<u8>, pulse: Arc<Pulse>) -> io::Result<Self> {
+    pub(super) fn new(
+        stream: Stream,
+        mut first: Vec<u8>,
+        connection: Arc<Connection>,
+    ) -> io::Result<Self> {
         first.reverse();
         Ok(Self {
-            inner: AsyncFd::new(socket)?,
+            inner: AsyncFd::new(stream)?,
             first,
-            pulse,
+            connection,
         })
     }
 }
 
-impl<S: AsRawFd + Read + Write + Unpin> AsyncRead for Socket<S> {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -54,7 +58,7 @@ impl<S: AsRawFd + Read + Write + Unpin> AsyncRead for Socket<S> {
             let unfilled = buffer.initialize_unfilled();
             match guard.try_io(|it| it.get_mut().read(unfilled)) {
                 Ok(Ok(read)) => {
-                    if !self.pulse.has_read(read) {
+                    if !self.connection.count_read(read) {
                         let why = "too many bytes without a request";
                         return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, why)));
                     }
@@ -69,7 +73,7 @@ impl<S: AsRawFd + Read + Write + Unpin> AsyncRead for Socket<S> {
     }
 }
 
-impl<S: AsRawFd + Read + Write + Unpin> AsyncWrite for Socket<S> {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -77,13 +81,13 @@ impl<S: AsRawFd + Read + Write + Unpin> AsyncWrite for Socket<S> {
     ) -> Poll<io::Result<usize>> {
         loop {
             let Poll::Ready(guard) = self.inner.poll_write_ready_mut(context) else {
-                self.pulse.wrote(false);
+                self.connection.note_write(false);
                 return Poll::Pending;
             };
             match guard?.try_io(|it| it.get_mut().write(bytes)) {
                 Ok(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(result) => {
-                    self.pulse.wrote(true);
+                    self.connection.note_write(true);
                     return Poll::Ready(result);
                 }
                 Err(_not_ready) => {}

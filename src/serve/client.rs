@@ -1,47 +1,64 @@
-//! The life of one client's connection: a whole request in, through a worker, the answer out, and again.
+//! One client's connection, on a thread of its own: a whole request in, through a worker, the answer out, and again.
 
-use std::time::Instant;
+use std::sync::Arc;
 
-use super::Door;
-use super::forwarded::last_untrusted_hop;
+use super::FrontEnd;
 use super::incoming::{Ended, Incoming};
-use super::registry::Connection;
-use super::seat::{Peer, Seat};
-use super::stream::Stream;
 use super::upstream::Answer;
-use super::wire::{Hello, Wire};
 use crate::api::http::{EVERY_REPLY, Reply};
 use crate::api::status::AtTheDoor;
+use crate::connections::stream::Stream;
+use crate::connections::wire::{PendingHandshake, Wire};
+use crate::connections::{ConnectionGuard, InFlight};
+#[cfg(feature = "grpc")]
+use crate::grpc::Handover;
 
-/// Serves one client until it leaves, falters, has to make room, or turns out to speak HTTP/2.
-pub(super) fn serve(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) {
-    let Some((seat, wire)) = greet(seat, stream, peer, speaks_tls) else {
+/// What a request may hold of memory whatever the others hold: nearly every one is shorter.
+const OWN_BYTES: usize = 8 * 1024;
+
+/// Serves one client until it leaves, is refused, has to make room, or turns out to speak HTTP/2.
+pub(super) fn serve(
+    front: &Arc<FrontEnd>,
+    connection: ConnectionGuard,
+    stream: Stream,
+    speaks_tls: bool,
+) {
+    let Some((connection, wire)) = handshake(front, connection, stream, speaks_tls) else {
         return;
     };
-    let mut incoming = Incoming::new(wire);
+    let share = front.connections.memory.share(OWN_BYTES);
+    let mut incoming = Incoming::new(wire, share);
     #[cfg(feature = "grpc")]
-    let Some((seat, mut begun)) = hand_over_http2(seat, &mut incoming, peer) else {
+    let Some((connection, mut begun)) = hand_over_http2(front, connection, &mut incoming) else {
         return;
     };
     #[cfg(not(feature = "grpc"))]
     let mut begun = None;
-    let (door, connection) = (seat.door.as_ref(), seat.connection.as_ref());
     loop {
+        if begun.is_none()
+            && incoming
+                .first_byte(front.connections.limits.idle_time)
+                .is_err()
+        {
+            return;
+        }
+        let Some(mut request) = begun.take().or_else(|| connection.begin()) else {
+            return;
+        };
         let mut asked = Asked::default();
-        let begun = begun.take();
-        match one_request(door, connection, &mut incoming, peer, begun, &mut asked) {
-            Ok(true) if door.registry.answered(connection) => {}
-            Ok(_) => return leave(door, connection, &mut incoming),
+        match one_request(front, &connection, &mut incoming, &mut request, &mut asked) {
+            Ok(true) if request.finish() => {}
+            Ok(_) => return leave(front, request, &mut incoming),
             Err(Ended::Closed) => return,
             Err(Ended::Refused(refusal)) => {
                 let (content_type, origin) = (asked.content_type, asked.origin);
-                let refuse = &door.handler.refuse;
+                let refuse = &front.handler.refuse;
                 let reply = refuse(refusal, content_type.as_deref(), origin.as_deref());
                 let reply = own_answer(&reply);
-                // To be refused is no work, and holds no place against others.
-                connection.lingers();
-                if send(door, &mut incoming, &reply).is_ok() {
-                    leave(door, connection, &mut incoming);
+                // A refused client makes room for others as one that has said nothing.
+                request.linger();
+                if send(front, &mut incoming, &reply).is_ok() {
+                    leave(front, request, &mut incoming);
                 }
                 return;
             }
@@ -49,132 +66,151 @@ pub(super) fn serve(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) {
     }
 }
 
-/// Shakes hands where there is TLS. Nobody waits for a client that is slow at it but its own thread.
-#[cfg_attr(
-    not(feature = "grpc"),
-    expect(unused_variables, reason = "nobody is handed over, whoever it is")
-)]
-fn greet(seat: Seat, stream: Stream, peer: Peer, speaks_tls: bool) -> Option<(Seat, Wire)> {
-    let Some(tls) = seat.door.tls.as_ref().filter(|_| speaks_tls) else {
-        return Some((seat, Wire::plain(stream)));
+/// Does the TLS handshake, where there is TLS. A client that is slow at it keeps nobody waiting but its own thread.
+fn handshake(
+    front: &FrontEnd,
+    connection: ConnectionGuard,
+    stream: Stream,
+    speaks_tls: bool,
+) -> Option<(ConnectionGuard, Wire)> {
+    let Some(tls) = front.connections.tls.as_ref().filter(|_| speaks_tls) else {
+        return Some((connection, Wire::plain(stream)));
     };
-    if !seat.door.registry.begins_request(&seat.connection) {
-        return None;
-    }
+    let mut in_flight = connection.begin()?;
     let failed = |error| log::debug!("a TLS handshake failed: {error}");
-    let mut hello = Hello::on(stream, seat.door.limits.request_time);
-    let accepted = hello.read().map_err(failed).ok()?;
+    let mut handshake = PendingHandshake::on(stream, front.connections.limits.request_time);
+    let accepted = handshake.read().map_err(failed).ok()?;
     let config = tls.config();
     #[cfg(feature = "grpc")]
-    if super::tls::wants_http2(&accepted.client_hello()) {
-        let tls = Some((accepted, config));
-        super::handover::hand_over(seat, peer, hello.into_stream(), Vec::new(), tls);
+    if crate::connections::tls::wants_http2(&accepted.client_hello()) {
+        drop(in_flight);
+        hand_over(
+            front,
+            Handover {
+                connection,
+                stream: handshake.into_stream(),
+                first: Vec::new(),
+                tls: Some((accepted, config)),
+            },
+        );
         return None;
     }
-    let wire = Wire::tls(hello, accepted, config).map_err(failed).ok()?;
-    seat.connection.rests().then_some((seat, wire))
+    let wire = Wire::tls(handshake, accepted, config)
+        .map_err(failed)
+        .ok()?;
+    in_flight.received().then_some((connection, wire))
 }
 
-/// Waits for the client's first word, and hands it over if that is HTTP/2's. If not, says when what was begun is to be
-/// whole.
+/// Waits for the client's first bytes, and hands the connection over if they are HTTP/2's. If not, returns the request
+/// that began with them.
 #[cfg(feature = "grpc")]
 fn hand_over_http2(
-    seat: Seat,
+    front: &FrontEnd,
+    connection: ConnectionGuard,
     incoming: &mut Incoming,
-    peer: Peer,
-) -> Option<(Seat, Option<Instant>)> {
+) -> Option<(ConnectionGuard, Option<InFlight>)> {
     let Some(stream) = incoming.wire().plain_stream() else {
-        return Some((seat, None));
+        return Some((connection, None));
     };
-    let limits = &seat.door.limits;
+    let limits = &front.connections.limits;
     incoming.first_byte(limits.idle_time).ok()?;
-    if !seat.door.registry.begins_request(&seat.connection) {
-        return None;
-    }
-    let deadline = Instant::now().checked_add(limits.request_time)?;
+    let request = connection.begin()?;
+    let deadline = request.begun().checked_add(limits.request_time)?;
     match incoming.http2(deadline) {
-        // Whoever is slow even at this is told so where requests are read.
-        Ok(None) | Err(Ended::Refused(_)) => Some((seat, Some(deadline))),
+        // A client that is slow even at this is told so where requests are read.
+        Ok(None) | Err(Ended::Refused(_)) => Some((connection, Some(request))),
         Ok(Some(first)) => {
-            super::handover::hand_over(seat, peer, stream, first, None);
+            drop(request);
+            hand_over(
+                front,
+                Handover {
+                    connection,
+                    stream,
+                    first,
+                    tls: None,
+                },
+            );
             None
         }
         Err(Ended::Closed) => None,
     }
 }
 
-/// A client that has the answer closes; until then nothing of the answer may be lost.
-fn leave(door: &Door, connection: &Connection, incoming: &mut Incoming) {
-    connection.lingers();
-    incoming.wire().finish(door.limits.take_time);
+#[cfg(feature = "grpc")]
+fn hand_over(front: &FrontEnd, handover: Handover) {
+    if let Err(error) = handover.stream.set_nonblocking() {
+        log::warn!("a connection cannot be handed over: {error}");
+        return;
+    }
+    let registry = &front.connections.registry;
+    if registry.count_as_http2(&handover.connection) {
+        front.grpc.take_over(handover);
+    }
+}
+
+/// Waits for a client that has its last answer to close: closing first could lose the end of the answer.
+fn leave(front: &FrontEnd, mut request: InFlight, incoming: &mut Incoming) {
+    request.linger();
+    incoming.wire().finish(front.connections.limits.take_time);
     incoming.drain();
 }
 
-/// What says in which form a request is to be refused.
+/// What decides the form of a refusal.
 #[derive(Default)]
 struct Asked {
     content_type: Option<String>,
     origin: Option<String>,
 }
 
-/// Answers one request, which is to be whole in time or when that is said already; says whether another may follow. In
-/// which form it is to be refused is told as soon as its head is known.
+/// Reads and answers one request. Returns whether the connection stays open.
 fn one_request(
-    door: &Door,
-    connection: &Connection,
+    front: &FrontEnd,
+    connection: &ConnectionGuard,
     incoming: &mut Incoming,
-    peer: Peer,
-    begun: Option<Instant>,
+    request: &mut InFlight,
     asked: &mut Asked,
 ) -> Result<bool, Ended> {
-    incoming.first_byte(door.limits.idle_time)?;
-    if !door.registry.begins_request(connection) {
-        return Err(Ended::Closed);
-    }
-    let in_time = || Instant::now().checked_add(door.limits.request_time);
-    let deadline = begun.or_else(in_time).ok_or(Ended::Closed)?;
-    let head = incoming.head(&door.limits, deadline)?;
+    let limits = &front.connections.limits;
+    let deadline = request.begun().checked_add(limits.request_time);
+    let deadline = deadline.ok_or(Ended::Closed)?;
+    let head = incoming.head(limits, deadline)?;
     asked.content_type.clone_from(&head.content_type);
     asked.origin.clone_from(&head.origin);
     // What will be refused for its length is not asked for.
-    if head.expects_continue && incoming.awaits(head.body, &door.limits) {
-        send(door, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    if head.expects_continue && incoming.awaits(head.body, limits) {
+        send(front, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let account = door.bodies.account();
-    let body = incoming.body(head.body, &account, &door.limits, deadline)?;
-    if !connection.request_is_whole() {
+    let (body, _lease) = incoming.body(head.body, limits, deadline)?;
+    if !request.received() {
         return Err(Ended::Closed);
     }
-    let named = peer
-        .is_trusted
-        .then(|| last_untrusted_hop(&head.forwarded_for, &door.trusted_proxies))
-        .flatten();
-    // Behind a proxy connections say nothing about whose they are; requests in progress do.
-    let place = named.map(|it| door.registry.progress(it, &door.limits));
-    let _place = place.transpose().map_err(Ended::Refused)?;
-    let address = named
-        .or(peer.address)
-        .map_or_else(String::new, |it| it.to_string());
+    let client = front
+        .connections
+        .client(connection.peer, &head.forwarded_for);
+    let busy = AtTheDoor::Busy { retry_after_s: 1 };
+    let client = client.ok_or(Ended::Refused(busy))?;
+    let address = client.address.map_or_else(String::new, |it| it.to_string());
 
-    let pool = door.pool_for(&head);
+    let pool = front.pool_for(&head);
     let mut upstream = pool.take().map_err(Ended::Refused)?;
     let answer = upstream.exchange(&head, &address, &body).map_err(|error| {
-        door.death
+        front
+            .death
             .report(&format!("a worker's connection broke: {error}"));
         Ended::Refused(AtTheDoor::Bug)
     })?;
     pool.give(upstream);
-    door.registry.answers(connection);
-    let goes_on = head.keep_alive && !door.registry.is_stopping();
-    send(door, incoming, &bytes_of(&answer, goes_on))?;
+    request.responded();
+    let goes_on = head.keep_alive && !request.is_last();
+    send(front, incoming, &bytes_of(&answer, goes_on))?;
     Ok(goes_on)
 }
 
 /// Writes an answer within the time that a client has to take it.
-fn send(door: &Door, incoming: &mut Incoming, bytes: &[u8]) -> Result<(), Ended> {
+fn send(front: &FrontEnd, incoming: &mut Incoming, bytes: &[u8]) -> Result<(), Ended> {
     incoming
         .wire()
-        .write_all(bytes, door.limits.take_time)
+        .write_all(bytes, front.connections.limits.take_time)
         .map_err(|_| Ended::Closed)
 }
 

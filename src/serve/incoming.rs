@@ -1,13 +1,14 @@
 //! Bytes from a client: within a limit of time, within a limit of length. Knows requests, not calls.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Limits;
 use super::head::{self, BodyLength, Head};
-use super::wire::Wire;
 use crate::api::status::AtTheDoor;
-use crate::memory::Account;
+use crate::connections::wire::Wire;
+use crate::connections::{Lease, Share};
 
 /// How much is read at once. Nearly every request fits.
 const READ_BYTES: usize = 4096;
@@ -17,6 +18,8 @@ const MAX_FRAMING_BYTES: usize = 64 * 1024;
 /// that is still sending: closing at once would reset the connection under the answer.
 const DRAIN_BYTES: usize = 256 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
 
 /// Why there is no whole request.
 pub(super) enum Ended {
@@ -30,13 +33,15 @@ pub(super) enum Ended {
 pub(super) struct Incoming {
     wire: Wire,
     buffer: Vec<u8>,
+    share: Arc<Share>,
 }
 
 impl Incoming {
-    pub(super) const fn new(wire: Wire) -> Self {
+    pub(super) const fn new(wire: Wire, share: Arc<Share>) -> Self {
         Self {
             wire,
             buffer: Vec::new(),
+            share,
         }
     }
 
@@ -90,29 +95,31 @@ impl Incoming {
         }
     }
 
-    /// Reads the body that belongs to `length`, as far as its `account` goes.
+    /// Reads the body that belongs to `length`, as far as the memory budget allows, and returns it with what it holds of
+    /// that.
     pub(super) fn body(
         &mut self,
         length: BodyLength,
-        account: &Account,
         limits: &Limits,
         deadline: Instant,
-    ) -> Result<Vec<u8>, Ended> {
-        // What came along with the head.
-        take(account, self.buffer.len())?;
-        match length {
+    ) -> Result<(Vec<u8>, Lease), Ended> {
+        // What came with the head.
+        let lease = self.share.lease(self.buffer.len());
+        let lease = lease.ok_or(Ended::Refused(BUSY))?;
+        let body = match length {
             BodyLength::Bytes(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 if length > limits.body_bytes {
                     return Err(Ended::Refused(AtTheDoor::BodyTooLarge));
                 }
                 while self.buffer.len() < length {
-                    self.more_of_body(account, deadline)?;
+                    self.more_of_body(&lease, deadline)?;
                 }
-                Ok(self.buffer.drain(..length).collect())
+                self.buffer.drain(..length).collect()
             }
-            BodyLength::Chunked => self.chunks(account, limits, deadline),
-        }
+            BodyLength::Chunked => self.chunks(&lease, limits, deadline)?,
+        };
+        Ok((body, lease))
     }
 
     /// Whether a body of that length is yet to come, and may: its client waits to be told to go on.
@@ -126,7 +133,7 @@ impl Incoming {
 
     fn chunks(
         &mut self,
-        account: &Account,
+        lease: &Lease,
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Vec<u8>, Ended> {
@@ -154,7 +161,7 @@ impl Incoming {
                 return Err(refused("too much framing for so little body"));
             }
             while self.buffer.len() < size.saturating_add(2) {
-                self.more_of_body(account, deadline)?;
+                self.more_of_body(lease, deadline)?;
             }
             body.extend(self.buffer.drain(..size));
             // After the last chunk trailers could stand; totpd knows none, and takes none.
@@ -171,10 +178,11 @@ impl Incoming {
     }
 
     /// Reads more of a body, if there is a place for it.
-    fn more_of_body(&mut self, account: &Account, deadline: Instant) -> Result<(), Ended> {
+    fn more_of_body(&mut self, lease: &Lease, deadline: Instant) -> Result<(), Ended> {
         let before = self.buffer.len();
         self.more(deadline)?;
-        take(account, self.buffer.len().saturating_sub(before))
+        let grown = lease.grow(self.buffer.len().saturating_sub(before));
+        grown.then_some(()).ok_or(Ended::Refused(BUSY))
     }
 
     /// Reads more of a request that has begun.
@@ -222,12 +230,6 @@ impl Incoming {
             drained = drained.saturating_add(self.buffer.len());
         }
     }
-}
-
-fn take(account: &Account, bytes: usize) -> Result<(), Ended> {
-    let taken = account.take(bytes);
-    let busy = AtTheDoor::Busy { retry_after_s: 1 };
-    taken.then_some(()).ok_or(Ended::Refused(busy))
 }
 
 /// A chunk's size line begins with a digit, and its extension, which nobody reads, is text: a parser before

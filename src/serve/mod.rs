@@ -7,19 +7,9 @@
 //! JSON; signals, environment and clock are the command line's.
 
 mod client;
-mod descriptors;
-mod forwarded;
-#[cfg(feature = "grpc")]
-mod handover;
 mod head;
 mod incoming;
-mod listen;
-mod registry;
-mod seat;
-mod stream;
-mod tls;
 mod upstream;
-mod wire;
 mod workers;
 
 use std::fmt;
@@ -31,18 +21,16 @@ use std::thread;
 use std::time::Duration;
 
 pub use crate::api::handler::Handler;
+pub use crate::connections::listen::{Bound, Inherited, Listen};
+use crate::connections::listen::{Listener, Terms};
+use crate::connections::stream::Stream;
+use crate::connections::tls::Tls;
+pub use crate::connections::tls::TlsFiles;
+pub use crate::connections::{Cidr, Limits};
+use crate::connections::{Connections, MEMORY_BYTES, MemoryBudget, Peer, Registry, descriptors};
 #[cfg(feature = "grpc")]
-use crate::grpc;
-use crate::memory::Pool as Memory;
-pub use forwarded::Cidr;
+use crate::grpc::{self, GrpcServer};
 use head::Head;
-pub use listen::{Bound, Inherited, Listen};
-use listen::{Listener, Terms};
-use registry::Registry;
-use seat::{Peer, Seat};
-use stream::Stream;
-use tls::Tls;
-pub use tls::TlsFiles;
 use upstream::Pool;
 use workers::{Lane, Workers};
 
@@ -56,52 +44,8 @@ const READS: Lane = Lane {
     threads: 8,
     batch: 1,
 };
-/// What each body may hold by itself: nearly every one is shorter.
-const OWN_BODY_BYTES: usize = 8 * 1024;
-/// What all bodies may hold beyond that: as much as messages of gRPC may. A thousand that are never finished would be
-/// eight times as much.
-const SHARED_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// How long the accepting thread rests after an error that shedding a connection did not cure.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-
-/// What one client, and all of them, may take.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections in all: each costs a thread. One of HTTP/2 counts as four.
-    pub connections: usize,
-    /// Connections of one address (IPv6: of one /64), so that no one host takes them all.
-    pub connections_per_peer: usize,
-    /// A request's line and headers: tokens and ids are short.
-    pub head_bytes: usize,
-    /// A request's body: the largest is a user's data.
-    pub body_bytes: usize,
-    /// From the first byte of a request to its last, however slowly it drips.
-    pub request_time: Duration,
-    /// How long a whole request waits for a worker.
-    pub answer_time: Duration,
-    /// How long a client may be silent between requests.
-    pub idle_time: Duration,
-    /// How long a client has to take an answer, in all.
-    pub take_time: Duration,
-    /// Requests that wait for a worker: the next is told to come back.
-    pub waiting: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            connections_per_peer: 128,
-            head_bytes: 16 * 1024,
-            body_bytes: 64 * 1024,
-            request_time: Duration::from_secs(10),
-            answer_time: Duration::from_secs(10),
-            idle_time: Duration::from_mins(1),
-            take_time: Duration::from_secs(10),
-            waiting: 512,
-        }
-    }
-}
 
 /// How to serve.
 pub struct Config {
@@ -142,21 +86,17 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// What all clients' threads share.
-struct Door {
-    limits: Limits,
-    trusted_proxies: Vec<Cidr>,
-    tls: Option<Tls>,
-    registry: Arc<Registry>,
-    bodies: Memory,
+struct FrontEnd {
+    connections: Arc<Connections>,
     handler: Arc<Handler>,
     changes: Pool,
     reads: Pool,
     #[cfg(feature = "grpc")]
-    grpc: grpc::Room<Stream>,
+    grpc: GrpcServer,
     death: Arc<Death>,
 }
 
-impl Door {
+impl FrontEnd {
     fn pool_for(&self, head: &Head) -> &Pool {
         if (self.handler.is_change)(&head.method, &head.target) {
             &self.changes
@@ -184,7 +124,7 @@ impl Death {
 
 /// A front door that is open. Dropped without `stop`, it lets nobody new in.
 pub struct Running {
-    door: Arc<Door>,
+    front: Arc<FrontEnd>,
     workers: [Workers; 2],
     addresses: Vec<Bound>,
     accepting: Vec<thread::JoinHandle<()>>,
@@ -248,23 +188,26 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         Pool::new(changes, &config.limits),
         Pool::new(reads, &config.limits),
     );
-    let (limits, registry) = (config.limits, Arc::new(Registry::new()));
+    let connections = Arc::new(Connections {
+        registry: Registry::new(&config.limits),
+        limits: config.limits,
+        trusted_proxies: config.trusted_proxies,
+        tls,
+        memory: MemoryBudget::new(MEMORY_BYTES),
+    });
     #[cfg(feature = "grpc")]
     let grpc = {
-        let (limits, death) = (
-            handover::limits(&limits, config.changes, config.commit_batch),
-            Arc::clone(&death),
-        );
-        grpc::Room::open(Arc::clone(handler), limits, move |why| death.report(why))
+        let settings = grpc::Settings {
+            connections: Arc::clone(&connections),
+            workers: config.changes,
+            commit_batch: config.commit_batch,
+        };
+        let death = Arc::clone(&death);
+        GrpcServer::start(Arc::clone(handler), settings, move |why| death.report(why))
             .map_err(|error| Error(format!("cannot start gRPC: {error}")))?
     };
-    let trusted_proxies = config.trusted_proxies;
-    let door = Arc::new(Door {
-        limits,
-        trusted_proxies,
-        tls,
-        registry,
-        bodies: Memory::new(OWN_BODY_BYTES, SHARED_BODY_BYTES),
+    let front = Arc::new(FrontEnd {
+        connections,
         handler: Arc::clone(handler),
         changes,
         reads,
@@ -279,15 +222,15 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
     let (mut addresses, mut accepting) = (Vec::new(), Vec::new());
     for (listener, bound) in listeners {
         addresses.push(bound);
-        let (door, stop) = (Arc::clone(&door), Arc::clone(&stop));
+        let (front, stop) = (Arc::clone(&front), Arc::clone(&stop));
         let thread = thread::Builder::new()
             .name("accept".to_owned())
-            .spawn(move || accept(&listener, &stop, &door))
+            .spawn(move || accept(&listener, &stop, &front))
             .map_err(cannot_accept)?;
         accepting.push(thread);
     }
     Ok(Running {
-        door,
+        front,
         workers: [making, reading],
         addresses,
         accepting,
@@ -304,7 +247,7 @@ impl Running {
 
     /// Reads certificate and key again, for new connections; those there are go on with the old ones.
     pub fn reload_tls(&self) -> Result<(), Error> {
-        match &self.door.tls {
+        match &self.front.connections.tls {
             Some(tls) => tls
                 .reload()
                 .map_err(|why| Error(format!("TLS: {why}; the old one stays in force"))),
@@ -316,13 +259,13 @@ impl Running {
     /// request whose first byte was taken is answered, if that takes no longer than `within`. Says whether
     /// all were.
     pub fn stop(self, within: Duration) -> bool {
-        self.door
+        self.front
             .death
             .expected
             .store(true, std::sync::atomic::Ordering::Release);
-        self.door.registry.close();
+        self.front.connections.registry.close();
         #[cfg(feature = "grpc")]
-        self.door.grpc.close();
+        self.front.grpc.close();
         drop(self.accepts);
         for thread in self.accepting {
             let _ended = thread.join();
@@ -330,47 +273,40 @@ impl Running {
         for path in &self.paths {
             let _gone = std::fs::remove_file(path);
         }
-        let answered = self.door.registry.wait(within);
+        let answered = self.front.connections.registry.wait(within);
         #[cfg(feature = "grpc")]
-        self.door.grpc.end();
+        self.front.grpc.end();
         self.workers.iter().for_each(Workers::stop);
         answered
     }
 }
 
-/// Accepts until the door is closed, whatever goes wrong.
-fn accept(listener: &Listener, stop: &UnixStream, door: &Arc<Door>) {
+/// Accepts until the server stops, whatever goes wrong.
+fn accept(listener: &Listener, stop: &UnixStream, front: &Arc<FrontEnd>) {
     let mut told = false;
     loop {
         let accepted = listener.accept(stop);
-        if door.registry.is_stopping() {
+        if front.connections.registry.is_stopping() {
             return;
         }
         match accepted {
             Ok(None) => return,
             Ok(Some((stream, address))) => {
                 told = false;
-                let by_address =
-                    address.is_some_and(|it| door.trusted_proxies.iter().any(|of| of.holds(it)));
-                let is_trusted = by_address || listener.is_private_unix();
-                welcome(
-                    door,
-                    stream,
-                    Peer {
-                        address,
-                        is_trusted,
-                    },
-                    listener.speaks_tls(),
-                );
+                let is_proxy = address.is_some_and(|it| front.connections.is_proxy(it));
+                let peer = Peer {
+                    address,
+                    is_trusted: is_proxy || listener.is_private_unix(),
+                };
+                serve_client(front, stream, peer, listener.speaks_tls());
             }
             Err(error) => {
                 if !told {
                     log::warn!("cannot accept: {error}");
                 }
                 told = true;
-                // Whoever has been longest without a request makes room, where room is what is missing.
                 if is_shortage(&error) {
-                    door.registry.shed();
+                    front.connections.registry.shed();
                 }
                 thread::sleep(ACCEPT_REST);
             }
@@ -381,32 +317,29 @@ fn accept(listener: &Listener, stop: &UnixStream, door: &Arc<Door>) {
 /// Whether descriptors or memory have run out.
 fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let of = Errno::from_io_error(error);
-    of.is_some_and(|it| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&it))
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|it| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&it))
 }
 
-/// Gives a new client a thread of its own, if there is room for it.
-fn welcome(door: &Arc<Door>, stream: Stream, peer: Peer, speaks_tls: bool) {
-    // A proxy's connections are not one client's.
-    let counted = peer.address.filter(|_| !peer.is_trusted);
-    let Some(connection) = door.registry.admit(stream.clone(), counted, &door.limits) else {
+/// Gives a new client a thread of its own, if the limits admit it.
+fn serve_client(front: &Arc<FrontEnd>, stream: Stream, peer: Peer, speaks_tls: bool) {
+    let Some(connection) = front.connections.registry.admit(stream.clone(), peer) else {
         return;
     };
-    let door = Arc::clone(door);
-    let seat = Seat { door, connection };
+    let front = Arc::clone(front);
     let started = thread::Builder::new()
         .name("client".to_owned())
         .stack_size(CLIENT_STACK_BYTES)
         .spawn(move || {
             let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                client::serve(seat, stream, peer, speaks_tls);
+                client::serve(&front, connection, stream, speaks_tls);
             }));
             if served.is_err() {
                 log::error!("a client's thread panicked; that client alone is gone");
             }
         });
     if let Err(error) = started {
-        // The seat is free again with the closure that held it.
+        // The connection is no longer counted: its guard was dropped with the closure.
         log::warn!("no thread for a client: {error}");
     }
 }

@@ -344,7 +344,7 @@ fn stopping_answers_what_was_begun_and_says_goodbye() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let stopping = std::thread::spawn(move || (server.stop(Duration::from_secs(8)), server));
         // Longer than a connection may stay on which nothing is under way.
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        tokio::time::sleep(Duration::from_millis(1_300)).await;
         stream
             .send_data(Bytes::copy_from_slice(rest), true)
             .unwrap();

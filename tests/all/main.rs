@@ -17,6 +17,7 @@
 mod access;
 mod addresses;
 mod binary;
+mod carrying;
 mod cli;
 mod clock;
 mod codes;

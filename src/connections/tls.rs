@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Whether a client asks for HTTP/2 and takes nothing else.
 #[cfg(feature = "grpc")]
-pub(super) fn wants_http2(hello: &rustls::server::ClientHello<'_>) -> bool {
+pub(crate) fn wants_http2(hello: &rustls::server::ClientHello<'_>) -> bool {
     let offered: Vec<_> = hello.alpn().into_iter().flatten().collect();
     offered.contains(&&b"h2"[..]) && !offered.contains(&&b"http/1.1"[..])
 }
@@ -30,26 +30,26 @@ pub struct TlsFiles {
 }
 
 /// What new connections are greeted with.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     files: TlsFiles,
     config: RwLock<Arc<ServerConfig>>,
 }
 
 impl Tls {
-    pub(super) fn load(files: TlsFiles) -> Result<Self, String> {
+    pub(crate) fn load(files: TlsFiles) -> Result<Self, String> {
         let config = RwLock::new(read(&files)?);
         Ok(Self { files, config })
     }
 
     /// Reads the files again. Where they cannot be used the old ones stay in force.
-    pub(super) fn reload(&self) -> Result<(), String> {
+    pub(crate) fn reload(&self) -> Result<(), String> {
         let config = read(&self.files)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
 
     /// What a new connection is greeted with.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,4 +1,4 @@
-//! A client's socket, of either family.
+//! A client's socket, TCP or Unix.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -8,31 +8,31 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A socket that several hold: its own thread reads and writes, the registry may shut it down.
+/// A shared socket: the client's thread or the runtime reads and writes, the registry may shut it down.
 #[derive(Clone)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Tcp(Arc<TcpStream>),
     Unix(Arc<UnixStream>),
 }
 
 impl Stream {
-    pub(super) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(it) => it.set_read_timeout(Some(timeout)),
             Self::Unix(it) => it.set_read_timeout(Some(timeout)),
         }
     }
 
-    pub(super) fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(it) => it.set_write_timeout(Some(timeout)),
             Self::Unix(it) => it.set_write_timeout(Some(timeout)),
         }
     }
 
-    /// From here on nothing waits on the socket by itself.
+    /// Makes reads and writes return at once, for the runtime.
     #[cfg(feature = "grpc")]
-    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Self::Tcp(it) => it.set_nonblocking(true),
             Self::Unix(it) => it.set_nonblocking(true),
@@ -40,7 +40,7 @@ impl Stream {
     }
 
     /// Shuts the socket down; a client that is gone already is gone.
-    pub(super) fn shutdown(&self, how: Shutdown) {
+    pub(crate) fn shutdown(&self, how: Shutdown) {
         let _gone = match self {
             Self::Tcp(it) => it.shutdown(how),
             Self::Unix(it) => it.shutdown(how),

@@ -14,7 +14,7 @@ const PER_PLACE: usize = 3;
 const FEWEST_CONNECTIONS: usize = 16;
 
 /// Raises the limit as far as the system lets us, and fits the number of connections into it.
-pub(super) fn fit(limits: &mut Limits, places: usize) -> Result<(), String> {
+pub(crate) fn fit(limits: &mut Limits, places: usize) -> Result<(), String> {
     let now = getrlimit(Resource::Nofile);
     // Where raising is forbidden the limit stays what it is, and is fitted to.
     let _raised = setrlimit(

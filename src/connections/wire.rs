@@ -1,6 +1,6 @@
-//! The bytes that a client and the door exchange: plain, or under TLS.
+//! Reading and writing a client's socket from the client's own thread, in the clear or under TLS.
 //!
-//! Every wait has one deadline for the whole of it: whoever doles bytes out one at a time gains nothing.
+//! Each operation has one deadline for the whole of it, so sending one byte at a time gains nothing.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::stream::Stream;
 
-/// One side of the exchange, owned by the client's thread.
-pub(super) struct Wire {
+/// The server's side of a connection, owned by the client's thread.
+pub(crate) struct Wire {
     socket: Socket,
     tls: Option<Box<ServerConnection>>,
 }
 
-/// The socket with the time limits set on it, so that they are set only when they change.
+/// The socket, and the timeouts that are set on it, so that they are set only when they change.
 struct Socket {
     stream: Stream,
     read_timeout: Option<Duration>,
@@ -25,7 +25,7 @@ struct Socket {
 }
 
 impl Wire {
-    pub(super) const fn plain(stream: Stream) -> Self {
+    pub(crate) const fn plain(stream: Stream) -> Self {
         Self {
             socket: Socket {
                 stream,
@@ -36,25 +36,25 @@ impl Wire {
         }
     }
 
-    /// Goes on with a handshake that has begun, as the server.
-    pub(super) fn tls(
-        mut hello: Hello,
+    /// Completes a handshake.
+    pub(crate) fn tls(
+        mut handshake: PendingHandshake,
         accepted: Accepted,
         config: Arc<ServerConfig>,
     ) -> io::Result<Self> {
         let mut tls = match accepted.into_connection(config) {
             Ok(tls) => tls,
-            Err((error, alert)) => return Err(hello.refuse(error, alert)),
+            Err((error, alert)) => return Err(handshake.refuse(error, alert)),
         };
-        let Hello {
+        let PendingHandshake {
             mut socket,
             deadline,
-        } = hello;
+        } = handshake;
         while tls.is_handshaking() {
             if tls.wants_write() {
                 tls.write_tls(&mut socket.until(&deadline))?;
             } else if let Err(error) = receive(&mut tls, &mut socket, &deadline) {
-                // The alert that says why, if it can be had; what matters is the error.
+                // The alert tells the client why; what matters here is the error.
                 let _alert = tls.write_tls(&mut socket.until(&deadline));
                 return Err(error);
             }
@@ -65,10 +65,10 @@ impl Wire {
         })
     }
 
-    /// Reads what is there, waiting for the first of it no longer than `time`. Nothing means the end.
-    pub(super) fn read(&mut self, buffer: &mut [u8], time: Duration) -> io::Result<usize> {
+    /// Reads at least one byte, waiting no longer than `time`. Returns 0 at the end of the stream.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], time: Duration) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
-            // One read, one limit: no clock needs to be looked at.
+            // One read has one timeout: no clock needs to be read.
             self.socket.set_read_timeout(time)?;
             return uninterrupted(|| self.socket.stream.read(buffer));
         };
@@ -76,7 +76,7 @@ impl Wire {
         loop {
             match tls.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // A client that closes without a word has sent whole requests or none.
+                // A client that closes without a close_notify has sent complete requests or none.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
@@ -88,14 +88,14 @@ impl Wire {
     }
 
     /// Writes all of `bytes` within `time`.
-    pub(super) fn write_all(&mut self, mut bytes: &[u8], time: Duration) -> io::Result<()> {
+    pub(crate) fn write_all(&mut self, mut bytes: &[u8], time: Duration) -> io::Result<()> {
         let deadline = Deadline::after(time);
         let mut socket = self.socket.until(&deadline);
         let Some(tls) = &mut self.tls else {
             return socket.write_all(bytes);
         };
         loop {
-            // rustls takes in so much at a time, and the socket takes it out again.
+            // rustls buffers only so much at a time.
             let taken = tls.writer().write(bytes)?;
             bytes = bytes.get(taken..).unwrap_or_default();
             while tls.wants_write() {
@@ -107,14 +107,14 @@ impl Wire {
         }
     }
 
-    /// The socket, where nothing but it is between us and the client.
+    /// The socket, where there is no TLS.
     #[cfg(feature = "grpc")]
-    pub(super) fn plain_stream(&self) -> Option<Stream> {
+    pub(crate) fn plain_stream(&self) -> Option<Stream> {
         self.tls.is_none().then(|| self.socket.stream.clone())
     }
 
-    /// Says that nothing more will be sent.
-    pub(super) fn finish(&mut self, time: Duration) {
+    /// Tells the client that nothing more will be sent.
+    pub(crate) fn finish(&mut self, time: Duration) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             let deadline = Deadline::after(time);
@@ -124,23 +124,23 @@ impl Wire {
     }
 }
 
-/// A handshake of which only the client's first word is awaited.
-pub(super) struct Hello {
+/// A TLS handshake whose ClientHello has not been read yet.
+pub(crate) struct PendingHandshake {
     socket: Socket,
     deadline: Deadline,
 }
 
-impl Hello {
-    /// The whole handshake has so much time.
-    pub(super) fn on(stream: Stream, time: Duration) -> Self {
+impl PendingHandshake {
+    /// Begins a handshake that may take `time`.
+    pub(crate) fn on(stream: Stream, time: Duration) -> Self {
         Self {
             socket: Wire::plain(stream).socket,
             deadline: Deadline::after(time),
         }
     }
 
-    /// Waits for what the client says of itself.
-    pub(super) fn read(&mut self) -> io::Result<Accepted> {
+    /// Reads the ClientHello.
+    pub(crate) fn read(&mut self) -> io::Result<Accepted> {
         let mut acceptor = Acceptor::default();
         loop {
             if acceptor.read_tls(&mut self.socket.until(&self.deadline))? == 0 {
@@ -159,14 +159,14 @@ impl Hello {
         io::Error::new(ErrorKind::InvalidData, error)
     }
 
-    /// The socket, for whoever goes on with it.
+    /// The socket, to complete the handshake elsewhere.
     #[cfg(feature = "grpc")]
-    pub(super) fn into_stream(self) -> Stream {
+    pub(crate) fn into_stream(self) -> Stream {
         self.socket.stream
     }
 }
 
-/// Takes TLS records in, one read of the socket.
+/// Reads TLS records, with one read of the socket.
 fn receive(tls: &mut ServerConnection, socket: &mut Socket, deadline: &Deadline) -> io::Result<()> {
     if tls.read_tls(&mut socket.until(deadline))? == 0 {
         return Err(ErrorKind::UnexpectedEof.into());
@@ -180,7 +180,7 @@ fn receive(tls: &mut ServerConnection, socket: &mut Socket, deadline: &Deadline)
     Ok(())
 }
 
-/// A moment after which nothing is waited for.
+/// When an operation ends, whether or not it is done.
 struct Deadline {
     start: Instant,
     time: Duration,
@@ -205,8 +205,8 @@ impl Deadline {
 }
 
 impl Socket {
-    const fn until<'a>(&'a mut self, deadline: &'a Deadline) -> Until<'a> {
-        Until {
+    const fn until<'a>(&'a mut self, deadline: &'a Deadline) -> DeadlineSocket<'a> {
+        DeadlineSocket {
             socket: self,
             deadline,
             waited: false,
@@ -230,22 +230,22 @@ impl Socket {
     }
 }
 
-/// The socket, each of whose operations ends with the deadline.
-struct Until<'a> {
+/// The socket, whose operations end at a deadline.
+struct DeadlineSocket<'a> {
     socket: &'a mut Socket,
     deadline: &'a Deadline,
-    /// The first write of many has the whole time before it, which is set already as a rule.
+    /// Until the first write the whole time is left, and that timeout is usually set already.
     waited: bool,
 }
 
-impl Read for Until<'_> {
+impl Read for DeadlineSocket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.set_read_timeout(self.deadline.left()?)?;
         uninterrupted(|| self.socket.stream.read(buffer))
     }
 }
 
-impl Write for Until<'_> {
+impl Write for DeadlineSocket<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let time = if self.waited {
             self.deadline.left()?

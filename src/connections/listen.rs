@@ -59,7 +59,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    pub(super) fn path(&self) -> Option<PathBuf> {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Unix(path) => Some(path.clone()),
             Self::Tcp(_) | Self::Tls(_) => None,
@@ -87,10 +87,10 @@ impl fmt::Display for Bound {
 }
 
 /// How to bind.
-pub(super) struct Terms {
-    pub(super) tls: bool,
-    pub(super) insecure_plaintext: bool,
-    pub(super) unix_mode: u32,
+pub(crate) struct Terms {
+    pub(crate) tls: bool,
+    pub(crate) insecure_plaintext: bool,
+    pub(crate) unix_mode: u32,
 }
 
 /// A socket that listens already: systemd opened it.
@@ -102,7 +102,7 @@ pub enum Inherited {
     Unix(UnixListener),
 }
 
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
@@ -112,7 +112,7 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen, terms: &Terms) -> io::Result<(Self, Bound)> {
+    pub(crate) fn bind(listen: &Listen, terms: &Terms) -> io::Result<(Self, Bound)> {
         match listen {
             Listen::Tcp(text) => {
                 let address = text
@@ -150,7 +150,7 @@ impl Listener {
     }
 
     /// Takes over a socket that systemd opened.
-    pub(super) fn inherit(inherited: Inherited, terms: &Terms) -> io::Result<(Self, Bound)> {
+    pub(crate) fn inherit(inherited: Inherited, terms: &Terms) -> io::Result<(Self, Bound)> {
         let socket = match &inherited {
             Inherited::Tcp(it) => SockRef::from(it),
             Inherited::Unix(it) => SockRef::from(it),
@@ -192,12 +192,12 @@ impl Listener {
     }
 
     /// Whether clients of this socket shake hands for TLS; a Unix socket's are on this machine.
-    pub(super) const fn speaks_tls(&self) -> bool {
+    pub(crate) const fn speaks_tls(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
 
     /// Whether whoever connects here may speak for others.
-    pub(super) const fn is_private_unix(&self) -> bool {
+    pub(crate) const fn is_private_unix(&self) -> bool {
         matches!(
             self,
             Self::Unix {
@@ -209,7 +209,7 @@ impl Listener {
 
     /// Waits for the next client; `None` once the other end of `stop` is closed. Nobody has to be able to
     /// connect for that: a path may be gone by then, an address too, and a full queue lets nobody in.
-    pub(super) fn accept(&self, stop: &UnixStream) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
+    pub(crate) fn accept(&self, stop: &UnixStream) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
         loop {
             match self.accept_now() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -1,0 +1,107 @@
+//! Accepted sockets, for both front ends: TLS, limits, who is connected and who makes room, how much memory requests
+//! may hold, and whose request it is. Knows neither HTTP nor users.
+
+mod connection;
+pub(crate) mod descriptors;
+mod forwarded;
+pub(crate) mod listen;
+mod memory;
+mod registry;
+pub(crate) mod stream;
+pub(crate) mod tls;
+pub(crate) mod wire;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "grpc")]
+pub(crate) use connection::Health;
+pub(crate) use connection::{Connection, InFlight, Peer};
+pub use forwarded::Cidr;
+use forwarded::last_untrusted_hop;
+pub(crate) use memory::{Lease, MemoryBudget, Share};
+use registry::NamedRequest;
+pub(crate) use registry::{ConnectionGuard, Registry};
+use tls::Tls;
+
+/// What all requests may hold of memory beyond what each connection has for itself: a hundred of the longest.
+pub(crate) const MEMORY_BYTES: usize = 8 * 1024 * 1024;
+
+/// What one client, and all of them, may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections in all: each costs a thread. One of HTTP/2 counts as four.
+    pub connections: usize,
+    /// Connections of one address (IPv6: of one /64), so that no one host takes them all.
+    pub connections_per_peer: usize,
+    /// A request's line and headers: tokens and ids are short.
+    pub head_bytes: usize,
+    /// A request's body: the largest is a user's data.
+    pub body_bytes: usize,
+    /// From the first byte of a request to its last, however slowly it drips.
+    pub request_time: Duration,
+    /// How long a whole request waits for a worker.
+    pub answer_time: Duration,
+    /// How long a client may be silent between requests.
+    pub idle_time: Duration,
+    /// How long a client has to take an answer, in all.
+    pub take_time: Duration,
+    /// Requests that wait for a worker: the next is told to come back.
+    pub waiting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_peer: 128,
+            head_bytes: 16 * 1024,
+            body_bytes: 64 * 1024,
+            request_time: Duration::from_secs(10),
+            answer_time: Duration::from_secs(10),
+            idle_time: Duration::from_mins(1),
+            take_time: Duration::from_secs(10),
+            waiting: 512,
+        }
+    }
+}
+
+/// What all connections share.
+pub(crate) struct Connections {
+    pub(crate) limits: Limits,
+    pub(crate) trusted_proxies: Vec<Cidr>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) memory: MemoryBudget,
+}
+
+/// Whose request it is, counted as long as this is there.
+pub(crate) struct Client {
+    pub(crate) address: Option<IpAddr>,
+    _named: Option<NamedRequest>,
+}
+
+impl Connections {
+    /// Whose request it is that came from `peer` with this `X-Forwarded-For`; `None` if that client has too many in
+    /// progress. Behind a proxy connections do not tell whose they are, so its clients' requests are counted.
+    pub(crate) fn client(&self, peer: Peer, forwarded_for: &str) -> Option<Client> {
+        let named = peer
+            .is_trusted
+            .then(|| last_untrusted_hop(forwarded_for, &self.trusted_proxies))
+            .flatten();
+        let counted = match named {
+            Some(address) => Some(self.registry.count_named(address)?),
+            None => None,
+        };
+        Some(Client {
+            address: named.or(peer.address),
+            _named: counted,
+        })
+    }
+
+    /// Whether a peer at this address is a trusted proxy.
+    pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|it| it.holds(address))
+    }
+}

@@ -1,0 +1,337 @@
+//! Who is connected, and who makes room when there is none.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Limits;
+use super::connection::{Connection, Peer};
+use super::stream::Stream;
+
+/// A client is slow if it has taken more than this part of the time that a request may take: half a second, by default.
+const SLOW_PART: u32 = 20;
+
+/// Where no connection has been without a request for longer than this, that is a flood, and its order tells nothing of
+/// who is honest.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// One connection of HTTP/2 counts as so many: its buffers and the requests that may be in progress on it take that much
+/// more memory than a client of HTTP/1.1 does.
+#[cfg(feature = "grpc")]
+const HTTP2_WEIGHT: usize = 4;
+
+/// How long requests that are not complete may take once the server stops.
+const STOP_UNFINISHED: Duration = Duration::from_secs(2);
+
+/// All open connections.
+pub(crate) struct Registry {
+    connections: usize,
+    connections_per_peer: usize,
+    slow: Duration,
+    table: Mutex<Table>,
+    left: Condvar,
+}
+
+struct Table {
+    is_stopping: bool,
+    next_id: u64,
+    entries: HashMap<u64, Entry>,
+    /// Requests in progress of each client that a trusted proxy names.
+    named: HashMap<IpAddr, usize>,
+}
+
+struct Entry {
+    connection: Arc<Connection>,
+    /// Whom it counts for; a trusted proxy's connections and those of Unix sockets count for nobody.
+    block: Option<IpAddr>,
+    weight: usize,
+}
+
+impl Table {
+    fn weight(&self, of: impl Fn(&Entry) -> bool) -> usize {
+        self.entries
+            .values()
+            .filter(|it| of(it))
+            .map(|it| it.weight)
+            .sum()
+    }
+}
+
+/// A connection that is counted, until this is dropped.
+pub(crate) struct ConnectionGuard {
+    registry: Arc<Registry>,
+    connection: Arc<Connection>,
+}
+
+impl Deref for ConnectionGuard {
+    type Target = Arc<Connection>;
+
+    fn deref(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.registry.lock().entries.remove(&self.connection.id);
+        self.registry.left.notify_all();
+    }
+}
+
+/// A request in progress of a client that a trusted proxy names, counted until this is dropped.
+pub(crate) struct NamedRequest {
+    registry: Arc<Registry>,
+    block: IpAddr,
+}
+
+impl Drop for NamedRequest {
+    fn drop(&mut self) {
+        let mut table = self.registry.lock();
+        if let Some(count) = table.named.get_mut(&self.block) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                table.named.remove(&self.block);
+            }
+        }
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            connections: limits.connections,
+            connections_per_peer: limits.connections_per_peer,
+            slow: limits
+                .request_time
+                .checked_div(SLOW_PART)
+                .unwrap_or_default(),
+            table: Mutex::new(Table {
+                is_stopping: false,
+                next_id: 0,
+                entries: HashMap::new(),
+                named: HashMap::new(),
+            }),
+            left: Condvar::new(),
+        })
+    }
+
+    /// Admits a new connection, closing others if it must; `None` where none can be closed.
+    pub(crate) fn admit(self: &Arc<Self>, stream: Stream, peer: Peer) -> Option<ConnectionGuard> {
+        let mut table = self.lock();
+        if table.is_stopping {
+            return None;
+        }
+        // A proxy's connections are not one client's.
+        let block = peer.address.filter(|_| !peer.is_trusted).map(block);
+        self.make_room(&mut table, None, block, 1)?;
+        let id = table.next_id;
+        table.next_id = id.wrapping_add(1);
+        let connection = Connection::new(id, peer, stream);
+        table.entries.insert(
+            id,
+            Entry {
+                connection: Arc::clone(&connection),
+                block,
+                weight: 1,
+            },
+        );
+        Some(ConnectionGuard {
+            registry: Arc::clone(self),
+            connection,
+        })
+    }
+
+    /// Counts a connection as one of HTTP/2, closing others if it must. Returns `false` where none can be closed.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn count_as_http2(&self, connection: &Connection) -> bool {
+        let mut table = self.lock();
+        // One that was closed meanwhile takes nothing from others.
+        let Some(Entry { block, weight, .. }) = table.entries.get(&connection.id) else {
+            return false;
+        };
+        let (block, more) = (*block, HTTP2_WEIGHT.saturating_sub(*weight));
+        if self
+            .make_room(&mut table, Some(connection.id), block, more)
+            .is_none()
+        {
+            return false;
+        }
+        if let Some(entry) = table.entries.get_mut(&connection.id) {
+            entry.weight = HTTP2_WEIGHT;
+        }
+        connection.set_http2();
+        true
+    }
+
+    /// Counts a request of a client that a trusted proxy names; `None` if it has too many in progress.
+    pub(crate) fn count_named(self: &Arc<Self>, client: IpAddr) -> Option<NamedRequest> {
+        let block = block(client);
+        let mut table = self.lock();
+        let count = table.named.entry(block).or_insert(0);
+        if *count >= self.connections_per_peer {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        Some(NamedRequest {
+            registry: Arc::clone(self),
+            block,
+        })
+    }
+
+    /// Makes room for so much more weight of an address: first by closing its own connections, then anybody's, but never
+    /// the one that the room is for.
+    fn make_room(
+        &self,
+        table: &mut Table,
+        for_one: Option<u64>,
+        block: Option<IpAddr>,
+        more: usize,
+    ) -> Option<()> {
+        let is_other = |it: &Entry| Some(it.connection.id) != for_one;
+        let is_own = |it: &Entry| block.is_some() && it.block == block;
+        while table.weight(is_own).saturating_add(more) > self.connections_per_peer {
+            // Its idle ones, and then the slow: a request comes in milliseconds, and slow clients of one's own would
+            // shut a host out that somebody floods from.
+            let now = Instant::now();
+            let may = |it: &Entry| is_own(it) && is_other(it);
+            let idle = |it: &Entry| may(it) && it.connection.is_idle();
+            let slow = |it: &Entry| may(it) && it.connection.is_slow(now, self.slow);
+            close_first(table, idle, |_| ()).or_else(|| close_first(table, slow, |_| ()))?;
+        }
+        while table.weight(|_| true).saturating_add(more) > self.connections {
+            close_one_of_all(table, is_other)?;
+        }
+        Some(())
+    }
+
+    /// Closes one connection where the process has run out of descriptors or memory.
+    pub(crate) fn shed(&self) {
+        let _closed = close_one_of_all(&mut self.lock(), |_| true);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.lock().is_stopping
+    }
+
+    /// Admits no more connections, and closes the idle ones.
+    pub(crate) fn close(&self) {
+        let mut table = self.lock();
+        table.is_stopping = true;
+        for entry in table.entries.values() {
+            entry.connection.stop();
+        }
+    }
+
+    /// Waits until all clients have left, and returns whether they had. Requests that are not complete have a part of
+    /// that time.
+    pub(crate) fn wait(&self, within: Duration) -> bool {
+        let unfinished = within.min(STOP_UNFINISHED);
+        if self.wait_until_empty(unfinished) {
+            return true;
+        }
+        for entry in self.lock().entries.values() {
+            entry.connection.close_unfinished();
+        }
+        self.wait_until_empty(within.saturating_sub(unfinished))
+    }
+
+    fn wait_until_empty(&self, within: Duration) -> bool {
+        let (table, _) = self
+            .left
+            .wait_timeout_while(self.lock(), within, |it| !it.entries.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        table.entries.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes the connection that was longest without a request; but in a flood the one of the address that holds most. With
+/// as many new ones in a moment as are allowed, the oldest may well be one that asks again and again.
+fn close_one_of_all(table: &mut Table, may: impl Fn(&Entry) -> bool) -> Option<()> {
+    let mut held: HashMap<IpAddr, usize> = HashMap::new();
+    for entry in table.entries.values() {
+        if let Some(block) = entry.block {
+            let weight = held.entry(block).or_insert(0);
+            *weight = weight.saturating_add(entry.weight);
+        }
+    }
+    close_first(table, may, |it| {
+        let is_recent = it.connection.last_request().elapsed() <= RECENT;
+        let weight = it.block.and_then(|it| held.get(&it)).copied();
+        is_recent.then_some(Reverse(weight.unwrap_or(0)))
+    })
+}
+
+/// Closes the first connection in an order, and of equals the one that was longest without a request, that `may` be
+/// closed and can be.
+fn close_first<O: Ord>(
+    table: &mut Table,
+    may: impl Fn(&Entry) -> bool,
+    order: impl Fn(&Entry) -> O,
+) -> Option<()> {
+    let may_close = table.entries.values().filter(|it| may(it));
+    let mut candidates: Vec<_> = may_close
+        .map(|it| (order(it), it.connection.last_request(), it.connection.id))
+        .collect();
+    candidates.sort_unstable();
+    let now = Instant::now();
+    let closed = candidates.into_iter().map(|(_, _, id)| id).find(|id| {
+        let entry = table.entries.get(id);
+        entry.is_some_and(|it| it.connection.close(now))
+    })?;
+    table.entries.remove(&closed);
+    Some(())
+}
+
+/// What an address stands for: an IPv6 host has a whole /64 to itself, and an IPv4-mapped address is IPv4.
+pub(super) fn block(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(it) => {
+            let host_bits = u128::from(u64::MAX);
+            IpAddr::V6((it.to_bits() & !host_bits).into())
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(all(test, feature = "grpc"))]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_closed_while_it_was_handed_over_takes_nothing_from_others() {
+        let registry = Registry::new(&Limits {
+            connections: 4,
+            ..Limits::default()
+        });
+        let mut others = Vec::new();
+        let mut admit = || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            others.push(theirs);
+            let peer = Peer {
+                address: None,
+                is_trusted: false,
+            };
+            let stream = Stream::Unix(Arc::new(ours));
+            registry.admit(stream, peer).unwrap()
+        };
+        let first = admit();
+        let request = first.begin().unwrap();
+        registry.shed();
+        let rest: Vec<_> = (0..4).map(|_| admit()).collect();
+        assert!(!registry.count_as_http2(&first));
+        assert!(rest.iter().all(|it| it.is_idle()));
+        // One that is still there does, at the expense of all others here.
+        assert!(registry.count_as_http2(&rest[0]));
+        assert_eq!(registry.lock().entries.len(), 1);
+        drop(request);
+    }
+}
