@@ -32,6 +32,8 @@ pub enum Error {
     Unfit(Unfit),
     /// An id or a username that the caller chose is taken.
     Taken(&'static str),
+    /// A search or list took longer than a read may; a narrower one may not.
+    SearchTooLong,
     /// The database is busy, full, read-only or unreadable, or the clock cannot be trusted. The text is for
     /// the log, never for a client.
     Unavailable(String),
@@ -120,6 +122,9 @@ impl fmt::Display for Error {
                 }
             }),
             Self::Taken(what) => write!(f, "{what} is taken"),
+            Self::SearchTooLong => f.write_str(
+                "the search took longer than a read may take; narrow it, or try again when fewer searches run",
+            ),
             Self::Unavailable(_) => {
                 f.write_str("the database is not available right now; nothing was changed")
             }

@@ -258,7 +258,8 @@ impl From<Error> for Refusal {
             | Error::Forbidden
             | Error::NotFound(_)
             | Error::Unfit(_)
-            | Error::Taken(_) => {}
+            | Error::Taken(_)
+            | Error::SearchTooLong => {}
         }
         Self::of(&error)
     }
@@ -300,6 +301,7 @@ impl Refusal {
                 },
             ),
             Error::Taken(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),
+            Error::SearchTooLong => (C::ResourceExhausted, 429, Some("TOTPD-Search")),
             Error::Unavailable(_) => (C::Unavailable, 503, STORE),
             Error::Bug(_) => (C::Internal, 500, None),
         };

@@ -191,6 +191,9 @@ pub(super) struct Serve {
     /// How long a whole request waits for a worker
     #[arg(long, env = "TOTPD_WAIT_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span)]
     pub(super) wait_timeout: Duration,
+    /// How long a read may take; a search that takes longer is refused
+    #[arg(long, env = "TOTPD_READ_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = span)]
+    pub(super) read_timeout: Duration,
     /// How long a client may be silent between requests
     #[arg(long, env = "TOTPD_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = span)]
     pub(super) idle_timeout: Duration,
@@ -422,13 +425,20 @@ fn mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "expected three octal digits, such as 660".to_owned())
 }
 
-/// Reads a length of time: a number and one of d, h, m, s.
+/// Reads a length of time: a number and one of d, h, m, s, ms.
 fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a number with d, h, m or s, such as 90d".to_owned();
-    let (number, unit_s) = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)]
-        .into_iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
-        .ok_or_else(wrong)?;
+    let wrong = || "expected a number with d, h, m, s or ms, such as 90d".to_owned();
+    // `ms` stands before the units that it ends or begins with.
+    let (number, unit_ms) = [
+        ("ms", 1),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+    ]
+    .into_iter()
+    .find_map(|(unit, milliseconds)| Some((text.strip_suffix(unit)?, milliseconds)))
+    .ok_or_else(wrong)?;
     let number: u64 = Some(number)
         .filter(|it| it.bytes().all(|it| it.is_ascii_digit()))
         .and_then(|it| it.parse().ok())
@@ -436,9 +446,9 @@ fn span(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)?;
     // A century is longer than any of these is meant, and far from the end of any clock.
     number
-        .checked_mul(unit_s)
-        .filter(|it| *it <= 36_500 * 86_400)
-        .map(Duration::from_secs)
+        .checked_mul(unit_ms)
+        .filter(|it| *it <= 36_500 * 86_400_000)
+        .map(Duration::from_millis)
         .ok_or_else(|| "expected at most 36500d".to_owned())
 }
 
@@ -483,6 +493,7 @@ mod tests {
     fn lengths_of_time_are_read_strictly() {
         assert_eq!(span("90d").unwrap(), Duration::from_hours(90 * 24));
         assert_eq!(span("45s").unwrap(), Duration::from_secs(45));
+        assert_eq!(span("50ms").unwrap(), Duration::from_millis(50));
         assert_eq!(lifetime("never").unwrap(), Lifetime::Never);
         for bad in [
             "",

@@ -13,7 +13,7 @@ use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Window};
 use totpd::serve::{self, Config, Handler, Inherited, Limits, TlsFiles};
-use totpd::service::{DataDir, Service, Settings};
+use totpd::service::{DataDir, Options, Service, Settings};
 
 use super::{Home, admin, args, clock_reading, now, operator, output};
 
@@ -162,7 +162,11 @@ fn open_or_init(home: &Home, args: &args::Serve) -> Result<Service> {
         }
         init(home, issuer.clone(), args.init)?;
     }
-    let service = Service::open_with(home.take_hold()?, args.commit_batch.into())?;
+    let options = Options {
+        commit_batch: args.commit_batch.into(),
+        read_time: args.read_timeout,
+    };
+    let service = Service::open_with(home.take_hold()?, &options)?;
     let settings = service.settings(&operator())?;
     if let Some(issuer) = issuer.filter(|it| *it != settings.issuer) {
         log::warn!(

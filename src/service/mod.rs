@@ -9,6 +9,7 @@ mod data_dir;
 mod doctor;
 mod find;
 mod organizations;
+mod readiness;
 mod search;
 mod settings;
 mod states;
@@ -17,7 +18,7 @@ mod totps;
 mod users;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use access::{Caller, Expect, Named, Power};
 pub use backup::{Consent, Restored, Taken};
@@ -38,12 +39,33 @@ use crate::error::{Error, Missing, Result};
 use crate::model::{ClockReading, Name, OrgId, Timestamp};
 use crate::seal::{Sealer, token_hash};
 pub use crate::store::AppliedAgain;
-use crate::store::{Event, Instance, Kind, Organization, Source, Store, WriteTx};
+use crate::store::{Event, Instance, Kind, Organization, Source, Store, StoreOptions, WriteTx};
+use readiness::Readiness;
+
+/// How a service is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Changes that share a commit, at most. One makes each change wait for a sync of its own, which is good for
+    /// comparison and nothing else.
+    pub commit_batch: usize,
+    /// How long a read may take, its wait for others included: [`Service::user`] and [`Service::search_users`]. What an
+    /// operator asks for (lists of tokens and organizations, a backup, `doctor`) has no limit.
+    pub read_time: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            commit_batch: COMMIT_BATCH,
+            read_time: READ_TIME,
+        }
+    }
+}
 
 /// Changes in one transaction: at this size a sync is a small part of the whole, and none waits long.
 pub const COMMIT_BATCH: usize = 128;
-/// How long one answer about readiness is shared: five probes a second at most.
-const READY_SHARED_FOR: Duration = Duration::from_millis(200);
+/// How long a read may take: far longer than any that finds what it looks for by an index.
+pub const READ_TIME: Duration = Duration::from_secs(2);
 /// Rows that one sweep removes in one transaction, so that it never holds others up.
 const SWEEP_SLICE: u32 = 500;
 /// Organizations that are listed at most: one node serves a handful.
@@ -75,8 +97,8 @@ struct Inner {
     store: Store,
     sealer: Sealer,
     instance: Instance,
-    probe: Mutex<Option<(Instant, bool)>>,
     clock_watch: Mutex<ClockWatch>,
+    readiness: Arc<Readiness>,
     /// Held as long as the service lives, so that nobody replaces the database under it.
     _dir: DataDir,
 }
@@ -84,14 +106,17 @@ struct Inner {
 impl Service {
     /// Opens an initialised data directory.
     pub fn open(dir: DataDir) -> Result<Self> {
-        Self::open_with(dir, COMMIT_BATCH)
+        Self::open_with(dir, &Options::default())
     }
 
-    /// Opens an initialised data directory; at most `commit_batch` changes share a commit. One makes each
-    /// change wait for a sync of its own, which is good for comparison and nothing else.
-    pub fn open_with(dir: DataDir, commit_batch: usize) -> Result<Self> {
+    /// Opens an initialised data directory in another way than usual.
+    pub fn open_with(dir: DataDir, options: &Options) -> Result<Self> {
         let sealer = Sealer::new(&dir.read_key()?)?;
-        let store = Store::open(&dir.database(), commit_batch.max(1))?;
+        let store_options = StoreOptions {
+            commit_batch: options.commit_batch.max(1),
+            read_time: options.read_time,
+        };
+        let store = Store::open(&dir.database(), &store_options)?;
         let instance = store.read(|tx| tx.instance())?;
         if instance.key_id != *sealer.key_id() {
             return Err(Error::invalid(
@@ -103,8 +128,8 @@ impl Service {
             store,
             sealer,
             instance,
-            probe: Mutex::new(None),
             clock_watch: Mutex::default(),
+            readiness: Readiness::new(),
             _dir: dir,
         };
         Ok(Self {
@@ -137,34 +162,27 @@ impl Service {
 
     /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing
     /// that a call returned may be believed before this has returned; if it returns an error, nothing happened.
-    /// [`Self::ready`] is not for in here: somebody else may be at it and wait for the very commit that this holds.
+    /// [`Self::ready`] is not for in here: its probe waits for the very commit that this holds.
     pub fn together(&self, calls: impl FnOnce()) -> Result<()> {
         self.inner.store.together(calls)
     }
 
-    /// Whether a read and a committed write work right now. Callers share an answer for a moment.
+    /// Whether a read and a committed write work right now. Callers share the answer of one probe, and wait for it for a
+    /// second at most: then the database counts as not ready.
     pub fn ready(&self, now: Timestamp) -> Result<()> {
-        let mut probe = self
-            .inner
-            .probe
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let ready = match *probe {
-            Some((at, ready)) if at.elapsed() < READY_SHARED_FOR => ready,
-            _ => {
-                let read = self.inner.store.read(|tx| tx.instance().map(|_| ()));
-                let both = read.and_then(|()| self.inner.store.write(now, |tx| tx.probe()));
-                if let Err(error) = &both {
-                    log::warn!("not ready: {error:?}");
-                }
-                *probe = Some((Instant::now(), both.is_ok()));
-                both.is_ok()
+        let inner = Arc::clone(&self.inner);
+        let probe = move || {
+            let read = inner.store.read(|tx| tx.instance().map(|_| ()));
+            let both = read.and_then(|()| inner.store.write(now, |tx| tx.probe()));
+            if let Err(error) = &both {
+                log::warn!("not ready: {error:?}");
             }
+            both.is_ok()
         };
-        if ready {
-            Ok(())
-        } else {
-            Err(Error::Unavailable("not ready".to_owned()))
+        match self.inner.readiness.ask(probe) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Unavailable("not ready".to_owned())),
+            Err(error) => Err(Error::Unavailable(format!("no thread: {error}"))),
         }
     }
 

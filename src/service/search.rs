@@ -5,6 +5,7 @@ use super::users::whole;
 use super::{Caller, Expect, Service, User};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Search, Timestamp};
+use crate::store::ReadKind;
 
 /// A page of what a search found.
 pub struct Found {
@@ -30,7 +31,7 @@ impl Service {
             return Err(Error::NotFound(Missing::User));
         }
         let org = caller.power.organization();
-        self.inner.store.read(|tx| {
+        self.inner.store.read_for_request(ReadKind::Search, |tx| {
             let (rows, total) = tx.search_users(search, org)?;
             let users = rows.into_iter().map(|it| whole(tx, it, now));
             Ok(Found {

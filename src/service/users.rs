@@ -4,7 +4,7 @@ use super::access::Act;
 use super::{Caller, Details, Expect, Inner, Named, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
-use crate::store::{Event, Kind, ReadTx, TotpState, UserRow, UsernameRow, WriteTx};
+use crate::store::{Event, Kind, ReadKind, ReadTx, TotpState, UserRow, UsernameRow, WriteTx};
 
 /// Tries at an id of our own that no caller has chosen before.
 const ID_TRIES: usize = 100;
@@ -109,7 +109,7 @@ impl Service {
         now: Timestamp,
     ) -> Result<User> {
         caller.require(Act::ReadUser, Some(id))?;
-        self.inner.store.read(|tx| {
+        self.inner.store.read_for_request(ReadKind::ById, |tx| {
             let row = self
                 .inner
                 .user_in_sight(tx, caller, expect, id, Missing::User)?;

@@ -92,6 +92,7 @@ impl Backup {
     pub(crate) const fn read(&self) -> ReadTx<'_> {
         ReadTx {
             connection: &self.connection,
+            deadline: None,
         }
     }
 
@@ -104,6 +105,7 @@ impl Backup {
             let is_sound = file::problems(&connection)?.is_empty();
             let read = ReadTx {
                 connection: &connection,
+                deadline: None,
             };
             let is_same = read.instance()?.id == of_instance;
             // Events are kept for a time only; what happened before the oldest is forgotten. So is what happened

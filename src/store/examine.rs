@@ -27,6 +27,7 @@ impl Examined {
     pub(crate) const fn read(&self) -> ReadTx<'_> {
         ReadTx {
             connection: &self.connection,
+            deadline: None,
         }
     }
 

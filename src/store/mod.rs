@@ -10,6 +10,7 @@ mod events;
 mod examine;
 mod file;
 mod instance;
+mod readers;
 mod search;
 mod tokens;
 mod totps;
@@ -21,10 +22,9 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, OpenFlags, Params, Row};
+use rusqlite::{Connection, Params, Row};
 
 pub use backup::AppliedAgain;
 pub(crate) use backup::Backup;
@@ -32,6 +32,7 @@ pub(crate) use events::{Event, Kind, Source};
 pub(crate) use examine::{Examined, log_bytes};
 pub use instance::Settings;
 pub(crate) use instance::{Instance, Organization, next_id};
+pub(crate) use readers::ReadKind;
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};
 pub use users::FoundUser;
@@ -41,18 +42,21 @@ use crate::error::{Error, Result};
 use crate::model::{LATEST_MOMENT, Name, OrgId, Timestamp};
 use crate::totp::LONGEST_WAIT;
 use checkpoint::Checkpoints;
+use readers::Readers;
 use wal::LogLength;
 use writer::Writer;
 
-/// Reads run beside the writer on so many connections: more than there are cores to run them, fewer than
-/// would cost memory that an edge box misses.
-const READERS: u32 = 8;
-/// How long a read waits for one of them before it is told that the store is busy.
-const READER_WAIT: Duration = Duration::from_secs(5);
-/// A reader's page cache in KiB; the operating system caches the file as well.
-const READER_CACHE_KIB: i64 = 256;
 /// Statements kept prepared on each connection: more than there are in this room.
 const STATEMENTS: usize = 64;
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreOptions {
+    /// Changes that share a commit, at most.
+    pub(crate) commit_batch: usize,
+    /// How long a read of a request may take.
+    pub(crate) read_time: Duration,
+}
 
 /// The database of one data directory.
 ///
@@ -62,7 +66,7 @@ pub(crate) struct Store {
     checkpoints: Arc<Checkpoints>,
     log: Arc<LogLength>,
     looks_after_log: Option<thread::JoinHandle<()>>,
-    readers: r2d2::Pool<SqliteConnectionManager>,
+    readers: Readers,
     writer: Arc<Writer>,
 }
 
@@ -101,28 +105,12 @@ impl Store {
         })
     }
 
-    /// Opens an existing database, bringing an older schema up to date. At most `commit_batch` changes share a
-    /// commit.
-    pub(crate) fn open(path: &Path, commit_batch: usize) -> Result<Self> {
+    /// Opens an existing database, bringing an older schema up to date.
+    pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
         let writer = file::open_for_writing(path)?;
-        let manager = SqliteConnectionManager::file(path)
-            .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .with_init(|connection| {
-                connection.set_prepared_statement_cache_capacity(STATEMENTS);
-                connection.pragma_update(None, "cache_size", READER_CACHE_KIB.saturating_neg())
-            });
-        let readers = r2d2::Pool::builder()
-            .max_size(READERS)
-            .min_idle(Some(1))
-            .test_on_check_out(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connection_timeout(READER_WAIT)
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build(manager)
-            .map_err(|error| Error::Unavailable(format!("opening {}: {error}", path.display())))?;
+        let readers = Readers::open(path, options.read_time)?;
         let log = Arc::new(LogLength::new());
-        let writer = Arc::new(Writer::new(writer, commit_batch, Arc::clone(&log)));
+        let writer = Arc::new(Writer::new(writer, options.commit_batch, Arc::clone(&log)));
         let checkpoints = Checkpoints::new(path, Arc::clone(&writer), Arc::clone(&log));
         let looks_after_log = Some(checkpoints.look_after()?);
         Ok(Self {
@@ -134,16 +122,18 @@ impl Store {
         })
     }
 
-    /// Runs `read` in one snapshot of the database.
+    /// Runs `read` in one snapshot of the database, however long that takes: for what no client asks for.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&ReadTx<'_>) -> Result<T>) -> Result<T> {
-        let connection = self
-            .readers
-            .get()
-            .map_err(|error| Error::Unavailable(format!("no connection to read with: {error}")))?;
-        let snapshot = Snapshot::begin(&connection)?;
-        read(&ReadTx {
-            connection: snapshot.connection,
-        })
+        self.readers.read(read)
+    }
+
+    /// Runs `read` in one snapshot of the database, within the limits of time and number that hold for requests.
+    pub(crate) fn read_for_request<T>(
+        &self,
+        kind: ReadKind,
+        read: impl FnOnce(&ReadTx<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.readers.read_for_request(kind, read)
     }
 
     /// Runs `write` in a write transaction, after every one that came before it and before every one
@@ -179,26 +169,6 @@ impl Drop for Store {
     }
 }
 
-/// A read transaction, ended however it is left. Its two statements are cached as the others are.
-struct Snapshot<'a> {
-    connection: &'a Connection,
-}
-
-impl<'a> Snapshot<'a> {
-    fn begin(connection: &'a Connection) -> Result<Self> {
-        execute_cached(connection, "BEGIN").map_err(unavailable)?;
-        Ok(Self { connection })
-    }
-}
-
-impl Drop for Snapshot<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = execute_cached(self.connection, "COMMIT") {
-            log::warn!("ending a read: {error}");
-        }
-    }
-}
-
 fn execute_cached(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute(()).map(|_| ())
 }
@@ -206,6 +176,8 @@ fn execute_cached(connection: &Connection, sql: &'static str) -> rusqlite::Resul
 /// A read of one snapshot.
 pub(crate) struct ReadTx<'a> {
     connection: &'a Connection,
+    /// When the read has taken too long. None where nothing limits it.
+    deadline: Option<Instant>,
 }
 
 impl ReadTx<'_> {
@@ -216,6 +188,7 @@ impl ReadTx<'_> {
         params: impl Params,
         row: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
+        self.require_time()?;
         let mut statement = self.connection.prepare_cached(sql).map_err(unavailable)?;
         let mut rows = statement.query(params).map_err(unavailable)?;
         let found = rows.next().map_err(unavailable)?;
@@ -229,9 +202,18 @@ impl ReadTx<'_> {
         params: impl Params,
         row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
+        self.require_time()?;
         let mut statement = self.connection.prepare_cached(sql).map_err(unavailable)?;
         let rows = statement.query_map(params, row).map_err(unavailable)?;
         rows.collect::<rusqlite::Result<_>>().map_err(unavailable)
+    }
+
+    /// Refuses to go on past the deadline. A progress handler stops one long statement; this stops many short ones.
+    fn require_time(&self) -> Result<()> {
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(Error::SearchTooLong),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses to go on with a clock that cannot be right: one that is earlier than the newest event by
@@ -273,7 +255,10 @@ impl<'a> Deref for WriteTx<'a> {
 
 impl<'a> WriteTx<'a> {
     fn new(connection: &'a Connection, now: Timestamp) -> Result<Self> {
-        let read = ReadTx { connection };
+        let read = ReadTx {
+            connection,
+            deadline: None,
+        };
         let event_at = now.max(read.require_sane_clock(now)?);
         Ok(Self {
             read,
@@ -299,12 +284,15 @@ impl<'a> WriteTx<'a> {
     }
 }
 
-/// A fault of the database: the caller can only try again.
+/// A fault of the database: the caller can only try again. Nothing but a read's time limit interrupts a statement.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "it is handed to `map_err`, which hands it a value"
 )]
 fn unavailable(error: rusqlite::Error) -> Error {
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {
+        return Error::SearchTooLong;
+    }
     Error::Unavailable(format!("the database: {error}"))
 }
 

@@ -31,6 +31,7 @@ mod http2;
 mod keep;
 mod network;
 mod protos;
+mod reads;
 mod removal;
 #[cfg(feature = "grpc")]
 mod rpc;

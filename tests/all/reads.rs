@@ -1,0 +1,261 @@
+//! Reads beside changes: a slow search is stopped, and holds up neither a change nor a read by id. SECURITY.md 37.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use totpd::service::{Caller, DataDir, Expect, KeyFile, NewUser, Service};
+
+use crate::binary::{Home, Server, now};
+use crate::harness::Client;
+#[cfg(feature = "grpc")]
+use crate::rpc::{Rpc, encode, method};
+
+/// Users of the organization that is searched: a search of all of them takes seconds.
+const USERS: usize = 60_000;
+const SEARCH: Option<&str> = Some("TOTPD-Search");
+
+/// A search that looks at every user and finds none.
+fn slow_search() -> Value {
+    let filters = (0..90).map(|n| {
+        let text = format!("no user {n}");
+        json!({"userIdFilter": {"id": text, "method": "TEXT_FILTER_METHOD_CONTAINS"}})
+    });
+    json!([{"orFilter": {"queries": filters.collect::<Vec<_>>()}}])
+}
+
+/// A data directory with many users in one organization and one, `bob`, in another.
+struct Crowd {
+    home: Home,
+    admin: String,
+    /// A manager of the many.
+    manager: String,
+    /// A manager of bob's organization.
+    other: String,
+}
+
+impl Crowd {
+    fn new(users: usize) -> Self {
+        let (home, admin) = Home::init();
+        let orgs = home.json(&["org", "list"]);
+        let here = orgs[0]["id"].as_str().unwrap();
+        let there = home.json(&["org", "create", "There"]);
+        let there = there["id"].as_str().unwrap();
+        home.json(&["user", "create", "bob", "--id", "bob", "--org", there]);
+        let manager = |org: &str| {
+            let made = home.json(&["token", "create", "--role", "manager", "--org", org]);
+            made["token"].as_str().unwrap().to_owned()
+        };
+        let (manager, other) = (manager(here), manager(there));
+        let fill = format!(
+            "INSERT INTO user (id, id_folded, org_id, state, created, changed)
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})
+             SELECT printf('%018d', i), printf('%018d', i), '{here}', 'active', i, i FROM n"
+        );
+        let database = Connection::open(home.data().join("totpd.db")).unwrap();
+        database.execute_batch(&fill).unwrap();
+        Self {
+            home,
+            admin,
+            manager,
+            other,
+        }
+    }
+
+    /// The paths of authenticators to remove, made by the library in one commit.
+    fn totps(&self, count: usize) -> Vec<String> {
+        let dir = DataDir::open(&self.home.data(), KeyFile::InDataDir).unwrap();
+        let service = Service::open(dir).unwrap();
+        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let mut paths = Vec::new();
+        let made = service.together(|| {
+            for n in 0..count {
+                let new = NewUser {
+                    id: Some(format!("removed{n}").parse().unwrap()),
+                    ..NewUser::default()
+                };
+                let made = service.create_user(&caller, &anywhere, new, now()).unwrap();
+                let user = made.id.parse().unwrap();
+                let begun = service
+                    .start_totp(&caller, &anywhere, &user, None, now())
+                    .unwrap();
+                paths.push(format!("/users/{user}/totp/{}", begun.details.id));
+            }
+        });
+        made.unwrap();
+        paths
+    }
+}
+
+/// SECURITY.md 37
+#[test]
+fn a_search_beyond_its_time_is_told_to_be_narrower() {
+    let crowd = Crowd::new(USERS);
+    let server = crowd.home.serve(&["--read-timeout", "50ms"]);
+    let search = |filters: &Value| {
+        let path = "/users/_search";
+        server.ask(&crowd.manager, "POST", path, &filters.to_string())
+    };
+    let refused = search(&slow_search()).expect_error(429, 8, SEARCH);
+    assert!(refused.text("/message").contains("narrow"));
+    assert_eq!(
+        refused.header("retry-after"),
+        None,
+        "the same search takes as long at any time"
+    );
+    #[cfg(feature = "grpc")]
+    {
+        let request = json!({"filters": slow_search()});
+        let message = encode(method("SearchUsers").input(), &request);
+        let mut rpc = Rpc::connect(&server.address);
+        let refused = rpc.call(Some(&crowd.manager), "SearchUsers", &message);
+        assert_eq!((refused.code, refused.id.as_deref()), (8, SEARCH));
+    }
+    let one = json!([{"userIdFilter": {"id": "000000000000000007"}}]);
+    let found = search(&one).expect_status(200).json();
+    assert_eq!(found["details"]["totalResult"], "1");
+    server.kill();
+}
+
+/// What a client beside slow searches has met.
+struct Met {
+    removals: Vec<Duration>,
+    reads: Vec<Duration>,
+}
+
+impl Met {
+    fn removal_p99(&mut self) -> Duration {
+        self.removals.sort();
+        self.removals[self.removals.len() * 99 / 100]
+    }
+
+    fn longest_read(&self) -> Duration {
+        self.reads.iter().copied().max().unwrap()
+    }
+}
+
+/// Removes authenticators one after another, and reads bob with a token of his organization, while each of `searchers`
+/// goes on searching.
+fn beside_searches(
+    crowd: &Crowd,
+    server: &Server,
+    searchers: usize,
+    search: impl Fn(&AtomicBool) + Sync,
+    removals: &[String],
+) -> Met {
+    let goes_on = &AtomicBool::new(true);
+    let mut met = Met {
+        removals: Vec::new(),
+        reads: Vec::new(),
+    };
+    thread::scope(|scope| {
+        for _ in 0..searchers {
+            scope.spawn(|| search(goes_on));
+        }
+        let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+        let other = bearer(&crowd.other);
+        let reading = scope.spawn(move || {
+            let mut client = Client::connect(&server.address);
+            let mut took = Vec::new();
+            while goes_on.load(Ordering::SeqCst) {
+                let begun = Instant::now();
+                client
+                    .ask("GET", "/resources/v3alpha/users/bob", &other, b"")
+                    .expect_status(200);
+                took.push(begun.elapsed());
+            }
+            took
+        });
+        let mut client = Client::connect(&server.address);
+        let bearer = bearer(&crowd.admin);
+        let begun = Instant::now();
+        for path in removals {
+            let begun = Instant::now();
+            client
+                .ask("DELETE", &format!("/resources/v3alpha{path}"), &bearer, b"")
+                .expect_status(200);
+            met.removals.push(begun.elapsed());
+        }
+        // Searches of several rounds, whatever the machine.
+        thread::sleep(Duration::from_secs(5).saturating_sub(begun.elapsed()));
+        goes_on.store(false, Ordering::SeqCst);
+        met.reads = reading.join().unwrap();
+    });
+    met
+}
+
+fn searches_over_rest(removal_p99: Duration, longest_read: Duration) {
+    let crowd = Crowd::new(USERS);
+    let removals = crowd.totps(300);
+    let server = crowd.home.serve(&[]);
+    let body = slow_search().to_string();
+    let bearer = format!("Authorization: Bearer {}\r\n", crowd.manager);
+    let search = |goes_on: &AtomicBool| {
+        let mut client = Client::connect(&server.address);
+        while goes_on.load(Ordering::SeqCst) {
+            let target = "/resources/v3alpha/users/_search";
+            let answer = client.ask("POST", target, &bearer, body.as_bytes());
+            assert!([200, 429, 503].contains(&answer.status), "{}", answer.head);
+        }
+    };
+    let mut met = beside_searches(&crowd, &server, 12, search, &removals);
+    let (p99, longest) = (met.removal_p99(), met.longest_read());
+    println!("12 searches over REST: removal p99 {p99:?}, longest read {longest:?}");
+    assert!(p99 <= removal_p99, "{p99:?}");
+    assert!(longest <= longest_read, "{longest:?}");
+    server.kill();
+}
+
+#[cfg(feature = "grpc")]
+fn searches_over_grpc(removal_p99: Duration, longest_read: Duration) {
+    let crowd = Crowd::new(USERS);
+    let removals = crowd.totps(300);
+    let server = crowd.home.serve(&[]);
+    let message = encode(
+        method("SearchUsers").input(),
+        &json!({"filters": slow_search()}),
+    );
+    let search = |goes_on: &AtomicBool| {
+        let mut rpc = Rpc::connect(&server.address);
+        while goes_on.load(Ordering::SeqCst) {
+            let outcome = rpc.call(Some(&crowd.manager), "SearchUsers", &message);
+            assert!([0, 8, 14].contains(&outcome.code), "{outcome:?}");
+        }
+    };
+    let mut met = beside_searches(&crowd, &server, 28, search, &removals);
+    let (p99, longest) = (met.removal_p99(), met.longest_read());
+    println!("28 searches over gRPC: removal p99 {p99:?}, longest read {longest:?}");
+    assert!(p99 <= removal_p99, "{p99:?}");
+    assert!(longest <= longest_read, "{longest:?}");
+    server.kill();
+}
+
+/// SECURITY.md 37, with bounds that a machine that does other things keeps too.
+#[test]
+fn slow_searches_over_rest_hold_up_no_change_and_no_read_by_id() {
+    searches_over_rest(Duration::from_secs(1), Duration::from_secs(3));
+}
+
+/// SECURITY.md 37, as before.
+#[cfg(feature = "grpc")]
+#[test]
+fn slow_searches_over_grpc_hold_up_no_change_and_no_read_by_id() {
+    searches_over_grpc(Duration::from_secs(1), Duration::from_secs(3));
+}
+
+/// SECURITY.md 37
+#[test]
+#[ignore = "its bounds hold on a quiet machine and for a release build"]
+fn slow_searches_over_rest_hold_up_a_removal_for_100_ms_at_most() {
+    searches_over_rest(Duration::from_millis(100), Duration::from_millis(500));
+}
+
+/// SECURITY.md 37
+#[cfg(feature = "grpc")]
+#[test]
+#[ignore = "its bounds hold on a quiet machine and for a release build"]
+fn slow_searches_over_grpc_hold_up_a_removal_for_100_ms_at_most() {
+    searches_over_grpc(Duration::from_millis(100), Duration::from_millis(500));
+}
