@@ -1,10 +1,10 @@
--- The whole database as a new file gets it. Version 1.
+-- The whole database as a new file gets it. Version 2.
 --
 -- Times are microseconds since 1970, UTC. Ids are text: totpd's own are decimal, a user's may be anything.
 -- What is an enum is text with a CHECK, so that the file explains itself to whoever opens it.
 
 PRAGMA application_id = 0x746F7470; -- "totp"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- One row: what the whole file is about.
 CREATE TABLE instance (
@@ -62,6 +62,15 @@ CREATE TABLE username (
 CREATE INDEX username_of_user ON username (user_id);
 CREATE INDEX username_folded ON username (folded);
 
+-- Sealed secrets, one a row. SQLite copies cells between pages when a b-tree balances, and does not overwrite
+-- the copies that stay behind. So these rows never move: they are only ever appended, never deleted, and all of
+-- one length, so that every update writes over the same bytes. A slot that holds zeros is free and is used again.
+CREATE TABLE slot (
+    number INTEGER PRIMARY KEY CHECK (number > 0),
+    -- Sealed under the master key and bound to the user's and the authenticator's id; padded.
+    secret BLOB    NOT NULL CHECK (length(secret) = 165)
+) STRICT;
+
 -- An authenticator. A pending one checks nothing; a removed one has no row. The rows of a user lie side by
 -- side and the table is its own index: a removal changes one page of it, and a sync costs by the page. Among
 -- many rows a read costs by the page too: what a removal has to know of the user is here beside it.
@@ -72,8 +81,9 @@ CREATE TABLE totp (
     org_id    TEXT    NOT NULL REFERENCES organization (id),
     name      TEXT    CHECK (length(name) BETWEEN 1 AND 200),
     state     TEXT    NOT NULL CHECK (state IN ('pending', 'confirmed')),
-    -- Sealed under the master key and bound to this row's two ids.
-    secret    BLOB    NOT NULL CHECK (length(secret) > 36),
+    -- Where its secret lies. No two authenticators share a slot. An index that says so would cost one page more for
+    -- each removal; a slot is taken only while it is zero, and the secret in it opens for one authenticator alone.
+    slot      INTEGER NOT NULL REFERENCES slot (number),
     algorithm TEXT    NOT NULL CHECK (algorithm IN ('SHA1', 'SHA256', 'SHA512')),
     digits    INTEGER NOT NULL CHECK (digits BETWEEN 6 AND 9),
     -- The newest step that was used, or -1. It only rises.

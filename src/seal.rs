@@ -15,12 +15,24 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::model::{TotpId, UserId};
-use crate::totp::{SECRET_BYTES, Secret};
+use crate::totp::{SECRET_BYTES, SECRET_BYTES_MAX, Secret};
 
 /// 256 bits, the key length of ChaCha20-Poly1305 (RFC 8439).
 const KEY_BYTES: usize = 32;
 /// The key's id, in front of every sealed secret, so that keys can rotate.
 pub(crate) const KEY_ID_BYTES: usize = 8;
+
+/// The length of ChaCha20-Poly1305's tag (RFC 8439 §2.8).
+const TAG_BYTES: usize = 16;
+/// Every sealed secret has this length, whatever the length of the secret, so that each fits where another was.
+pub(crate) const SEALED_BYTES: usize = KEY_ID_BYTES + NONCE_LEN + SECRET_BYTES_MAX + TAG_BYTES + 1;
+
+/// A sealed secret: key id, nonce, ciphertext, tag, zeros up to the constant length, and in the last byte the
+/// length of the secret.
+///
+/// The zeros stand after the tag, so that a secret can be brought to this form without the key. The last byte is
+/// not authenticated and need not be: with another length the tag does not fit.
+pub(crate) type Sealed = [u8; SEALED_BYTES];
 
 /// Random bytes from the operating system.
 pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
@@ -129,11 +141,11 @@ impl Sealer {
         &self.id
     }
 
-    /// Seals a secret for this one authenticator: key id, nonce, ciphertext, tag.
+    /// Seals a secret for this one authenticator.
     ///
     /// The nonce is random: at 96 bits that is sound for 2^32 secrets under one key (NIST SP 800-38D
     /// §8.3 draws the same line), far more than one node has users.
-    pub(crate) fn seal(&self, secret: &Secret, user: &UserId, totp: &TotpId) -> Result<Vec<u8>> {
+    pub(crate) fn seal(&self, secret: &Secret, user: &UserId, totp: &TotpId) -> Result<Sealed> {
         let nonce = random::<NONCE_LEN>()?;
         let mut text = secret.bytes().to_vec();
         self.key
@@ -143,13 +155,29 @@ impl Sealer {
                 &mut text,
             )
             .map_err(|_| Error::Bug("sealing a secret failed".to_owned()))?;
-        Ok([self.id.as_slice(), nonce.as_slice(), &text].concat())
+        let length = u8::try_from(secret.bytes().len());
+        let length = length.map_err(|_| Error::Bug("a secret is too long".to_owned()))?;
+        let parts = [self.id.as_slice(), nonce.as_slice(), &text].concat();
+        let mut sealed = [0; SEALED_BYTES];
+        for (to, from) in sealed.iter_mut().zip(parts) {
+            *to = from;
+        }
+        if let Some(last) = sealed.last_mut() {
+            *last = length;
+        }
+        Ok(sealed)
     }
 
     /// Opens a sealed secret, if it was sealed under this key for this very authenticator.
     pub(crate) fn open(&self, sealed: &[u8], user: &UserId, totp: &TotpId) -> Result<Secret> {
         let fault =
             || Error::Unavailable(format!("the secret of authenticator {totp} does not open"));
+        let (length, sealed) = sealed.split_last().ok_or_else(fault)?;
+        let length = usize::from(*length).saturating_add(KEY_ID_BYTES + NONCE_LEN + TAG_BYTES);
+        let (sealed, zeros) = sealed.split_at_checked(length).ok_or_else(fault)?;
+        if zeros.iter().any(|it| *it != 0) {
+            return Err(fault());
+        }
         let (id, rest) = sealed.split_at_checked(KEY_ID_BYTES).ok_or_else(fault)?;
         let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or_else(fault)?;
         if id != self.id {

@@ -18,7 +18,7 @@ pub(crate) const SECRET_BYTES: usize = 20;
 const SECRET_BYTES_MIN: usize = 16;
 
 /// One SHA-512 block: longer keys are hashed first and gain nothing (RFC 2104 §2).
-const SECRET_BYTES_MAX: usize = 128;
+pub(crate) const SECRET_BYTES_MAX: usize = 128;
 
 /// The shared secret of an authenticator. It has no `Debug` and no `Display`.
 pub struct Secret(Zeroizing<Vec<u8>>);

@@ -28,12 +28,15 @@ const INSERT_USERS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
     INSERT INTO user (id, id_folded, org_id, state, created, changed)
     SELECT CAST(?3 + i AS TEXT), CAST(?3 + i AS TEXT), ?4, 'active', ?5, ?5 FROM n";
-// Key id, nonce, secret, tag: 8 + 12 + 20 + 16 bytes.
+// Nothing else is enrolled there, so that the numbers are free.
+const INSERT_SLOTS: &str = "
+    WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
+    INSERT INTO slot (number, secret) SELECT 1 + i, randomblob(165) FROM n";
 const INSERT_TOTPS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
     INSERT INTO totp
-        (id, user_id, org_id, name, state, secret, algorithm, digits, last_step, created, changed)
-    SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), ?5, NULL, 'confirmed', randomblob(56),
+        (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed)
+    SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), ?5, NULL, 'confirmed', 1 + i,
         'SHA1', 6, 1, ?6, ?6 FROM n";
 
 /// The rpc that removes, and as much of its request as that takes.
@@ -184,6 +187,7 @@ fn insert(database: &Path, org: &str, first: i64, end: i64) -> Result<()> {
         let to = end.min(from + SLICE);
         let tx = connection.unchecked_transaction()?;
         tx.execute(INSERT_USERS, (from, to, FIRST_USER, org, created))?;
+        tx.execute(INSERT_SLOTS, (from, to))?;
         tx.execute(
             INSERT_TOTPS,
             (from, to, FIRST_TOTP, FIRST_USER, org, created),

@@ -59,8 +59,9 @@ impl Service {
             }
             let secret = new_secret()?;
             let id = TotpId::known(tx.new_id()?);
+            let sealed = inner.sealer.seal(&secret, &user.id, &id)?;
             let totp = TotpRow {
-                secret: inner.sealer.seal(&secret, &user.id, &id)?,
+                slot: tx.fill_slot(&sealed)?,
                 id,
                 name,
                 state: TotpState::Pending,
@@ -109,7 +110,7 @@ impl Service {
                 return Ok(Verdict::Wait { retry_after_s });
             }
             let window = tx.settings()?.window;
-            match inner.step_of(&user, &totp, &code, window, now)? {
+            match inner.step_of(tx, &user, &totp, &code, window)? {
                 Some(step) if tx.confirm_totp(&user.id, &totp.id, step)? => {
                     append(tx, Kind::TotpConfirmed, &caller.source, &user, &totp.id)?;
                     Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
@@ -155,7 +156,7 @@ impl Service {
             let window = tx.settings()?.window;
             let mut was_good = false;
             for it in &totps {
-                let Some(step) = inner.step_of(&user, it, &code, window, now)? else {
+                let Some(step) = inner.step_of(tx, &user, it, &code, window)? else {
                     continue;
                 };
                 if tx.claim_step(&user.id, &it.id, step)? {
@@ -216,19 +217,20 @@ impl Inner {
     /// a "no" that might be counted, and never a yes.
     fn step_of(
         &self,
+        tx: &WriteTx<'_>,
         user: &UserRow,
         totp: &TotpRow,
         code: &Code,
         window: Window,
-        now: Timestamp,
     ) -> Result<Option<Step>> {
-        let secret = self.sealer.open(&totp.secret, &user.id, &totp.id)?;
+        let sealed = tx.sealed_secret(totp.slot)?;
+        let secret = self.sealer.open(&sealed, &user.id, &totp.id)?;
         Ok(matching_step(
             &secret,
             totp.parameters,
             window,
             code,
-            now.step(),
+            tx.now().step(),
         ))
     }
 }

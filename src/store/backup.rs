@@ -79,8 +79,13 @@ impl Backup {
     /// Opens the copy and insists that it is whole, and a database of ours that this totpd can serve.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let connection = file::open_alone(path)?;
-        match file::problems(&connection)?.first() {
-            None => Ok(Self { connection }),
+        let mut problems = file::problems(&connection)?;
+        let backup = Self { connection };
+        if problems.is_empty() && backup.read().shared_slots()? > 0 {
+            problems.push("two authenticators share a slot".to_owned());
+        }
+        match problems.first() {
+            None => Ok(backup),
             Some(problem) => Err(Error::invalid(
                 "the backup",
                 format!("it is damaged ({problem}); take another one"),
@@ -169,6 +174,8 @@ impl Backup {
         if from.is_some() {
             applied = tx.apply_again()?;
         }
+        // Whatever went with its user or by itself, and whatever a damaged backup may hold beside.
+        tx.zero_unnamed_slots()?;
         let instance = tx.instance()?.id;
         tx.append(&Event {
             kind,

@@ -38,7 +38,8 @@ impl Examined {
 
     /// Hands every sealed secret to `each`.
     pub(crate) fn each_secret(&self, mut each: impl FnMut(UserId, TotpId, &[u8])) -> Result<()> {
-        const SQL: &str = "SELECT user_id, id, secret FROM totp";
+        const SQL: &str = "SELECT totp.user_id, totp.id, slot.secret
+            FROM totp LEFT JOIN slot ON slot.number = totp.slot";
         let mut statement = self.connection.prepare(SQL).map_err(unavailable)?;
         let mut rows = statement.query(()).map_err(unavailable)?;
         while let Some(row) = rows.next().map_err(unavailable)? {

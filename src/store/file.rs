@@ -5,8 +5,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
+use super::upgrade::{STEPS, newest_version, upgrade};
 use super::{STATEMENTS, unavailable};
 use crate::error::{Error, Result};
 
@@ -14,10 +15,6 @@ use crate::error::{Error, Result};
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `application_id` in the schema: `totp` in ASCII.
 const APPLICATION_ID: i64 = 0x746F_7470;
-/// What brings a file of version `n + 1` to version `n + 2`, at index `n`. A step is never changed once a
-/// release has carried it; `user_version` in the schema is always one more than there are steps.
-const UPGRADES: [&str; 0] = [];
-
 /// How long to wait for another process that is writing. The command line works beside a server, and its
 /// transactions take milliseconds.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
@@ -48,7 +45,7 @@ pub(super) fn create<T>(path: &Path, fill: impl FnOnce(&Connection) -> Result<T>
 /// Opens an existing file for the writer, after making sure that it is one of ours.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     let connection = connect(path)?;
-    upgrade(&connection, path, &UPGRADES)?;
+    upgrade(&connection, path, &STEPS)?;
     Ok(connection)
 }
 
@@ -91,7 +88,7 @@ pub(super) fn open_alone(path: &Path) -> Result<Connection> {
         prepare_to_write(&connection)
     };
     prepare().map_err(|error| unopened(path, &error))?;
-    upgrade(&connection, path, &UPGRADES)?;
+    upgrade(&connection, path, &STEPS)?;
     Ok(connection)
 }
 
@@ -135,10 +132,11 @@ pub(super) fn problems(connection: &Connection) -> Result<Vec<String>> {
 
 /// Refuses a file that is not totpd's, or is newer than this totpd; returns its version.
 pub(super) fn require_ours(connection: &Connection, path: &Path) -> Result<i64> {
-    version_of(connection, path, UPGRADES.len())
+    version_of(connection, path, newest_version(STEPS.len()))
 }
 
-fn version_of(connection: &Connection, path: &Path, steps: usize) -> Result<i64> {
+/// The version of a file of totpd's that is no newer than `newest`.
+pub(super) fn version_of(connection: &Connection, path: &Path, newest: i64) -> Result<i64> {
     let number = |name| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
@@ -150,7 +148,7 @@ fn version_of(connection: &Connection, path: &Path, steps: usize) -> Result<i64>
             "this database is not totpd's; put the right file or a backup there",
         ));
     }
-    let (newest, version) = (newest_version(steps), number("user_version")?);
+    let version = number("user_version")?;
     if version > newest {
         return Err(refused(
             path,
@@ -160,29 +158,6 @@ fn version_of(connection: &Connection, path: &Path, steps: usize) -> Result<i64>
         ));
     }
     Ok(version)
-}
-
-fn newest_version(steps: usize) -> i64 {
-    i64::try_from(steps).unwrap_or(i64::MAX).saturating_add(1)
-}
-
-/// Takes an older file to the present version step by step, in one transaction; refuses any other file.
-fn upgrade(connection: &Connection, path: &Path, steps: &[&str]) -> Result<()> {
-    let newest = newest_version(steps.len());
-    if version_of(connection, path, steps.len())? == newest {
-        return Ok(());
-    }
-    let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
-    let tx = tx.map_err(unavailable)?;
-    // Again, now that nobody else can write: another process may have been faster.
-    let version = version_of(connection, path, steps.len())?;
-    let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
-    for step in steps.get(done..).unwrap_or_default() {
-        tx.execute_batch(step).map_err(unavailable)?;
-    }
-    tx.pragma_update(None, "user_version", newest)
-        .map_err(unavailable)?;
-    tx.commit().map_err(unavailable)
 }
 
 fn refused(path: &Path, problem: &str) -> Error {
@@ -212,7 +187,7 @@ mod tests {
         assert_eq!(number("application_id"), APPLICATION_ID);
         assert_eq!(
             number("user_version"),
-            1 + i64::try_from(UPGRADES.len()).unwrap()
+            1 + i64::try_from(STEPS.len()).unwrap()
         );
         assert_eq!(number("synchronous"), 2, "FULL");
         assert_eq!(number("secure_delete"), 1);
@@ -223,37 +198,13 @@ mod tests {
     fn a_foreign_and_a_newer_file_are_refused_by_name() {
         for (sql, expected) in [
             ("PRAGMA application_id = 7", "not totpd's"),
-            ("PRAGMA user_version = 2", "use a newer totpd"),
+            ("PRAGMA user_version = 99", "use a newer totpd"),
         ] {
             let (_dir, path) = fresh();
             Connection::open(&path).unwrap().execute_batch(sql).unwrap();
             let error = open_for_writing(&path).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         }
-    }
-
-    #[test]
-    fn an_older_file_is_taken_up_step_by_step_or_left_as_it_was() {
-        let (_dir, path) = fresh();
-        let connection = open_for_writing(&path).unwrap();
-        let steps = ["CREATE TABLE one (n)", "ALTER TABLE one ADD COLUMN m"];
-        let version = || {
-            let row = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-            let version = connection.pragma_query_value(None, "user_version", row);
-            version.unwrap()
-        };
-        let broken = [steps[0], "ALTER TABLE nothing ADD COLUMN m"];
-        assert!(upgrade(&connection, &path, &broken).is_err());
-        assert_eq!(version(), 1);
-        assert!(
-            connection.execute_batch("SELECT * FROM one").is_err(),
-            "not half of it"
-        );
-        for _ in 0..2 {
-            upgrade(&connection, &path, &steps).unwrap();
-            assert_eq!(version(), 3);
-        }
-        connection.execute_batch("SELECT n, m FROM one").unwrap();
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl Readers {
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .with_init(|connection| {
                 connection.set_prepared_statement_cache_capacity(STATEMENTS);
-                connection.pragma_update(None, "cache_size", CACHE_KIB.saturating_neg())
+                connection.pragma_update(None, "cache_size", CACHE_KIB.saturating_neg())?;
+                // What a reader writes is a backup (`VACUUM INTO`): copies of secrets in it are overwritten too.
+                connection.pragma_update(None, "secure_delete", true)
             });
         let pool = r2d2::Pool::builder()
             .max_size(CONNECTIONS)

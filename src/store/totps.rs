@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Row;
 
-use super::{ReadTx, WriteTx};
+use super::{ReadTx, Slot, WriteTx};
 use crate::error::Result;
 use crate::model::{Name, OrgId, Step, Timestamp, TotpId, UserId};
 use crate::totp::{Algorithm, Parameters};
@@ -24,8 +24,8 @@ pub(crate) struct TotpRow {
     pub(crate) id: TotpId,
     pub(crate) name: Option<Name>,
     pub(crate) state: TotpState,
-    /// The sealed secret.
-    pub(crate) secret: Vec<u8>,
+    /// Where its sealed secret lies.
+    pub(crate) slot: Slot,
     pub(crate) parameters: Parameters,
     pub(crate) created: Timestamp,
 }
@@ -55,7 +55,7 @@ fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
         } else {
             TotpState::Pending
         },
-        secret: row.get(3)?,
+        slot: Slot::known(row.get(3)?),
         parameters: Parameters {
             algorithm: match algorithm.as_str() {
                 "SHA256" => Algorithm::Sha256,
@@ -76,7 +76,7 @@ fn expired_before(now: Timestamp) -> i64 {
 impl ReadTx<'_> {
     /// The authenticators of a user in the order they were begun, without the expired.
     pub(crate) fn totps(&self, user: &UserId, now: Timestamp) -> Result<Vec<TotpRow>> {
-        const SQL: &str = "SELECT id, name, state, secret, algorithm, digits, created
+        const SQL: &str = "SELECT id, name, state, slot, algorithm, digits, created
             FROM totp WHERE user_id = ?1 AND (state = 'confirmed' OR created > ?2)
             ORDER BY CAST(id AS INTEGER)";
         self.all(SQL, (user.as_str(), expired_before(now)), totp)
@@ -87,13 +87,13 @@ impl WriteTx<'_> {
     /// Inserts a pending authenticator, in the organization that its user is in.
     pub(crate) fn insert_totp(&self, user: &UserId, it: &TotpRow) -> Result<()> {
         const SQL: &str = "INSERT INTO totp
-            (id, user_id, org_id, name, state, secret, algorithm, digits, last_step, created, changed)
+            (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed)
             VALUES (?1, ?2, (SELECT org_id FROM user WHERE id = ?2), ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?8)";
         let row = (
             it.id.as_str(),
             user.as_str(),
             it.name.as_ref().map(Name::as_str),
-            &it.secret,
+            it.slot.number(),
             algorithm_name(it.parameters.algorithm),
             it.parameters.digits,
             Step::NONE.number(),
@@ -125,8 +125,8 @@ impl WriteTx<'_> {
         Ok(self.execute(sql, row)? == 1)
     }
 
-    /// Removes an authenticator of this user, within one organization or over all, unless it is gone or has
-    /// expired.
+    /// Removes an authenticator of this user and zeroes its secret, within one organization or over all, unless it
+    /// is gone or has expired.
     pub(crate) fn delete_totp(
         &self,
         org: Option<&OrgId>,
@@ -136,24 +136,35 @@ impl WriteTx<'_> {
         const SQL: &str = "DELETE FROM totp
             WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
             AND (?4 IS NULL OR org_id = ?4)
-            RETURNING org_id, created";
+            RETURNING org_id, created, slot";
         let (expired, org) = (expired_before(self.now()), org.map(OrgId::as_str));
-        self.one(SQL, (user.as_str(), id.as_str(), expired, org), |row| {
-            Ok(RemovedTotp {
+        let removed = self.one(SQL, (user.as_str(), id.as_str(), expired, org), |row| {
+            let removed = RemovedTotp {
                 org: OrgId::known(row.get(0)?),
                 created: Timestamp::from_micros(row.get(1)?),
-            })
-        })
+            };
+            Ok((removed, Slot::known(row.get(2)?)))
+        })?;
+        let Some((removed, slot)) = removed else {
+            return Ok(None);
+        };
+        self.zero_slot(slot)?;
+        Ok(Some(removed))
     }
 
-    /// Removes pending enrolments that have expired, at most `slice` of them.
+    /// Removes pending enrolments that have expired and zeroes their secrets, at most `slice` of them.
     pub(crate) fn delete_expired_totps(&self, slice: u32) -> Result<Vec<(UserId, TotpId)>> {
         const SQL: &str = "DELETE FROM totp WHERE (user_id, id) IN (
             SELECT user_id, id FROM totp
             WHERE state = 'pending' AND created <= ?1 ORDER BY created LIMIT ?2
-        ) RETURNING user_id, id";
-        self.all(SQL, (expired_before(self.now()), slice), |row| {
-            Ok((UserId::known(row.get(0)?), TotpId::known(row.get(1)?)))
-        })
+        ) RETURNING user_id, id, slot";
+        let removed = self.all(SQL, (expired_before(self.now()), slice), |row| {
+            let ids = (UserId::known(row.get(0)?), TotpId::known(row.get(1)?));
+            Ok((ids, Slot::known(row.get(2)?)))
+        })?;
+        for (_, slot) in &removed {
+            self.zero_slot(*slot)?;
+        }
+        Ok(removed.into_iter().map(|(ids, _)| ids).collect())
     }
 }

@@ -168,9 +168,11 @@ impl WriteTx<'_> {
         }
     }
 
-    /// Removes a user and everything of it: usernames, authenticators, failures, its own tokens.
+    /// Removes a user and everything of it: usernames, authenticators with their secrets, failures, its own tokens.
     pub(crate) fn delete_user(&self, id: &UserId) -> Result<bool> {
         const SQL: &str = "DELETE FROM user WHERE id = ?1";
+        // Before the rows go that name the slots.
+        self.zero_slots_of_user(id)?;
         Ok(self.execute(SQL, (id.as_str(),))? == 1)
     }
 

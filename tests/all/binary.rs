@@ -562,8 +562,9 @@ fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
     let database = rusqlite::Connection::open(home.data().join("totpd.db")).unwrap();
     let rows = format!(
         "WITH RECURSIVE n (it) AS (SELECT 1 UNION ALL SELECT it + 1 FROM n WHERE it < {})
-         INSERT INTO totp (id, user_id, org_id, state, secret, algorithm, digits, last_step, created, changed)
-         SELECT it, 'alice', (SELECT org_id FROM user), 'confirmed', zeroblob(56), 'SHA1', 6, -1, 1, 1 FROM n",
+         INSERT INTO slot SELECT it, randomblob(165) FROM n;
+         INSERT INTO totp (id, user_id, org_id, state, slot, algorithm, digits, last_step, created, changed)
+         SELECT number, 'alice', (SELECT org_id FROM user), 'confirmed', number, 'SHA1', 6, -1, 1, 1 FROM slot",
         clients * each
     );
     database.execute_batch(&rows).unwrap();

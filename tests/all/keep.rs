@@ -479,7 +479,8 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     };
     sql(
         &node,
-        "UPDATE totp SET secret = (SELECT secret FROM totp WHERE user_id = 'bob')",
+        "UPDATE slot SET secret = (
+            SELECT secret FROM slot WHERE number = (SELECT slot FROM totp WHERE user_id = 'bob'))",
     );
     assert!(
         node.complaint("secrets")

@@ -141,9 +141,11 @@ fn gone_means_gone_from_the_file_and_from_its_log() {
     let sealed = |id: &str| -> Vec<u8> {
         let database = rusqlite::Connection::open(server.path().join("totpd.db")).unwrap();
         database
-            .query_row("SELECT secret FROM totp WHERE id = ?1", [id], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT secret FROM slot WHERE number = (SELECT slot FROM totp WHERE id = ?1)",
+                [id],
+                |row| row.get(0),
+            )
             .unwrap()
     };
     let (gone, stays) = (sealed(&phone.id), sealed(&kept.id));

@@ -56,7 +56,9 @@ fn a_sealed_secret_moved_to_another_row_is_a_fault() {
     let (alice, eve) = (server.user("alice"), server.user("eve"));
     let (phone, own) = (server.enrol(&alice), server.enrol(&eve));
     let database = rusqlite::Connection::open(server.path().join("totpd.db")).unwrap();
-    let moved = "UPDATE totp SET secret = (SELECT secret FROM totp WHERE id = ?1) WHERE id = ?2";
+    let moved =
+        "UPDATE slot SET secret = (SELECT secret FROM slot, totp WHERE number = slot AND id = ?1)
+        WHERE number = (SELECT slot FROM totp WHERE id = ?2)";
     database.execute(moved, [&own.id, &phone.id]).unwrap();
     let answer = server.check(&alice, &own.code_at(server.now()));
     answer.expect_error(503, 14, Some("TOTPD-Store"));

@@ -1,0 +1,100 @@
+//! Where sealed secrets lie: each in one slot, from its enrolment to its removal (SECURITY.md 21).
+//!
+//! `secure_delete` overwrites what a statement deletes. It does not overwrite the copies that stay behind when a
+//! b-tree balances and cells move to another page. Rows of `slot` never move: a new one is appended, none is ever
+//! deleted, and all have the same length, so SQLite writes an update over the same bytes. Every other table holds
+//! only the number of a slot. What deletes a row of `totp` zeroes its slot in the same transaction; `ON DELETE
+//! CASCADE` would zero nothing.
+
+use super::{ReadTx, WriteTx};
+use crate::error::{Error, Result};
+use crate::model::UserId;
+use crate::seal::Sealed;
+
+/// The number of the slot that holds an authenticator's secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(i64);
+
+impl Slot {
+    pub(super) const fn known(number: i64) -> Self {
+        Self(number)
+    }
+
+    pub(super) const fn number(self) -> i64 {
+        self.0
+    }
+}
+
+impl ReadTx<'_> {
+    /// The sealed secret that lies in a slot.
+    pub(crate) fn sealed_secret(&self, slot: Slot) -> Result<Vec<u8>> {
+        const SQL: &str = "SELECT secret FROM slot WHERE number = ?1";
+        let secret = self.one(SQL, (slot.0,), |row| row.get(0))?;
+        secret.ok_or_else(|| Error::Unavailable(format!("slot {} is missing", slot.0)))
+    }
+
+    /// How many slots hold a secret and are named by no authenticator. None, unless the file was damaged or changed
+    /// by somebody else.
+    pub(crate) fn unnamed_secrets(&self) -> Result<i64> {
+        const SQL: &str = "SELECT count(*) FROM slot
+            WHERE secret <> zeroblob(165) AND number NOT IN (SELECT slot FROM totp)";
+        let count = self.one(SQL, (), |row| row.get(0))?;
+        Ok(count.unwrap_or_default())
+    }
+
+    /// How many authenticators name a slot that another one names too. None, as above.
+    pub(crate) fn shared_slots(&self) -> Result<i64> {
+        const SQL: &str = "SELECT count(*) - count(DISTINCT slot) FROM totp";
+        let count = self.one(SQL, (), |row| row.get(0))?;
+        Ok(count.unwrap_or_default())
+    }
+}
+
+impl WriteTx<'_> {
+    /// Puts a sealed secret into a free slot, or into a new one at the end.
+    ///
+    /// It looks at 64 slots from a random one on, so that it costs the same however many there are. In a table of
+    /// at most 64 slots these are all. In a larger one a free slot may be missed, and the table grows until about
+    /// one slot in 64 is free.
+    pub(crate) fn fill_slot(&self, sealed: &Sealed) -> Result<Slot> {
+        const FROM: &str =
+            "SELECT 1 + (random() & 9223372036854775807) % max(1, coalesce(max(number), 0) - 63)
+            FROM slot";
+        const USE_AGAIN: &str = "UPDATE slot SET secret = ?2 WHERE number = (
+            SELECT number FROM slot WHERE number BETWEEN ?1 AND ?1 + 63 AND secret = zeroblob(165) LIMIT 1
+        ) RETURNING number";
+        // Never by SQLite's own choice, which takes a random number where the largest is taken.
+        const APPEND: &str = "INSERT INTO slot (number, secret)
+            SELECT coalesce(max(number), 0) + 1, ?1 FROM slot RETURNING number";
+        let number = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let from = self.one(FROM, (), number)?;
+        let bytes = sealed.as_slice();
+        let filled = match self.one(USE_AGAIN, (from, bytes), number)? {
+            None => self.one(APPEND, (bytes,), number)?,
+            found => found,
+        };
+        filled
+            .map(Slot)
+            .ok_or_else(|| Error::Bug("a slot was not filled".to_owned()))
+    }
+
+    /// Overwrites the secret in a slot with zeros.
+    pub(super) fn zero_slot(&self, slot: Slot) -> Result<()> {
+        const SQL: &str = "UPDATE slot SET secret = zeroblob(165) WHERE number = ?1";
+        self.execute(SQL, (slot.0,)).map(|_| ())
+    }
+
+    /// Zeroes the slots of all authenticators of a user.
+    pub(super) fn zero_slots_of_user(&self, user: &UserId) -> Result<()> {
+        const SQL: &str = "UPDATE slot SET secret = zeroblob(165)
+            WHERE number IN (SELECT slot FROM totp WHERE user_id = ?1)";
+        self.execute(SQL, (user.as_str(),)).map(|_| ())
+    }
+
+    /// Zeroes every slot that no authenticator names.
+    pub(super) fn zero_unnamed_slots(&self) -> Result<()> {
+        const SQL: &str = "UPDATE slot SET secret = zeroblob(165)
+            WHERE secret <> zeroblob(165) AND number NOT IN (SELECT slot FROM totp)";
+        self.execute(SQL, ()).map(|_| ())
+    }
+}

@@ -1,0 +1,133 @@
+//! Brings an older database file to the present version, step by step. Knows the tables of each version.
+//!
+//! A step is never changed once a release has carried it. After the last one an upgraded file has the same
+//! structure as a new one.
+
+use std::path::Path;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{file, unavailable};
+use crate::error::{Error, Result};
+
+/// Changes the structure and the rows of a file from one version to the next, inside a transaction.
+pub(super) type Step = fn(&Connection) -> Result<()>;
+
+/// The step at index `n` leads from version `n + 1` to version `n + 2`. `user_version` in the schema is one more
+/// than there are steps.
+pub(super) const STEPS: [Step; 1] = [version_2];
+
+/// Brings an older file to the newest version in one transaction. Refuses a file that is not totpd's, or newer.
+pub(super) fn upgrade(connection: &Connection, path: &Path, steps: &[Step]) -> Result<()> {
+    let newest = newest_version(steps.len());
+    if file::version_of(connection, path, newest)? == newest {
+        return Ok(());
+    }
+    let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
+    let tx = tx.map_err(unavailable)?;
+    // Again, now that nobody else can write: another process may have been faster.
+    let version = file::version_of(connection, path, newest)?;
+    let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
+    for step in steps.get(done..).unwrap_or_default() {
+        step(&tx)?;
+    }
+    tx.pragma_update(None, "user_version", newest)
+        .map_err(unavailable)?;
+    tx.commit().map_err(unavailable)
+}
+
+pub(super) fn newest_version(steps: usize) -> i64 {
+    i64::try_from(steps).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+fn version_2(connection: &Connection) -> Result<()> {
+    secrets_into_slots(connection)
+}
+
+/// Moves the sealed secrets out of the authenticators' rows into slots.
+///
+/// The old table is dropped and not altered: its pages hold copies of removed secrets in the gaps between rows,
+/// and `secure_delete` overwrites every page of a table that is dropped.
+fn secrets_into_slots(connection: &Connection) -> Result<()> {
+    const TABLES: &str = "
+ALTER TABLE totp RENAME TO totp_1;
+CREATE TABLE slot (
+    number INTEGER PRIMARY KEY CHECK (number > 0),
+    -- Sealed under the master key and bound to the user's and the authenticator's id; padded.
+    secret BLOB    NOT NULL CHECK (length(secret) = 165)
+) STRICT;
+CREATE TABLE totp (
+    id        TEXT    NOT NULL,
+    user_id   TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    -- The user's; no user ever changes it.
+    org_id    TEXT    NOT NULL REFERENCES organization (id),
+    name      TEXT    CHECK (length(name) BETWEEN 1 AND 200),
+    state     TEXT    NOT NULL CHECK (state IN ('pending', 'confirmed')),
+    -- Where its secret lies. No two authenticators share a slot. An index that says so would cost one page more for
+    -- each removal; a slot is taken only while it is zero, and the secret in it opens for one authenticator alone.
+    slot      INTEGER NOT NULL REFERENCES slot (number),
+    algorithm TEXT    NOT NULL CHECK (algorithm IN ('SHA1', 'SHA256', 'SHA512')),
+    digits    INTEGER NOT NULL CHECK (digits BETWEEN 6 AND 9),
+    -- The newest step that was used, or -1. It only rises.
+    last_step INTEGER NOT NULL CHECK (last_step >= -1),
+    created   INTEGER NOT NULL,
+    changed   INTEGER NOT NULL,
+    PRIMARY KEY (user_id, id)
+) STRICT, WITHOUT ROWID;";
+    const OLD: &str = "SELECT user_id, id, secret FROM totp_1 ORDER BY user_id, id";
+    const SLOT: &str = "INSERT INTO slot (number, secret) VALUES (?1, ?2)";
+    const TOTP: &str = "INSERT INTO totp
+        (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed)
+        SELECT id, user_id, org_id, name, state, ?3, algorithm, digits, last_step, created, changed
+        FROM totp_1 WHERE user_id = ?1 AND id = ?2";
+    const OLD_TABLE: &str = "
+DROP TABLE totp_1;
+CREATE INDEX totp_pending ON totp (created) WHERE state = 'pending';";
+
+    connection.execute_batch(TABLES).map_err(unavailable)?;
+    {
+        let prepare = |sql| connection.prepare(sql).map_err(unavailable);
+        let (mut old, mut slot, mut totp) = (prepare(OLD)?, prepare(SLOT)?, prepare(TOTP)?);
+        let mut rows = old.query(()).map_err(unavailable)?;
+        let mut number: i64 = 0;
+        while let Some(row) = rows.next().map_err(unavailable)? {
+            let text = |column| row.get_ref(column).map_err(unavailable);
+            let (user, id) = (text(0)?, text(1)?);
+            let sealed: Vec<u8> = row.get(2).map_err(unavailable)?;
+            number = number.saturating_add(1);
+            slot.execute((number, padded(sealed)?))
+                .map_err(unavailable)?;
+            let copied = totp.execute(rusqlite::params![
+                rusqlite::types::ToSqlOutput::Borrowed(user),
+                rusqlite::types::ToSqlOutput::Borrowed(id),
+                number
+            ]);
+            copied.map_err(unavailable)?;
+        }
+    }
+    connection.execute_batch(OLD_TABLE).map_err(unavailable)
+}
+
+/// A sealed secret as version 2 keeps it: zeros after the tag, and the secret's length in the last byte.
+fn padded(mut sealed: Vec<u8>) -> Result<Vec<u8>> {
+    const BYTES: usize = 165;
+    /// Key id, nonce and tag.
+    const AROUND: usize = 36;
+    let length = sealed.len();
+    let secret = length
+        .checked_sub(AROUND)
+        .and_then(|it| u8::try_from(it).ok());
+    match secret {
+        Some(secret) if length < BYTES => {
+            sealed.resize(BYTES.saturating_sub(1), 0);
+            sealed.push(secret);
+            Ok(sealed)
+        }
+        _ => Err(Error::Unavailable(format!(
+            "a sealed secret has {length} bytes; expected 37 to 164"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Old files become new ones, whole or not at all, and nothing of a removed secret stays behind.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use super::*;
+
+const VERSION_1: &str = include_str!("version_1.sql");
+const FRESH: &str = include_str!("../../../schema.sql");
+
+fn file_of(schema: &str) -> (tempfile::TempDir, PathBuf, Connection) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("totpd.db");
+    let connection = Connection::open(&path).unwrap();
+    let prepare = "PRAGMA foreign_keys = 1; PRAGMA secure_delete = 1; PRAGMA synchronous = 0;
+        PRAGMA temp_store = 2;";
+    connection.execute_batch(prepare).unwrap();
+    connection.execute_batch(schema).unwrap();
+    (dir, path, connection)
+}
+
+fn version(connection: &Connection) -> i64 {
+    let row = |row: &rusqlite::Row<'_>| row.get(0);
+    connection
+        .pragma_query_value(None, "user_version", row)
+        .unwrap()
+}
+
+#[test]
+fn an_older_file_is_taken_up_step_by_step_or_left_as_it_was() {
+    let one: Step = |it| it.execute_batch("CREATE TABLE one (n)").map_err(unavailable);
+    let two: Step = |it| {
+        let sql = "ALTER TABLE one ADD COLUMN m";
+        it.execute_batch(sql).map_err(unavailable)
+    };
+    let broken: Step = |_| Err(Error::Unavailable("on purpose".to_owned()));
+    let (_dir, path, connection) = file_of(VERSION_1);
+    assert!(upgrade(&connection, &path, &[one, broken]).is_err());
+    assert_eq!(version(&connection), 1);
+    let half = connection.execute_batch("SELECT * FROM one");
+    assert!(half.is_err(), "not half of it");
+    for _ in 0..2 {
+        upgrade(&connection, &path, &[one, two]).unwrap();
+        assert_eq!(version(&connection), 3);
+    }
+    connection.execute_batch("SELECT n, m FROM one").unwrap();
+}
+
+/// SECURITY.md 46
+#[test]
+fn an_upgraded_file_has_the_structure_of_a_new_one() {
+    let structure = |connection: &Connection| -> Vec<(String, String, Option<String>)> {
+        let sql = "SELECT name, tbl_name, sql FROM sqlite_schema ORDER BY type, name";
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        rows.unwrap().map(|it| it.unwrap()).collect()
+    };
+    let (_old_dir, path, old) = file_of(VERSION_1);
+    let (_new_dir, _, new) = file_of(FRESH);
+    upgrade(&old, &path, &STEPS).unwrap();
+    assert_eq!(structure(&old), structure(&new));
+    assert_eq!(version(&old), version(&new));
+}
+
+/// SECURITY.md 21: each sealed secret is in the upgraded file once, and nothing of a removed one.
+#[test]
+fn an_upgrade_leaves_no_copy_of_a_secret() {
+    const USERS: i64 = 1_500;
+    const FILL: &str = "
+        INSERT INTO instance VALUES (1, '1', 'T', 1, zeroblob(8), 1, 0);
+        INSERT INTO organization VALUES ('o', 'o', 1);
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+        INSERT INTO user (id, id_folded, org_id, created, changed) SELECT i, i, 'o', 1, 1 FROM n;";
+    // In the order of no key, so that pages split where they are full of others.
+    const TOTPS: &str = "INSERT INTO totp
+        SELECT CAST(1000 + k AS TEXT), id, 'o', NULL, 'confirmed', randomblob(36 + 16 + abs(random()) % 113),
+            'SHA1', 6, -1, 1, 1
+        FROM user, (SELECT 1 AS k UNION SELECT 2) ORDER BY random()";
+    const REMOVED: &str = "DELETE FROM totp WHERE (user_id, id) IN (
+            SELECT user_id, id FROM totp ORDER BY random() LIMIT 100)
+        RETURNING secret";
+    let (_dir, path, connection) = file_of(VERSION_1);
+    for sql in FILL.split_inclusive(';').filter(|it| !it.trim().is_empty()) {
+        let mut statement = connection.prepare(sql).unwrap();
+        let params = statement.parameter_count();
+        statement.execute(&[&USERS][..params] as &[&dyn rusqlite::ToSql]).unwrap();
+    }
+    connection.execute(TOTPS, ()).unwrap();
+    let secrets = |sql: &str| -> Vec<Vec<u8>> {
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map((), |row| row.get(0)).unwrap();
+        rows.map(|it| it.unwrap()).collect()
+    };
+    let mut removed = Vec::new();
+    for _ in 0..20 {
+        removed.extend(secrets(REMOVED));
+    }
+    assert_eq!(removed.len(), 2_000);
+    let kept = secrets("SELECT secret FROM totp ORDER BY user_id, id");
+    upgrade(&connection, &path, &STEPS).unwrap();
+
+    let padded = secrets("SELECT secret FROM slot JOIN totp ON number = slot ORDER BY user_id, id");
+    assert_eq!(padded.len(), kept.len());
+    for (now, then) in padded.iter().zip(&kept) {
+        assert_eq!(now.len(), crate::seal::SEALED_BYTES);
+        assert!(now.starts_with(then));
+        assert_eq!(usize::from(*now.last().unwrap()) + 36, then.len());
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    let pieces = |of: &[Vec<u8>]| -> HashSet<[u8; 16]> {
+        let pieces = of.iter().flat_map(|it| it.chunks_exact(16));
+        pieces.map(|it| it.try_into().unwrap()).collect()
+    };
+    let found = |pieces: &HashSet<[u8; 16]>| {
+        let windows = bytes.windows(16);
+        windows.filter(|it| pieces.contains(*it)).count()
+    };
+    assert_eq!(found(&pieces(&removed)), 0, "removed");
+    let kept = pieces(&kept);
+    assert_eq!(found(&kept), kept.len(), "each once");
+}
+
+/// What cannot be a secret stops the upgrade, and the file stays as it was.
+#[test]
+fn a_secret_of_an_impossible_length_stops_an_upgrade() {
+    let (_dir, path, connection) = file_of(VERSION_1);
+    let row = "PRAGMA foreign_keys = 0;
+        INSERT INTO totp VALUES ('1', 'u', 'o', NULL, 'confirmed', zeroblob(165), 'SHA1', 6, -1, 1, 1)";
+    connection.execute_batch(row).unwrap();
+    assert!(upgrade(&connection, &path, &STEPS).is_err());
+    assert_eq!(version(&connection), 1);
+    connection.execute_batch("SELECT secret FROM totp").unwrap();
+}
