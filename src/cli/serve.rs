@@ -17,8 +17,7 @@ use totpd::service::{DataDir, Options, Service, Settings};
 
 use super::{Home, admin, args, clock_reading, now, operator, output};
 
-/// How often expired enrolments, old events and the log are looked after. What was removed is out of the
-/// log well within the minute that SECURITY.md 21 allows.
+/// How often expired enrolments and old events are swept.
 const TIDY_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
@@ -107,8 +106,8 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     if !answered {
         log::warn!("not every request was answered in time");
     }
-    // What was removed does not stay behind in the log.
-    service.checkpoint()
+    // What was removed does not stay behind in the WAL.
+    service.stop()
 }
 
 /// Sockets that systemd has opened for us (`LISTEN_FDS`).
@@ -166,7 +165,8 @@ fn open_or_init(home: &Home, args: &args::Serve) -> Result<Service> {
         commit_batch: args.commit_batch.into(),
         read_time: args.read_timeout,
     };
-    let service = Service::open_with(home.take_hold()?, &options)?;
+    let dir = DataDir::open_to_serve(&home.path, home.key.clone())?;
+    let service = Service::open_with(dir, &options)?;
     let settings = service.settings(&operator())?;
     if let Some(issuer) = issuer.filter(|it| *it != settings.issuer) {
         log::warn!(

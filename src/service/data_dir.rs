@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::model::{Name, OrgId, Timestamp, require_plausible};
@@ -15,6 +17,7 @@ use super::Service;
 const DATABASE: &str = "totpd.db";
 const KEY: &str = "master.key";
 const LOCK: &str = "lock";
+const SERVING: &str = "serving";
 /// The database while it is being made; a crash leaves this behind and never half a `totpd.db`.
 const UNFINISHED: &str = "totpd.db.unfinished";
 
@@ -32,12 +35,19 @@ pub enum KeyFile {
     },
 }
 
+/// How often, and how long apart, the lock of a server is tried. `doctor` holds it for a moment to see whether
+/// somebody serves.
+const SERVING_TRIES: u32 = 10;
+const SERVING_TRY_EVERY: Duration = Duration::from_millis(20);
+
 /// A data directory, held with a shared lock as long as this value lives.
 pub struct DataDir {
     path: PathBuf,
     key: KeyFile,
     /// Unlocked by the operating system when the process ends, however it ends.
     lock: File,
+    /// The lock of the one server of this directory, where this is it.
+    serving: Option<File>,
 }
 
 impl DataDir {
@@ -74,7 +84,17 @@ impl DataDir {
             path: path.to_owned(),
             key,
             lock,
+            serving: None,
         })
+    }
+
+    /// Opens an initialised directory as its one server. Commands and embedding programs may use it beside.
+    ///
+    /// For a program that goes on for long: `doctor` then knows that the WAL is looked after.
+    pub fn open_to_serve(path: &Path, key: KeyFile) -> Result<Self> {
+        let mut dir = Self::open(path, key)?;
+        dir.serving = Some(lock_to_serve(path)?);
+        Ok(dir)
     }
 
     /// Takes hold of a directory that nobody else uses, to restore a backup into it; makes it if need be.
@@ -86,6 +106,7 @@ impl DataDir {
             path: path.to_owned(),
             key,
             lock,
+            serving: None,
         })
     }
 
@@ -133,7 +154,12 @@ impl DataDir {
         let shared = lock.try_lock_shared();
         shared.map_err(|_| in_use(path))?;
         let path = path.to_owned();
-        let service = Service::open(Self { path, key, lock })?;
+        let service = Service::open(Self {
+            path,
+            key,
+            lock,
+            serving: None,
+        })?;
         Ok((service, org))
     }
 
@@ -166,6 +192,48 @@ impl DataDir {
         self.path.join(UNFINISHED)
     }
 
+    /// Whether this is the server of the directory.
+    pub(super) const fn serves(&self) -> bool {
+        self.serving.is_some()
+    }
+
+    /// Whether another process serves the directory, or the same one by another value.
+    pub(super) fn is_served_by_another(&self) -> bool {
+        if self.serves() {
+            return false;
+        }
+        let Ok(serving) = File::open(self.path.join(SERVING)) else {
+            return false;
+        };
+        // A shared lock, so that two who ask at once do not see each other.
+        let is_free = serving.try_lock_shared().is_ok();
+        let _unlocked = serving.unlock();
+        !is_free
+    }
+
+    /// Runs `act` while nobody else uses the directory. Fails where somebody does.
+    pub(super) fn alone<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        // This gives up the shared lock, even where it fails (flock(2)).
+        let locked = lock_alone(&self.lock, &self.path);
+        let done = locked.and_then(|()| act());
+        let shared = self.lock.try_lock_shared();
+        shared.map_err(|_| in_use(&self.path))?;
+        done
+    }
+
+    /// Removes what a crash left of a restore: a database on its way that may hold secrets that were removed here.
+    pub(super) fn remove_unfinished(&self) -> Result<()> {
+        for of in ["", "-wal", "-shm", "-journal"] {
+            let file = self.path.join(format!("{UNFINISHED}{of}"));
+            if let Err(error) = fs::remove_file(file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(self.cannot_write(&error));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn cannot_write(&self, error: &io::Error) -> Error {
         cannot("write to", &self.path, error)
     }
@@ -175,6 +243,7 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         // Closing is not enough: a child that is being started has the same open file until it is another
         // program, and with it the lock.
+        let _unlocked = self.serving.as_ref().map(File::unlock);
         let _unlocked = self.lock.unlock();
     }
 }
@@ -184,6 +253,25 @@ fn in_use(path: &Path) -> Error {
         path.display().to_string(),
         "another totpd is using this data directory; stop it first",
     )
+}
+
+/// Takes the lock of the one server of a directory.
+fn lock_to_serve(path: &Path) -> Result<File> {
+    let lock = open_lock(path, SERVING)?;
+    for _ in 1..SERVING_TRIES {
+        if lock.try_lock().is_ok() {
+            return Ok(lock);
+        }
+        thread::sleep(SERVING_TRY_EVERY);
+    }
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::invalid(
+            path.display().to_string(),
+            "another totpd serves this data directory; stop it first",
+        )),
+        Err(TryLockError::Error(error)) => Err(cannot("lock", path, &error)),
+    }
 }
 
 fn lock_alone(lock: &File, path: &Path) -> Result<()> {
@@ -237,7 +325,7 @@ fn require_own(path: &Path, key: &KeyFile) -> Result<()> {
         let (name, file) = (entry.file_name(), entry.path());
         let name = name.to_string_lossy();
         let is_key = matches!(key, KeyFile::Given { path, .. } if *path == file);
-        let is_ours = [KEY, LOCK].contains(&&*name) || name.starts_with(DATABASE);
+        let is_ours = [KEY, LOCK, SERVING].contains(&&*name) || name.starts_with(DATABASE);
         // A file system's own directory, where it is mounted here.
         let is_system = name == "lost+found";
         let is_socket = entry.file_type().is_ok_and(|it| it.is_socket());
@@ -291,12 +379,16 @@ fn require_directory(path: &Path) -> Result<fs::Metadata> {
 }
 
 fn lock_file(path: &Path) -> Result<File> {
+    open_lock(path, LOCK)
+}
+
+fn open_lock(path: &Path, name: &str) -> Result<File> {
     OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path.join(LOCK))
+        .open(path.join(name))
         .map_err(|error| cannot("write to", path, &error))
 }
 

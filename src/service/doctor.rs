@@ -93,7 +93,7 @@ impl DataDir {
             }
             Err(error) => report.note("database", Err::<Seen, _>(error)),
         }
-        report.note("log", log(&database));
+        report.note("log", self.wal());
         report.note("space", self.space());
         report.findings
     }
@@ -126,6 +126,25 @@ impl DataDir {
             "{} with {count} files, all private",
             path.display()
         )))
+    }
+
+    /// Whether the WAL is looked after. What was removed may be in it.
+    fn wal(&self) -> Result<Seen> {
+        let bytes = log_bytes(&self.database());
+        let problem = if bytes > LONG_LOG_BYTES {
+            format!(
+                "it has {} MiB; stop whatever reads the database for long, and restart totpd",
+                bytes >> 20
+            )
+        } else if bytes > 0 && !self.serves() && !self.is_served_by_another() {
+            format!(
+                "it has {bytes} bytes while nobody serves, and what was removed may be in them; start totpd, or run \
+                 any other command"
+            )
+        } else {
+            return Ok(Seen::ok(format!("{} KiB", bytes >> 10)));
+        };
+        Err(Error::invalid("the log", problem))
     }
 
     fn space(&self) -> Result<Seen> {
@@ -201,6 +220,7 @@ fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<Seen> {
         }
     })?;
     if shut.is_empty() {
+        require_sound_slots(examined)?;
         return Ok(Seen::ok(format!("all {count} open")));
     }
     let named = shut.iter().take(NAMED_SECRETS).cloned().collect::<Vec<_>>();
@@ -214,6 +234,25 @@ fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<Seen> {
     ))
 }
 
+/// Refuses secrets that belong to no authenticator, and authenticators that share a slot.
+fn require_sound_slots(examined: &Examined) -> Result<()> {
+    let unnamed = examined.read().unnamed_secrets()?;
+    if unnamed > 0 {
+        let problem = format!(
+            "{unnamed} secrets belong to no authenticator; take a backup and restore it, which overwrites them"
+        );
+        return Err(Error::invalid("the database", problem));
+    }
+    let shared = examined.read().shared_slots()?;
+    if shared > 0 {
+        let problem = format!(
+            "{shared} authenticators share a slot with another one; remove those that do not open, or restore a backup"
+        );
+        return Err(Error::invalid("the database", problem));
+    }
+    Ok(())
+}
+
 fn clock(examined: &Examined, now: Timestamp) -> Result<Seen> {
     let newest = examined.read().newest_event_at()?;
     if now.after(LONGEST_WAIT) < newest {
@@ -225,20 +264,6 @@ fn clock(examined: &Examined, now: Timestamp) -> Result<Seen> {
         ));
     }
     Ok(Seen::ok(format!("{now}, and no event is later")))
-}
-
-fn log(database: &Path) -> Result<Seen> {
-    let bytes = log_bytes(database);
-    if bytes > LONG_LOG_BYTES {
-        return Err(Error::invalid(
-            "the log",
-            format!(
-                "it has {} MiB; stop whatever reads the database for long, and restart totpd",
-                bytes >> 20
-            ),
-        ));
-    }
-    Ok(Seen::ok(format!("{} KiB", bytes >> 10)))
 }
 
 #[cfg(test)]

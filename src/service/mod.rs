@@ -68,6 +68,10 @@ pub const COMMIT_BATCH: usize = 128;
 pub const READ_TIME: Duration = Duration::from_secs(2);
 /// Rows that one sweep removes in one transaction, so that it never holds others up.
 const SWEEP_SLICE: u32 = 500;
+/// How long a start waits for others who read the database, until the WAL can be emptied.
+const START_WAIT: Duration = Duration::from_secs(5);
+/// The same at a stop. With the 8 s that requests have by default it stays below the 10 s after which containers kill.
+const STOP_WAIT: Duration = Duration::from_millis(1_500);
 /// Organizations that are listed at most: one node serves a handful.
 const MAX_LISTED: u32 = 10_000;
 
@@ -100,7 +104,18 @@ struct Inner {
     clock_watch: Mutex<ClockWatch>,
     readiness: Arc<Readiness>,
     /// Held as long as the service lives, so that nobody replaces the database under it.
-    _dir: DataDir,
+    dir: DataDir,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Beside a server the WAL is the server's to empty.
+        if !self.dir.is_served_by_another()
+            && let Err(error) = self.store.empty_wal(Duration::ZERO)
+        {
+            log::warn!("emptying the WAL: {error:?}");
+        }
+    }
 }
 
 impl Service {
@@ -116,7 +131,15 @@ impl Service {
             commit_batch: options.commit_batch.max(1),
             read_time: options.read_time,
         };
-        let store = Store::open(&dir.database(), &store_options)?;
+        dir.remove_unfinished()?;
+        let open = || Store::open(&dir.database(), &store_options);
+        let store = if Store::needs_upgrade(&dir.database())? {
+            // An older totpd would go on with statements of a version that is no more.
+            dir.alone(open)?
+        } else {
+            open()?
+        };
+        empty_wal_of_before(&dir, &store)?;
         let instance = store.read(|tx| tx.instance())?;
         if instance.key_id != *sealer.key_id() {
             return Err(Error::invalid(
@@ -130,7 +153,7 @@ impl Service {
             instance,
             clock_watch: Mutex::default(),
             readiness: Readiness::new(),
-            _dir: dir,
+            dir,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -186,29 +209,11 @@ impl Service {
         }
     }
 
-    /// Sweeps expired enrolments and events that are older than `keep_events`, and empties the log.
+    /// Sweeps expired enrolments and events that are older than `keep_events`.
     ///
     /// To be called again and again; each call does a bounded piece of work. Nothing is swept until the wall clock
     /// has run evenly for an hour of such calls (SECURITY.md 36).
     pub fn tidy(&self, keep_events: Duration, clock: ClockReading) -> Result<()> {
-        let swept = self.sweep(keep_events, clock);
-        // Whatever the clock says.
-        self.checkpoint().and(swept)
-    }
-
-    /// Moves the log into the database and empties it. The last thing to call before a program ends: it needs no
-    /// clock, and nothing that was removed stays behind in the log.
-    pub fn checkpoint(&self) -> Result<()> {
-        self.inner.store.empty_log()
-    }
-
-    /// Whether the clock can be right, as far as the database knows.
-    pub fn check_clock(&self, now: Timestamp) -> Result<()> {
-        let newest = self.inner.store.read(|tx| tx.require_sane_clock(now));
-        newest.map(|_| ())
-    }
-
-    fn sweep(&self, keep_events: Duration, clock: ClockReading) -> Result<()> {
         if !self.is_steady(clock) {
             return Ok(());
         }
@@ -219,6 +224,12 @@ impl Service {
             tx.forget_events(now.before(keep_events), SWEEP_SLICE)
                 .map(|_| ())
         })
+    }
+
+    /// Whether the clock can be right, as far as the database knows.
+    pub fn check_clock(&self, now: Timestamp) -> Result<()> {
+        let newest = self.inner.store.read(|tx| tx.require_sane_clock(now));
+        newest.map(|_| ())
     }
 
     fn is_steady(&self, clock: ClockReading) -> bool {
@@ -236,6 +247,25 @@ impl Service {
             );
         }
         watch.is_steady(clock)
+    }
+
+    /// Moves the WAL into the database and truncates it, so that nothing of a removed secret is left in it. The
+    /// service does this by itself within 60 s of the last write. Fails where somebody reads for long.
+    pub fn empty_wal(&self) -> Result<()> {
+        self.inner.store.empty_wal(STOP_WAIT)
+    }
+
+    /// Refuses every further change and empties the WAL: the last call of a program that is about to end. Where it
+    /// fails, secrets that were removed may still be in the WAL.
+    pub fn stop(&self) -> Result<()> {
+        self.inner.store.refuse_changes();
+        self.empty_wal().map_err(|error| {
+            if let Error::Unavailable(why) = error {
+                Error::Unavailable(format!("what was removed may still be in the WAL: {why}"))
+            } else {
+                error
+            }
+        })
     }
 
     /// Makes an organization.
@@ -270,6 +300,20 @@ impl Service {
         let rows = self.inner.store.read(|tx| tx.organizations(MAX_LISTED))?;
         Ok(rows.into_iter().map(|it| (it.id, it.name)).collect())
     }
+}
+
+/// Empties the WAL that a crash, a kill or an upgrade left. A server does not start with what was removed in it; a
+/// command goes on.
+fn empty_wal_of_before(dir: &DataDir, store: &Store) -> Result<()> {
+    if dir.serves() {
+        return store.empty_wal(START_WAIT);
+    }
+    if !dir.is_served_by_another()
+        && let Err(error) = store.empty_wal(Duration::ZERO)
+    {
+        log::warn!("emptying the WAL: {error:?}");
+    }
+    Ok(())
 }
 
 impl Inner {

@@ -11,11 +11,11 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::wal::{self, LogLength, TOO_LONG_FRAMES};
+use super::wal::{self, LogLength, TOO_LONG_FRAMES, Wake};
 use super::writer::Writer;
 use super::{file, unavailable};
 use crate::error::{Error, Result};
@@ -30,6 +30,11 @@ const MAX_LOG_BYTES: u64 = 32 * 1024 * 1024;
 const RESTART_BUSY: Duration = Duration::from_millis(20);
 /// How long emptying the log may hold up the writer.
 const TRUNCATE_BUSY: Duration = Duration::from_millis(250);
+/// How often a WAL that is not long is looked at. Passed over once, it is still empty within the minute that
+/// SECURITY.md 21 allows.
+pub(super) const EMPTY_EVERY: Duration = Duration::from_secs(15);
+/// How long to wait until somebody who reads an old snapshot is asked again.
+const EMPTY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// The thread calls SQLite and nothing deep.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -75,16 +80,22 @@ impl Checkpoints {
         })
     }
 
-    /// Starts the thread that looks after the log for as long as anything is logged.
-    pub(super) fn look_after(self: &Arc<Self>) -> Result<thread::JoinHandle<()>> {
+    /// Starts the thread that looks after the WAL until the database is closed: it lets a long one start over, and
+    /// empties one that is quiet.
+    pub(super) fn look_after(self: &Arc<Self>, every: Duration) -> Result<thread::JoinHandle<()>> {
         let own = Arc::clone(self);
         thread::Builder::new()
             .name("checkpoint".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                while own.log.wait() {
-                    if let Err(error) = own.restart() {
-                        log::warn!("moving the log into the database: {error:?}");
+                loop {
+                    let done = match own.log.wait(every) {
+                        Wake::Long => own.restart(),
+                        Wake::Quiet => own.empty(),
+                        Wake::Over => break,
+                    };
+                    if let Err(error) = done {
+                        log::warn!("moving the WAL into the database: {error:?}");
                     }
                     own.log.has_passed();
                 }
@@ -98,20 +109,38 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Empties the log, so that no ciphertext of a removed authenticator lingers there. Leaves it alone where
-    /// it is empty, or where load lets it start over again and again: there it is overwritten anyway.
-    pub(super) fn empty(&self) -> Result<()> {
+    /// Empties the WAL where it is quiet. Leaves it alone where load has let it start over since this was last asked:
+    /// there it is overwritten anyway, and the next time it is emptied.
+    fn empty(&self) -> Result<()> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let has_restarted = std::mem::take(&mut own.has_restarted);
-        let length = wal::log_bytes(&self.path);
-        if length == 0 || (has_restarted && length <= MAX_LOG_BYTES) {
+        if has_restarted && wal::log_bytes(&self.path) <= MAX_LOG_BYTES {
             return Ok(());
         }
-        if self.round(&mut own, End::Truncate)? {
-            Ok(())
-        } else {
-            Err(Error::Unavailable("the log is in use".to_owned()))
+        self.truncate(&mut own, Duration::ZERO)
+    }
+
+    /// Empties the WAL, whatever the load. Waits up to `wait` for those who read an old snapshot.
+    pub(super) fn empty_now(&self, wait: Duration) -> Result<()> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        self.truncate(&mut own, wait)
+    }
+
+    fn truncate(&self, own: &mut Own, wait: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while wal::log_bytes(&self.path) > 0 {
+            if self.round(own, End::Truncate)? {
+                break;
+            }
+            if begun.elapsed() >= wait {
+                return Err(Error::Unavailable(
+                    "the WAL cannot be emptied while somebody reads an older state of the database"
+                        .to_owned(),
+                ));
+            }
+            thread::sleep(EMPTY_AGAIN_AFTER);
         }
+        Ok(())
     }
 
     /// Copies beside the writer until little is left, and the rest between two batches of the writer. Says
@@ -196,7 +225,7 @@ mod tests {
             let log = Arc::new(LogLength::new());
             let writer = Arc::new(Writer::new(connection, 128, Arc::clone(&log)));
             let checkpoints = Checkpoints::new(&path, Arc::clone(&writer), Arc::clone(&log));
-            let thread = Some(checkpoints.look_after().unwrap());
+            let thread = Some(checkpoints.look_after(EMPTY_EVERY).unwrap());
             Self {
                 dir,
                 writer,
@@ -257,6 +286,24 @@ mod tests {
         );
         scene.checkpoints.empty().unwrap();
         assert_eq!(wal::log_bytes(&scene.path()), 0, "but not for ever");
+    }
+
+    /// SECURITY.md 21: also where nobody asks for it.
+    #[test]
+    fn a_quiet_wal_is_emptied_by_itself() {
+        assert!(EMPTY_EVERY * 3 < Duration::from_mins(1), "passed over once");
+        let scene = Scene::new();
+        scene.changes(10);
+        scene.checkpoints.own.lock().unwrap().has_restarted = true;
+        let every = Duration::from_millis(1);
+        let thread = scene.checkpoints.look_after(every).unwrap();
+        let begun = Instant::now();
+        while wal::log_bytes(&scene.path()) > 0 && begun.elapsed() < Duration::from_secs(20) {
+            thread::yield_now();
+        }
+        assert_eq!(wal::log_bytes(&scene.path()), 0);
+        scene.log.end();
+        thread.join().unwrap();
     }
 
     #[test]

@@ -49,6 +49,15 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Whether the file is of an older version. Changes nothing.
+pub(super) fn needs_upgrade(path: &Path) -> Result<bool> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| unopened(path, &error))?;
+    connection.busy_timeout(BUSY).map_err(unavailable)?;
+    Ok(require_ours(&connection, path)? < newest_version(STEPS.len()))
+}
+
 /// A connection that copies the log into the database and does nothing else.
 pub(super) fn connect_for_checkpoints(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags()).map_err(unavailable)?;

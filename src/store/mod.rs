@@ -115,7 +115,7 @@ impl Store {
         let log = Arc::new(LogLength::new());
         let writer = Arc::new(Writer::new(writer, options.commit_batch, Arc::clone(&log)));
         let checkpoints = Checkpoints::new(path, Arc::clone(&writer), Arc::clone(&log));
-        let looks_after_log = Some(checkpoints.look_after()?);
+        let looks_after_log = Some(checkpoints.look_after(checkpoint::EMPTY_EVERY)?);
         Ok(Self {
             checkpoints,
             log,
@@ -156,10 +156,20 @@ impl Store {
         self.writer.together(calls)
     }
 
-    /// Moves what the log holds into the database and empties the log, so that no ciphertext of a removed
-    /// authenticator lingers there. Does nothing where the log is empty, or starts over by itself under load.
-    pub(crate) fn empty_log(&self) -> Result<()> {
-        self.checkpoints.empty()
+    /// Whether the file is of an older version, which [`Self::open`] would upgrade.
+    pub(crate) fn needs_upgrade(path: &Path) -> Result<bool> {
+        file::needs_upgrade(path)
+    }
+
+    /// Moves the WAL into the database and truncates it, so that nothing of a removed secret is left in it. Waits up
+    /// to `wait` for those who read an older snapshot, and fails where they go on.
+    pub(crate) fn empty_wal(&self, wait: Duration) -> Result<()> {
+        self.checkpoints.empty_now(wait)
+    }
+
+    /// Refuses every change that has not begun yet.
+    pub(crate) fn refuse_changes(&self) {
+        self.writer.refuse_changes();
     }
 }
 

@@ -55,6 +55,16 @@ struct State {
     is_over: bool,
 }
 
+/// Why a wait ended.
+pub(super) enum Wake {
+    /// The WAL is long.
+    Long,
+    /// The WAL was not long for the whole time.
+    Quiet,
+    /// The database is being closed.
+    Over,
+}
+
 impl LogLength {
     pub(super) const fn new() -> Self {
         let state = State {
@@ -83,15 +93,20 @@ impl LogLength {
         }
     }
 
-    /// Waits until the log is long; `false` if it never will be.
-    pub(super) fn wait(&self) -> bool {
+    /// Waits until the WAL is long, but no longer than `quiet`.
+    pub(super) fn wait(&self, quiet: Duration) -> Wake {
         let is_short = |it: &mut State| !it.is_long && !it.is_over;
-        let mut state = self
+        let (mut state, _) = self
             .news
-            .wait_while(self.lock(), is_short)
+            .wait_timeout_while(self.lock(), quiet, is_short)
             .unwrap_or_else(PoisonError::into_inner);
-        state.is_long = false;
-        !state.is_over
+        if state.is_over {
+            Wake::Over
+        } else if std::mem::take(&mut state.is_long) {
+            Wake::Long
+        } else {
+            Wake::Quiet
+        }
     }
 
     pub(super) fn has_passed(&self) {

@@ -39,6 +39,8 @@ struct Queue {
     /// There while nobody writes.
     connection: Option<Connection>,
     waiting: VecDeque<Job>,
+    /// Whether changes are refused because the program is about to end.
+    is_stopping: bool,
 }
 
 struct Job {
@@ -76,6 +78,7 @@ impl Writer {
         let queue = Queue {
             connection: Some(connection),
             waiting: VecDeque::new(),
+            is_stopping: false,
         };
         Self {
             queue: Mutex::new(queue),
@@ -150,6 +153,11 @@ impl Writer {
         self.measure(&connection, changes);
         self.hand_on(connection);
         settled
+    }
+
+    /// Refuses every change that is not queued yet.
+    pub(super) fn refuse_changes(&self) {
+        lock(&self.queue).is_stopping = true;
     }
 
     /// Whether this thread's changes share a transaction of this very writer.
@@ -235,6 +243,9 @@ impl Writer {
         });
         let free = {
             let mut queue = lock(&self.queue);
+            if queue.is_stopping && !matches!(work, Work::Alone(_)) {
+                return Err(Error::Unavailable("totpd is stopping".to_owned()));
+            }
             if queue.waiting.len() >= MAX_WAITING {
                 return Err(Error::Unavailable(
                     "too many changes wait for the writer".to_owned(),
@@ -243,6 +254,10 @@ impl Writer {
             let ticket = Arc::clone(&ticket);
             match &work {
                 Work::Change(_) | Work::Turn => queue.waiting.push_back(Job { work, ticket }),
+                // The last that is done: after it nothing is written.
+                Work::Alone(_) if queue.is_stopping => {
+                    queue.waiting.push_back(Job { work, ticket })
+                }
                 // It is about the connection and not about anybody's data: no order is hurt.
                 Work::Alone(_) => queue.waiting.push_front(Job { work, ticket }),
             }

@@ -291,8 +291,8 @@ fn killed_under_load(rounds: u32) {
         });
         let mut child = server.child;
         child.wait().unwrap();
-        home.json(&["doctor"]);
         let server = home.serve(&[]);
+        home.json(&["doctor"]);
         for it in told {
             for at in it.removed {
                 let path = format!("/users/{}/totp/{}", users[at], phones[at].id);

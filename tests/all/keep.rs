@@ -174,6 +174,9 @@ impl Node {
     }
 
     fn is_content(&self) -> bool {
+        if let Some(service) = &self.service {
+            service.empty_wal().unwrap();
+        }
         let dir = DataDir::open(self.dir.path(), KeyFile::InDataDir).unwrap();
         dir.examine(self.now)
             .iter()

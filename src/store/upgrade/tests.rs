@@ -28,7 +28,10 @@ fn version(connection: &Connection) -> i64 {
 
 #[test]
 fn an_older_file_is_taken_up_step_by_step_or_left_as_it_was() {
-    let one: Step = |it| it.execute_batch("CREATE TABLE one (n)").map_err(unavailable);
+    let one: Step = |it| {
+        it.execute_batch("CREATE TABLE one (n)")
+            .map_err(unavailable)
+    };
     let two: Step = |it| {
         let sql = "ALTER TABLE one ADD COLUMN m";
         it.execute_batch(sql).map_err(unavailable)
@@ -65,11 +68,10 @@ fn an_upgraded_file_has_the_structure_of_a_new_one() {
 /// SECURITY.md 21: each sealed secret is in the upgraded file once, and nothing of a removed one.
 #[test]
 fn an_upgrade_leaves_no_copy_of_a_secret() {
-    const USERS: i64 = 1_500;
     const FILL: &str = "
         INSERT INTO instance VALUES (1, '1', 'T', 1, zeroblob(8), 1, 0);
         INSERT INTO organization VALUES ('o', 'o', 1);
-        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
         INSERT INTO user (id, id_folded, org_id, created, changed) SELECT i, i, 'o', 1, 1 FROM n;";
     // In the order of no key, so that pages split where they are full of others.
     const TOTPS: &str = "INSERT INTO totp
@@ -80,11 +82,7 @@ fn an_upgrade_leaves_no_copy_of_a_secret() {
             SELECT user_id, id FROM totp ORDER BY random() LIMIT 100)
         RETURNING secret";
     let (_dir, path, connection) = file_of(VERSION_1);
-    for sql in FILL.split_inclusive(';').filter(|it| !it.trim().is_empty()) {
-        let mut statement = connection.prepare(sql).unwrap();
-        let params = statement.parameter_count();
-        statement.execute(&[&USERS][..params] as &[&dyn rusqlite::ToSql]).unwrap();
-    }
+    connection.execute_batch(FILL).unwrap();
     connection.execute(TOTPS, ()).unwrap();
     let secrets = |sql: &str| -> Vec<Vec<u8>> {
         let mut statement = connection.prepare(sql).unwrap();
