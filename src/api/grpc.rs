@@ -5,15 +5,15 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 
-use super::Api;
-use super::calls::{self, Beside, Context};
-use super::http::Request;
+use super::Work;
+use super::call::{self, Call, ParsedCall, RestOnly};
 use super::messages::rpc::{
     Any, Duration, ErrorDetail, HealthCheckRequest, HealthCheckResponse, RetryInfo, ServingStatus,
     Status,
 };
 use super::status::Refusal;
 use crate::error::Error;
+use crate::service::Act;
 
 /// The service whose clients ZITADEL publishes, and our own.
 const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
@@ -23,60 +23,72 @@ const HEALTH: &str = "grpc.health.v1.Health";
 /// What `grpc-message` may hold unescaped: visible ASCII but the sign of escaping.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Answers one call. Judges in the same order as REST: path, token, fields and so on.
-pub(super) fn answer(api: &Api, request: &Request<'_>, message: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let path = request.target.strip_prefix('/').unwrap_or_default();
+/// Reads one call. The path alone can refuse it here.
+pub(super) fn parse(target: &str, message: &[u8]) -> Result<Work, Refusal> {
+    let path = target.strip_prefix('/').unwrap_or_default();
     let (service, rpc) = path.split_once('/').ok_or_else(Refusal::not_offered)?;
     match service {
-        USERS => match rpc {
-            "SearchUsers" => call(api, request, message, calls::search_users),
-            "GetUser" => call(api, request, message, calls::get_user),
-            "CreateUser" => call(api, request, message, calls::create_user),
-            "DeleteUser" => call(api, request, message, calls::delete_user),
-            "LockUser" => call(api, request, message, calls::lock_user),
-            "UnlockUser" => call(api, request, message, calls::unlock_user),
-            "DeactivateUser" => call(api, request, message, calls::deactivate_user),
-            "ActivateUser" => call(api, request, message, calls::activate_user),
-            "StartTOTPRegistration" => call(api, request, message, calls::start_totp),
-            "VerifyTOTPRegistration" => call(api, request, message, calls::confirm_totp),
-            "RemoveTOTPAuthenticator" => call(api, request, message, calls::remove_totp),
-            _ => Err(Refusal::not_offered()),
-        },
-        TOTPS if rpc == "CheckTOTP" => call(api, request, message, calls::check_totp),
-        HEALTH if rpc == "Check" => health(api, message),
+        USERS => users(rpc, message).map(Work::Call),
+        TOTPS if rpc == "CheckTOTP" => Ok(Work::Call(parsed(Act::Check, message, |it| {
+            call::check_totp(it, RestOnly::default())
+        }))),
+        HEALTH if rpc == "Check" => health(message),
         _ => Err(Refusal::not_offered()),
     }
 }
 
-fn call<Q: Message + Default, A: Message>(
-    api: &Api,
-    request: &Request<'_>,
-    message: &[u8],
-    call: impl FnOnce(&Context<'_>, Q) -> Result<A, Refusal>,
-) -> Result<Vec<u8>, Refusal> {
-    let now = (api.clock)();
-    let caller = &api.caller(request.authorization, request.peer, now)?;
-    let it = Context {
-        service: &api.service,
-        caller,
-        now,
-        beside: Beside::default(),
+fn users(rpc: &str, message: &[u8]) -> Result<ParsedCall, Refusal> {
+    let on_user = |call| {
+        let read = |it| call::on_user(it, call);
+        parsed(Act::WriteUser, message, read)
     };
-    Ok(call(&it, decode(message)?)?.encode_to_vec())
+    Ok(match rpc {
+        "SearchUsers" => parsed(Act::Search, message, call::search_users),
+        "GetUser" => parsed(Act::ReadUser, message, |it| {
+            call::get_user(&it, RestOnly::default())
+        }),
+        "CreateUser" => parsed(Act::WriteUser, message, call::create_user),
+        "DeleteUser" => on_user(Call::DeleteUser),
+        "LockUser" => on_user(Call::LockUser),
+        "UnlockUser" => on_user(Call::UnlockUser),
+        "DeactivateUser" => on_user(Call::DeactivateUser),
+        "ActivateUser" => on_user(Call::ActivateUser),
+        "StartTOTPRegistration" => parsed(Act::WriteTotp, message, |it| {
+            call::start_totp(it, &RestOnly::default())
+        }),
+        "VerifyTOTPRegistration" => parsed(Act::WriteTotp, message, call::confirm_totp),
+        "RemoveTOTPAuthenticator" => parsed(Act::WriteTotp, message, call::remove_totp),
+        _ => return Err(Refusal::not_offered()),
+    })
+}
+
+fn parsed<Q: Message + Default>(
+    act: Act,
+    message: &[u8],
+    read: impl FnOnce(Q) -> Result<Call, Error>,
+) -> ParsedCall {
+    let call = decode(message).and_then(read);
+    ParsedCall { act, call }
 }
 
 /// Whether totpd is ready, for whoever asks: no token is needed.
-fn health(api: &Api, message: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn health(message: &[u8]) -> Result<Work, Refusal> {
     let request: HealthCheckRequest = decode(message)?;
     if !["", USERS, TOTPS].contains(&request.service.as_str()) {
         return Err(Refusal::unknown_service());
     }
-    let status = match api.service.ready((api.clock)()) {
-        Ok(()) => ServingStatus::Serving,
-        Err(_) => ServingStatus::NotServing,
+    Ok(Work::Health)
+}
+
+/// What a probe is told.
+pub(super) fn health_response(is_ready: bool) -> HealthCheckResponse {
+    let status = if is_ready {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
     };
     let status = status.into();
-    Ok(HealthCheckResponse { status }.encode_to_vec())
+    HealthCheckResponse { status }
 }
 
 fn decode<Q: Message + Default>(message: &[u8]) -> Result<Q, Error> {

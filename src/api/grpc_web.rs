@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 
 use super::http::{Reply, Request};
 use super::status::{AtTheDoor, Refusal};
-use super::{Api, grpc};
+use super::{Api, Work, grpc};
 
 /// A frame's flag and length.
 const PREFIX_BYTES: usize = 5;
@@ -39,13 +39,22 @@ impl Form {
     }
 }
 
-/// Answers a call that came as gRPC-Web.
-pub(super) fn answer(api: &Api, request: &Request<'_>, form: Form) -> Reply {
-    let outcome = unframed(request.body, form)
-        .map_err(|why| AtTheDoor::BadFraming(why).into())
-        .and_then(|message| grpc::answer(api, request, &message));
-    let mut reply = framed(&outcome, form);
-    reply.headers = cors(api, request.origin);
+/// Reads a call that came as gRPC-Web.
+pub(super) fn parse(request: &Request<'_>, form: Form) -> Result<Work, Refusal> {
+    let message =
+        unframed(request.body, form).map_err(|why| Refusal::from(AtTheDoor::BadFraming(why)))?;
+    grpc::parse(request.target, &message)
+}
+
+/// The answer in the form the call came in, for the page that made it to read.
+pub(super) fn reply(
+    api: &Api,
+    outcome: &Result<Vec<u8>, Refusal>,
+    form: Form,
+    origin: Option<&str>,
+) -> Reply {
+    let mut reply = framed(outcome, form);
+    reply.headers = cors(api, origin);
     reply
 }
 
@@ -84,13 +93,6 @@ fn cors(api: &Api, origin: Option<&str>) -> Vec<(&'static str, String)> {
         ("Access-Control-Expose-Headers", exposed.to_owned()),
         ("Vary", "Origin".to_owned()),
     ]
-}
-
-/// A refusal in the form the call came in, for the page that made it to read.
-pub(super) fn refused(api: &Api, refusal: Refusal, form: Form, origin: Option<&str>) -> Reply {
-    let mut reply = framed(&Err(refusal), form);
-    reply.headers = cors(api, origin);
-    reply
 }
 
 /// The message of a unary call: one frame, and nothing after it.

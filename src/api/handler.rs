@@ -3,67 +3,104 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::Api;
 use super::http::{Reply, Request};
 use super::status::AtTheDoor;
-
-/// See [`Handler::together`].
-pub type Together = dyn Fn(&mut dyn FnMut()) -> bool + Send + Sync;
-
-/// See [`Handler::refuse`].
-pub type Refuse = dyn Fn(AtTheDoor, Option<&str>, Option<&str>) -> Reply + Send + Sync;
+use super::{Api, Outcome, Parsed};
 
 /// What answers requests.
 pub struct Handler {
-    /// Whether a request of that method and target may change something.
-    pub is_change: fn(&str, &str) -> bool,
-    /// Answers a request.
-    pub answer: Box<dyn Fn(&Request<'_>) -> Reply + Send + Sync>,
-    /// Runs what answers several requests, whose changes share one commit; `false` if it failed, and then
-    /// nothing of what they were to be told is true.
-    pub together: Box<Together>,
-    /// How a refusal is told that is not the answer's, to a request of that content type and origin.
-    pub refuse: Box<Refuse>,
+    api: Api,
+    watch: Watch,
+}
+
+/// See [`Watch::on_request`].
+pub type OnRequest = Box<dyn Fn(&str) + Send + Sync>;
+
+/// What is told of requests while they are carried out. It is there for tests of the carriers.
+#[derive(Default)]
+pub struct Watch {
+    /// Told the target of a request just before it is carried out. A panic in here is one of that request.
+    pub on_request: Option<OnRequest>,
+    /// Told that several requests are about to share a commit.
+    pub on_batch: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Handler {
     /// What answers with `api`.
     pub fn of(api: Api) -> Arc<Self> {
-        let api = Arc::new(api);
-        let (together, refuse) = (Arc::clone(&api), Arc::clone(&api));
-        Arc::new(Self {
-            is_change: super::is_change,
-            answer: Box::new(move |request| api.answer(request)),
-            together: Box::new(move |calls| together.together(calls)),
-            refuse: Box::new(move |why, content_type, origin| {
-                refuse.refused(why, content_type, origin)
-            }),
-        })
+        Self::watched(api, Watch::default())
+    }
+
+    /// The same, and `watch` is told of requests.
+    pub fn watched(api: Api, watch: Watch) -> Arc<Self> {
+        Arc::new(Self { api, watch })
+    }
+
+    /// A refusal that is not the answer's, to a request of that content type and origin.
+    pub(crate) fn refuse(
+        &self,
+        why: AtTheDoor,
+        content_type: Option<&str>,
+        origin: Option<&str>,
+    ) -> Reply {
+        self.api.refused(why, content_type, origin)
     }
 
     /// Answers one request. A panic is the end of it and of nothing else.
     pub(crate) fn reply_to(&self, request: &Request<'_>) -> Result<Reply, AtTheDoor> {
-        catch_unwind(AssertUnwindSafe(|| (self.answer)(request))).map_err(|_| {
-            log::error!("a request panicked; it alone is lost");
-            AtTheDoor::Bug
-        })
+        caught(|| self.api.encode(self.carry_out(self.api.parse(request))))
     }
 
-    /// Answers what has gathered, in its order. One request alone shares nothing with anybody.
-    pub(crate) fn reply_to_all<T>(
-        &self,
-        gathered: &mut [T],
-        reply_to: impl Fn(&mut T) -> Result<Reply, AtTheDoor>,
-    ) -> Vec<Result<Reply, AtTheDoor>> {
-        if let [only] = gathered {
-            return vec![reply_to(only)];
+    fn carry_out<'a>(&self, parsed: Parsed<'a>) -> Outcome<'a> {
+        if let Some(on_request) = &self.watch.on_request {
+            on_request(parsed.target());
         }
-        let mut replies = Vec::with_capacity(gathered.len());
-        let mut all = || replies.extend(gathered.iter_mut().map(&reply_to));
-        if !(self.together)(&mut all) {
-            replies.clear();
-        }
-        replies.resize(gathered.len(), Err(AtTheDoor::NotKept));
-        replies
+        self.api.carry_out(parsed)
     }
+
+    /// Answers what has gathered, in its order. All are read first, then carried out in one transaction, and their
+    /// answers written down after the commit. One request alone shares nothing with anybody.
+    pub(crate) fn reply_to_all(
+        &self,
+        requests: &[Result<Request<'_>, AtTheDoor>],
+    ) -> Vec<Result<Reply, AtTheDoor>> {
+        if let [only] = requests {
+            return vec![
+                only.as_ref()
+                    .map_err(|it| *it)
+                    .and_then(|it| self.reply_to(it)),
+            ];
+        }
+        let parsed = requests.iter().map(|it| {
+            let request = it.as_ref().map_err(|it| *it)?;
+            caught(|| self.api.parse(request))
+        });
+        let mut parsed = parsed.collect::<Vec<_>>().into_iter();
+        let mut outcomes: Vec<Result<Outcome<'_>, AtTheDoor>> = Vec::with_capacity(requests.len());
+        if let Some(on_batch) = &self.watch.on_batch {
+            on_batch();
+        }
+        let mut all = || {
+            outcomes.extend(parsed.by_ref().map(|it| {
+                let parsed = it?;
+                caught(|| self.carry_out(parsed))
+            }));
+        };
+        if !self.api.together(&mut all) {
+            return vec![Err(AtTheDoor::NotKept); requests.len()];
+        }
+        let replies = outcomes.into_iter().map(|it| {
+            let outcome = it?;
+            caught(|| self.api.encode(outcome))
+        });
+        replies.collect()
+    }
+}
+
+/// A panic is the end of one request and of nothing else.
+fn caught<T>(act: impl FnOnce() -> T) -> Result<T, AtTheDoor> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|_| {
+        log::error!("a request panicked; it alone is lost");
+        AtTheDoor::Bug
+    })
 }

@@ -32,6 +32,9 @@ pub struct Request<'a> {
     pub body: &'a [u8],
     /// Whose request it is, as far as the front door can tell; recorded in events.
     pub peer: Option<IpAddr>,
+    /// Asked for so many bytes more before a long answer grows by them; `false` where there is no memory for them,
+    /// and then the request is refused. What was granted stays with the request's carrier until the answer is taken.
+    pub reserve: &'a (dyn Fn(usize) -> bool + 'a),
 }
 
 /// A whole answer.

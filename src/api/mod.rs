@@ -3,6 +3,8 @@
 //! Only this room knows statuses, JSON and protobuf. It knows no sockets and no SQL, and judges no rights: it
 //! reads what was asked, calls the service, and writes down what came of it.
 
+mod answer;
+mod call;
 mod calls;
 mod filters;
 #[cfg(feature = "grpc")]
@@ -22,6 +24,9 @@ use std::net::IpAddr;
 use crate::error::{Error, Result};
 use crate::model::{Clock, Timestamp};
 use crate::service::{Caller, Service};
+use answer::Answer;
+use call::ParsedCall;
+use calls::Context;
 #[cfg(feature = "grpc")]
 use http::Via;
 use http::{Reply, Request};
@@ -66,11 +71,93 @@ impl Api {
 
     /// Answers one request.
     pub fn answer(&self, request: &Request<'_>) -> Reply {
-        let reply = self.reply(request);
-        let path = request.target.split('?').next().unwrap_or_default();
+        self.encode(self.carry_out(self.parse(request)))
+    }
+
+    /// Reads one request. This needs no database: it runs before the transaction in which the request is carried out.
+    pub fn parse<'a>(&self, request: &Request<'a>) -> Parsed<'a> {
+        let (form, work) = self.form_and_work(request);
+        Parsed {
+            authorization: request.authorization,
+            peer: request.peer,
+            work,
+            to: ReplyTo {
+                form,
+                method: request.method,
+                target: request.target,
+                #[cfg(feature = "grpc")]
+                origin: request.origin,
+            },
+        }
+    }
+
+    /// Judges the token and carries the request out.
+    pub fn carry_out<'a>(&self, parsed: Parsed<'a>) -> Outcome<'a> {
+        let Parsed {
+            authorization,
+            peer,
+            work,
+            to,
+        } = parsed;
+        let answer = work.and_then(|work| self.do_work(work, authorization, peer));
+        Outcome { to, answer }
+    }
+
+    fn do_work(
+        &self,
+        work: Work,
+        authorization: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> Result<Answer, Refusal> {
+        let now = (self.clock)();
+        match work {
+            Work::Healthz => Ok(Answer::Ok),
+            Work::Ready => Ok(self.service.ready(now).map(|()| Answer::Ok)?),
+            #[cfg(feature = "grpc")]
+            Work::Health => {
+                let is_ready = self.service.ready(now).is_ok();
+                Ok(Answer::Health(grpc::health_response(is_ready)))
+            }
+            #[cfg(feature = "grpc")]
+            Work::Preflight(reply) => Ok(Answer::Reply(reply)),
+            Work::Call(parsed) => {
+                let caller = &self.caller(authorization, peer, now)?;
+                let service = &self.service;
+                let context = Context {
+                    service,
+                    caller,
+                    now,
+                };
+                calls::carry_out(&context, parsed)
+            }
+        }
+    }
+
+    /// Writes the answer down in the form that the request asked for. Runs after the commit.
+    pub fn encode(&self, outcome: Outcome<'_>) -> Reply {
+        let Outcome { to, answer } = outcome;
+        let reply = match to.form {
+            Form::Rest => answer.map_or_else(Refusal::into_reply, Answer::into_reply),
+            #[cfg(feature = "grpc")]
+            Form::Grpc => {
+                let headers = grpc::trailers(answer.as_ref().map(|_| ()));
+                Reply {
+                    status: 200,
+                    content_type: "application/grpc",
+                    headers,
+                    body: answer.map(Answer::into_message).unwrap_or_default(),
+                }
+            }
+            #[cfg(feature = "grpc")]
+            Form::Web(form) => {
+                let outcome = answer.map(Answer::into_message);
+                grpc_web::reply(self, &outcome, form, to.origin)
+            }
+        };
+        let path = to.target.split('?').next().unwrap_or_default();
         log::debug!(
             "{} {} -> {}",
-            request.method.escape_debug(),
+            to.method.escape_debug(),
             path.escape_debug(),
             reply.status
         );
@@ -78,31 +165,23 @@ impl Api {
     }
 
     #[cfg(feature = "grpc")]
-    fn reply(&self, request: &Request<'_>) -> Reply {
+    fn form_and_work(&self, request: &Request<'_>) -> (Form, Result<Work, Refusal>) {
         if request.via == Via::Grpc {
-            let outcome = grpc::answer(self, request, request.body);
-            let headers = grpc::trailers(outcome.as_ref().map(|_| ()));
-            return Reply {
-                status: 200,
-                content_type: "application/grpc",
-                headers,
-                body: outcome.unwrap_or_default(),
-            };
+            return (Form::Grpc, grpc::parse(request.target, request.body));
         }
         let form = grpc_web::Form::of(request.content_type).filter(|_| request.method == "POST");
         if let Some(form) = form {
-            return grpc_web::answer(self, request, form);
+            return (Form::Web(form), grpc_web::parse(request, form));
         }
-        grpc_web::preflight(self, request).unwrap_or_else(|| self.rest(request))
+        let preflight = grpc_web::preflight(self, request).map(|it| Ok(Work::Preflight(it)));
+        let work = preflight.unwrap_or_else(|| rest::parse(request));
+        (Form::Rest, work)
     }
 
     #[cfg(not(feature = "grpc"))]
-    fn reply(&self, request: &Request<'_>) -> Reply {
-        self.rest(request)
-    }
-
-    fn rest(&self, request: &Request<'_>) -> Reply {
-        rest::answer(self, request).unwrap_or_else(Refusal::into_reply)
+    #[expect(clippy::unused_self, reason = "with gRPC it needs the origins")]
+    fn form_and_work(&self, request: &Request<'_>) -> (Form, Result<Work, Refusal>) {
+        (Form::Rest, rest::parse(request))
     }
 
     /// A refusal of whoever carries requests, in the form that a request of this content type and origin asks for.
@@ -114,7 +193,7 @@ impl Api {
         origin: Option<&str>,
     ) -> Reply {
         match grpc_web::Form::of(content_type) {
-            Some(form) => grpc_web::refused(self, refusal.into(), form, origin),
+            Some(form) => grpc_web::reply(self, &Err(refusal.into()), form, origin),
             None => Refusal::from(refusal).into_reply(),
         }
     }
@@ -142,6 +221,59 @@ impl Api {
             .authenticate(token.trim(), now)?
             .from_peer(peer))
     }
+}
+
+/// A request that has been read, and may be carried out.
+pub struct Parsed<'a> {
+    authorization: Option<&'a str>,
+    peer: Option<IpAddr>,
+    /// What to do, or why the path alone refuses it.
+    work: Result<Work, Refusal>,
+    to: ReplyTo<'a>,
+}
+
+impl Parsed<'_> {
+    /// The target as it was sent.
+    pub(crate) const fn target(&self) -> &str {
+        self.to.target
+    }
+}
+
+/// A request that was carried out, and whose answer is not written down yet.
+pub struct Outcome<'a> {
+    to: ReplyTo<'a>,
+    answer: Result<Answer, Refusal>,
+}
+
+/// What the answer to a request depends on beside the call.
+struct ReplyTo<'a> {
+    form: Form,
+    method: &'a str,
+    target: &'a str,
+    #[cfg(feature = "grpc")]
+    origin: Option<&'a str>,
+}
+
+/// The form that a request came in, and its answer goes out in.
+enum Form {
+    Rest,
+    #[cfg(feature = "grpc")]
+    Grpc,
+    #[cfg(feature = "grpc")]
+    Web(grpc_web::Form),
+}
+
+/// What a request asks for.
+enum Work {
+    Healthz,
+    Ready,
+    /// Readiness, asked by gRPC.
+    #[cfg(feature = "grpc")]
+    Health,
+    /// What a browser asks before it lets a page of another origin call.
+    #[cfg(feature = "grpc")]
+    Preflight(Reply),
+    Call(ParsedCall),
 }
 
 /// How a refusal of whoever carries a call of gRPC is told, as trailers.

@@ -153,7 +153,7 @@ impl CallContext {
         };
         in_flight.received();
         let framed_bytes = whole.len();
-        let is_change = self.queue.is_change(&head.path);
+        let is_change = api::is_change("POST", &head.path);
         let request = head.onto(Full::new(Bytes::from(whole)));
         let mut is_message = false;
         let service = Unary(|message: Vec<u8>| {

@@ -39,6 +39,7 @@ impl Call {
             origin: None,
             body: &self.message,
             peer: self.peer,
+            reserve: &|_| true,
         }
     }
 }
@@ -55,12 +56,12 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Carries the call out, unless nobody waits for it any more: then it is not begun.
-    fn reply(&self, handler: &Handler) -> Result<Reply, AtTheDoor> {
+    /// The request, unless nobody waits for its answer any more: then it is not begun.
+    fn request(&self) -> Result<Request<'_>, AtTheDoor> {
         if self.answer.is_closed() {
             return Err(AtTheDoor::DeadlinePassed);
         }
-        handler.reply_to(&self.call.request())
+        Ok(self.call.request())
     }
 
     fn end(self, reply: Result<Reply, AtTheDoor>) {
@@ -73,7 +74,9 @@ impl Job {
 pub(super) fn make(mut brought: UnboundedReceiver<Job>, batch: usize, handler: &Handler) {
     let mut gathered = Vec::new();
     while brought.blocking_recv_many(&mut gathered, batch) > 0 {
-        let replies = handler.reply_to_all(&mut gathered, |it| it.reply(handler));
+        let requests: Vec<_> = gathered.iter().map(Job::request).collect();
+        let replies = handler.reply_to_all(&requests);
+        drop(requests);
         for (job, reply) in gathered.drain(..).zip(replies) {
             job.end(reply);
         }
@@ -115,10 +118,6 @@ impl Queue {
         }
     }
 
-    pub(super) fn is_change(&self, path: &str) -> bool {
-        (self.handler.is_change)("POST", path)
-    }
-
     /// Carries a call out. If this is given up before it was begun, nothing happens; after that the call goes on,
     /// whether or not anybody waits for the answer.
     pub(super) async fn carry_out(&self, call: Call) -> Result<Reply, AtTheDoor> {
@@ -141,7 +140,7 @@ impl Queue {
         } else {
             let handler = Arc::clone(&self.handler);
             tokio::task::spawn_blocking(move || {
-                let reply = job.reply(&handler);
+                let reply = job.request().and_then(|it| handler.reply_to(&it));
                 job.end(reply);
             });
         }

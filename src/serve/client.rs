@@ -52,8 +52,8 @@ pub(super) fn serve(
             Err(Ended::Closed) => return,
             Err(Ended::Refused(refusal)) => {
                 let (content_type, origin) = (asked.content_type, asked.origin);
-                let refuse = &front.handler.refuse;
-                let reply = refuse(refusal, content_type.as_deref(), origin.as_deref());
+                let (content_type, origin) = (content_type.as_deref(), origin.as_deref());
+                let reply = front.handler.refuse(refusal, content_type, origin);
                 let reply = own_answer(&reply);
                 // A refused client makes room for others as one that has said nothing.
                 request.linger();

@@ -98,7 +98,7 @@ struct FrontEnd {
 
 impl FrontEnd {
     fn pool_for(&self, head: &Head) -> &Pool {
-        if (self.handler.is_change)(&head.method, &head.target) {
+        if crate::api::is_change(&head.method, &head.target) {
             &self.changes
         } else {
             &self.reads
@@ -349,8 +349,9 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::api::http::Reply;
-    use crate::api::status::Refusal;
+    use crate::api::Api;
+    use crate::model::{Timestamp, Window};
+    use crate::service::{DataDir, KeyFile, Settings};
 
     #[test]
     fn if_the_side_behind_the_door_dies_it_is_told() {
@@ -369,17 +370,15 @@ mod tests {
             insecure_plaintext: false,
             on_death: Box::new(move |why| tell.send(why.to_owned()).unwrap()),
         };
-        let handler = Arc::new(Handler {
-            is_change: |_, _| false,
-            answer: Box::new(|_| Reply {
-                status: 200,
-                content_type: "text/plain",
-                headers: Vec::new(),
-                body: Vec::new(),
-            }),
-            together: Box::new(|_| false),
-            refuse: Box::new(|why, _, _| Refusal::from(why).into_reply()),
-        });
+        let data = dir.path().join("data");
+        let now = Timestamp::from_seconds(1_800_000_000);
+        let settings = Settings {
+            issuer: "Test".parse().unwrap(),
+            window: Window::OneEitherSide,
+        };
+        let made = DataDir::create(&data, KeyFile::InDataDir, &settings, now);
+        let (service, _org) = made.unwrap();
+        let handler = Handler::of(Api::new(service, Arc::new(move || now)));
         let running = start(config, &handler).unwrap();
         assert!(told.try_recv().is_err());
         running.workers.iter().for_each(Workers::stop);

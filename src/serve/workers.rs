@@ -121,19 +121,40 @@ fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, death: &Dea
 }
 
 /// Answers what has gathered.
-fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
-    let replies = handler.reply_to_all(&mut requests, |it| reply_to(it, handler));
+fn answer(requests: Vec<tiny_http::Request>, handler: &Handler) {
+    let is_priming = |it: &tiny_http::Request| field(it, PEER) == Some(PRIMING);
+    let (priming, mut requests): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_priming);
+    for request in priming {
+        // Nobody asked: it reaches no handler and no log.
+        let reply = Reply {
+            status: 200,
+            content_type: "text/plain",
+            headers: Vec::new(),
+            body: Vec::new(),
+        };
+        respond(request, reply);
+    }
+    if requests.is_empty() {
+        return;
+    }
+    let read: Vec<_> = requests.iter_mut().map(read).collect();
+    let whole = requests.iter().zip(&read).map(|(request, read)| {
+        let (method, body) = read.as_ref().map_err(|it| *it)?;
+        Ok(whole(request, method, body))
+    });
+    let replies = handler.reply_to_all(&whole.collect::<Vec<_>>());
     for (request, reply) in requests.into_iter().zip(replies) {
         let reply = reply.unwrap_or_else(|it| refused(&request, it, handler));
         respond(request, reply);
     }
 }
 
-fn reply_to(request: &mut tiny_http::Request, handler: &Handler) -> Result<Reply, AtTheDoor> {
+/// Reads what tiny_http keeps elsewhere: the method as text, and the body.
+fn read(request: &mut tiny_http::Request) -> Result<(String, Vec<u8>), AtTheDoor> {
     let mut body = Vec::new();
     let read = request.as_reader().read_to_end(&mut body);
     read.map_err(|_| AtTheDoor::Bug)?;
-    handle(request, &body, handler)
+    Ok((request.method().to_string(), body))
 }
 
 fn respond(request: tiny_http::Request, reply: Reply) {
@@ -154,33 +175,23 @@ fn respond(request: tiny_http::Request, reply: Reply) {
     }
 }
 
-fn handle(from: &tiny_http::Request, body: &[u8], handler: &Handler) -> Result<Reply, AtTheDoor> {
-    if field(from, PEER) == Some(PRIMING) {
-        // Nobody asked: it reaches no handler and no log.
-        return Ok(Reply {
-            status: 200,
-            content_type: "text/plain",
-            headers: Vec::new(),
-            body: Vec::new(),
-        });
-    }
-    let method = from.method().to_string();
-    let request = Request {
+fn whole<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8]) -> Request<'a> {
+    Request {
         via: Via::Http,
-        method: &method,
+        method,
         target: from.url(),
         authorization: field(from, "Authorization"),
         content_type: field(from, CONTENT_TYPE),
         origin: field(from, ORIGIN),
         body,
         peer: field(from, PEER).and_then(|it| it.parse::<IpAddr>().ok()),
-    };
-    handler.reply_to(&request)
+        reserve: &|_| true,
+    }
 }
 
 fn refused(request: &tiny_http::Request, refusal: AtTheDoor, handler: &Handler) -> Reply {
     let (content_type, origin) = (field(request, CONTENT_TYPE), field(request, ORIGIN));
-    (handler.refuse)(refusal, content_type, origin)
+    handler.refuse(refusal, content_type, origin)
 }
 
 fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {

@@ -72,11 +72,16 @@ pub struct Caller {
 
 /// What a call does, as far as rights tell calls apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub enum Act {
+    /// Checks a code.
     Check,
+    /// Reads one user.
     ReadUser,
+    /// Searches among users.
     Search,
+    /// Enrols, confirms or removes an authenticator.
     WriteTotp,
+    /// Creates or removes a user, or changes its state.
     WriteUser,
 }
 
@@ -96,16 +101,23 @@ impl Caller {
         self
     }
 
-    /// Refuses what this caller can never do, whether or not `user` exists.
-    pub(super) fn require(&self, act: Act, user: Option<&UserId>) -> Result<()> {
+    /// Refuses what no caller of this role can ever do, whatever the call names. It is judged before the call's fields.
+    pub fn require_role(&self, act: Act) -> Result<()> {
         let may = match &self.power {
             Power::Admin | Power::Manager(_) => true,
             Power::Checker(_) => act == Act::Check,
-            Power::Own(own) => {
-                matches!(act, Act::ReadUser | Act::WriteTotp) && user.is_some_and(|it| it == own)
-            }
+            Power::Own(_) => matches!(act, Act::ReadUser | Act::WriteTotp),
         };
         if may { Ok(()) } else { Err(Error::Forbidden) }
+    }
+
+    /// Refuses what this caller can never do, whether or not `user` exists.
+    pub(super) fn require(&self, act: Act, user: Option<&UserId>) -> Result<()> {
+        self.require_role(act)?;
+        match self.power.user() {
+            Some(own) if user != Some(own) => Err(Error::Forbidden),
+            Some(_) | None => Ok(()),
+        }
     }
 
     pub(super) fn require_admin(&self) -> Result<()> {

@@ -20,7 +20,7 @@ mod users;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use access::{Caller, Expect, Named, Power};
+pub use access::{Act, Caller, Expect, Named, Power};
 pub use backup::{Consent, Restored, Taken};
 pub use data_dir::{DataDir, KeyFile};
 pub use doctor::{Finding, Level};

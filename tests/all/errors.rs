@@ -1,5 +1,7 @@
 //! Every refusal that can be reached, and bad input of every kind, which changes nothing.
 
+use totpd::service::Power;
+
 use crate::harness::{TestServer, tidy};
 
 /// Method, path, body; status, code, id.
@@ -26,7 +28,7 @@ fn every_refusal_has_its_status_code_and_id() {
     let domain = format!("{totps}?organization.orgDomain=example.org");
     let instance = format!("/users/{alice}?instance.id=1");
     let instance_domain = format!("/users/{alice}?instance.domain=x");
-    // Path, token, fields, rights, existence, state, wait, code: the order of judgement.
+    // Path, token, role, fields, id, existence, state, wait, code: the order of judgement.
     let table: &[Row<'_>] = &[
         ("GET", "/users/nobody", "", 404, 5, Some(unknown)),
         (
@@ -247,7 +249,7 @@ fn what_is_documented_and_not_offered_is_501_without_a_token() {
 }
 
 #[test]
-fn the_order_of_judgement_is_path_token_fields() {
+fn the_order_of_judgement_is_path_token_role_fields_id() {
     let server = TestServer::start();
     let target = "/resources/v3alpha/users/%zz/totp/1/_verify";
     server
@@ -268,6 +270,24 @@ fn the_order_of_judgement_is_path_token_fields() {
     server
         .raw("POST", target, unknown, b"{")
         .expect_error(401, 16, Some("AUTH-7fs1e"));
+    // A role that may never make the call hears nothing of its fields.
+    let checker = server.token(Power::Checker(None));
+    let forbidden = Some("AUTH-AWfge");
+    server
+        .ask_as(&checker, "POST", "/users/%zz/totp/1/_verify", "{")
+        .expect_error(403, 7, forbidden);
+    server
+        .ask_as(&checker, "POST", "/users/_search?a=1&a=1", "{")
+        .expect_error(403, 7, forbidden);
+    // A token that may make it, but not for this user, is told of the fields first.
+    let alice = server.user("alice");
+    let own = server.token(Power::Own(alice.parse().unwrap()));
+    server
+        .ask_as(&own, "POST", "/users/nobody/totp/1/_verify", "{")
+        .expect_error(400, 3, FIELD);
+    server
+        .ask_as(&own, "POST", "/users/nobody/totp/1/_verify", "\"123456\"")
+        .expect_error(403, 7, forbidden);
     server
         .ask("POST", "/users/%zz/totp/1/_verify", "{")
         .expect_error(400, 3, FIELD);

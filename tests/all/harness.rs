@@ -15,6 +15,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use totpd::api::Api;
+use totpd::api::handler::Watch;
 use totpd::model::{Clock, ClockReading, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
 use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Power, Service, Settings};
@@ -73,23 +74,16 @@ impl TestServer {
         let api = Api::new(self.service.clone(), self.clock());
         #[cfg(feature = "grpc")]
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
-        let api = Arc::new(api);
-        let (together, refuse) = (Arc::clone(&api), Arc::clone(&api));
         let shared_commits = Arc::clone(&self.shared_commits);
-        let handler = Arc::new(Handler {
-            answer: Box::new(move |request| {
-                assert!(request.target != "/panic", "on purpose");
-                api.answer(request)
-            }),
-            is_change: totpd::api::is_change,
-            refuse: Box::new(move |why, content_type, origin| {
-                refuse.refused(why, content_type, origin)
-            }),
-            together: Box::new(move |calls| {
+        let watch = Watch {
+            on_request: Some(Box::new(|target| {
+                assert!(target != "/panic", "on purpose");
+            })),
+            on_batch: Some(Box::new(move || {
                 shared_commits.fetch_add(1, Ordering::SeqCst);
-                together.together(calls)
-            }),
-        });
+            })),
+        };
+        let handler = Handler::watched(api, watch);
         let mut config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
             inherited: Vec::new(),

@@ -18,8 +18,9 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
 use socket2::{Domain, Socket, Type};
+use totpd::api::Api;
 use totpd::model::Window;
-use totpd::serve::{self, Config, Inherited, Limits, Listen, TlsFiles};
+use totpd::serve::{self, Config, Handler, Inherited, Limits, Listen, TlsFiles};
 
 use crate::harness::{Client, TestServer};
 
@@ -226,6 +227,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
         // Nobody is sent away because nobody comes.
         thread::sleep(Duration::from_millis(200));
     }
+    let api = Api::new(server.service.clone(), server.clock());
     drop(server);
 
     let (connected, _other) = UnixStream::pair().unwrap();
@@ -243,12 +245,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
         insecure_plaintext: false,
         on_death: Box::new(|why| panic!("{why}")),
     };
-    let handler = Arc::new(serve::Handler {
-        is_change: |_, _| false,
-        answer: Box::new(|_| unreachable!("nobody comes in")),
-        together: Box::new(|_| unreachable!("nobody comes in")),
-        refuse: Box::new(|_, _, _| unreachable!("nobody comes in")),
-    });
+    let handler = Handler::of(api);
     let Err(error) = serve::start(config, &handler) else {
         panic!("a socket that cannot listen was taken");
     };

@@ -1,0 +1,218 @@
+//! A call as a value: what a request asks for once its fields have been read.
+//!
+//! Here and nowhere else fields become domain types. Reading is pure: it needs no token, no clock and no database, so
+//! it runs before the transaction in which the call is carried out. A field that is malformed is a value too, for
+//! the token is judged first.
+
+use zeroize::Zeroizing;
+
+use super::filters;
+use super::messages::{
+    CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, Organization,
+    SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
+};
+use crate::error::{Error, Result};
+use crate::model::{Code, Name, Search, TotpId, UserId};
+use crate::service::{Act, Expect, Named, NewUser, NewUsername};
+
+/// Usernames that a user may be given at once. A person has a few; each is a row and an index entry.
+const MAX_USERNAMES: usize = 50;
+
+/// How deep objects and lists may stand in each other in a user's data. Each object is three messages of protobuf, whose
+/// parsers give up at a hundred: a client of gRPC could not read a page of users with a deeper one among them.
+const MAX_DATA_DEPTH: usize = 30;
+
+/// A call, whichever transport brought it.
+pub(super) enum Call {
+    CreateUser {
+        expect: Expect,
+        user: Box<NewUser>,
+    },
+    GetUser(Target),
+    SearchUsers {
+        expect: Expect,
+        search: Search,
+    },
+    DeleteUser(Target),
+    LockUser(Target),
+    UnlockUser(Target),
+    DeactivateUser(Target),
+    ActivateUser(Target),
+    StartTotp {
+        target: Target,
+        name: Option<Name>,
+    },
+    ConfirmTotp {
+        target: Target,
+        totp: TotpId,
+        code: Code,
+    },
+    CheckTotp {
+        target: Target,
+        totp: Option<TotpId>,
+        code: Code,
+    },
+    RemoveTotp {
+        target: Target,
+        totp: TotpId,
+    },
+}
+
+/// The user that a call names, and where the caller expects it to be.
+pub(super) struct Target {
+    pub(super) expect: Expect,
+    pub(super) user: UserId,
+}
+
+/// A call and the permission that it needs. The permission is known from the path alone.
+pub(super) struct ParsedCall {
+    pub(super) act: Act,
+    /// The call, or what is wrong with its fields.
+    pub(super) call: Result<Call>,
+}
+
+/// What REST takes where the call's message, which is ZITADEL's, has no field for it.
+#[derive(Default)]
+pub(super) struct RestOnly {
+    pub(super) instance: Option<Instance>,
+    pub(super) organization: Option<Organization>,
+    pub(super) name: Option<String>,
+}
+
+pub(super) fn create_user(request: CreateUserRequest) -> Result<Call> {
+    Ok(Call::CreateUser {
+        expect: expect(request.instance, request.organization)?,
+        user: Box::new(new_user(request.user.unwrap_or_default())?),
+    })
+}
+
+pub(super) fn get_user(request: &GetUserRequest, rest: RestOnly) -> Result<Call> {
+    let expect = expect(request.instance.clone(), rest.organization)?;
+    target(expect, &request.id).map(Call::GetUser)
+}
+
+pub(super) fn search_users(request: SearchUsersRequest) -> Result<Call> {
+    Ok(Call::SearchUsers {
+        search: filters::search(&request)?,
+        expect: expect(request.instance, None)?,
+    })
+}
+
+/// A call that names a user and nothing else.
+pub(super) fn on_user(request: UserRequest, call: fn(Target) -> Call) -> Result<Call> {
+    let expect = expect(request.instance, request.organization)?;
+    target(expect, &request.id).map(call)
+}
+
+pub(super) fn start_totp(request: UserRequest, rest: &RestOnly) -> Result<Call> {
+    let expect = expect(request.instance, request.organization)?;
+    let target = target(expect, &request.id)?;
+    let name = rest.name.as_deref();
+    let name = name.map(|it| Name::parse("name", it)).transpose()?;
+    Ok(Call::StartTotp { target, name })
+}
+
+pub(super) fn confirm_totp(request: TotpCodeRequest) -> Result<Call> {
+    let code = Zeroizing::new(request.code);
+    let expect = expect(request.instance, request.organization)?;
+    Ok(Call::ConfirmTotp {
+        target: target(expect, &request.id)?,
+        totp: request.totp_id.parse()?,
+        code: code.parse()?,
+    })
+}
+
+pub(super) fn check_totp(request: CheckRequest, rest: RestOnly) -> Result<Call> {
+    let code = Zeroizing::new(request.code);
+    let expect = expect(rest.instance, request.organization)?;
+    Ok(Call::CheckTotp {
+        target: target(expect, &request.id)?,
+        totp: request.totp_id.map(|it| it.parse()).transpose()?,
+        code: code.parse()?,
+    })
+}
+
+pub(super) fn remove_totp(request: TotpRequest) -> Result<Call> {
+    let expect = expect(request.instance, request.organization)?;
+    Ok(Call::RemoveTotp {
+        target: target(expect, &request.id)?,
+        totp: request.totp_id.parse()?,
+    })
+}
+
+fn target(expect: Expect, user: &str) -> Result<Target> {
+    let user = user.parse()?;
+    Ok(Target { expect, user })
+}
+
+/// Where the caller expects things to be.
+fn expect(instance: Option<Instance>, organization: Option<Organization>) -> Result<Expect> {
+    let instance = instance.map_or(Ok(None), |it| named("instance", it.id, it.domain.as_ref()))?;
+    let organization = organization.map_or(Ok(None), |it| {
+        named("organization", it.org_id, it.org_domain.as_ref())
+    })?;
+    Ok(Expect {
+        instance,
+        organization,
+    })
+}
+
+fn named(
+    field: &'static str,
+    id: Option<String>,
+    domain: Option<&String>,
+) -> Result<Option<Named>> {
+    match (id, domain) {
+        (None, None) => Ok(None),
+        (Some(id), None) => Ok(Some(Named::Id(id.parse()?))),
+        (None, Some(_)) => Ok(Some(Named::Domain)),
+        (Some(_), Some(_)) => Err(Error::invalid(
+            field,
+            "expected an id or a domain, not both",
+        )),
+    }
+}
+
+fn new_user(user: CreateUser) -> Result<NewUser> {
+    if user.contact.is_some() {
+        return Err(Error::invalid(
+            "contact",
+            "totpd keeps no contact; leave it out",
+        ));
+    }
+    let authenticators = user.authenticators.unwrap_or_default();
+    if authenticators.password.is_some() {
+        return Err(Error::invalid(
+            "authenticators.password",
+            "totpd keeps no passwords; leave it out",
+        ));
+    }
+    if authenticators.usernames.len() > MAX_USERNAMES {
+        return Err(Error::invalid(
+            "authenticators.usernames",
+            "expected at most 50 usernames",
+        ));
+    }
+    let usernames = authenticators.usernames.into_iter().map(|it| {
+        Ok(NewUsername {
+            username: Name::parse("username", &it.username)?,
+            is_organization_specific: it.is_organization_specific,
+        })
+    });
+    let schema_id = Some(user.schema_id).filter(|it| !it.is_empty());
+    let data = user.data.map(|it| {
+        if !it.is_within(MAX_DATA_DEPTH) {
+            return Err(Error::invalid("data", "nested too deeply: at most 30"));
+        }
+        let json = it.into_json().map(|it| it.to_string());
+        json.ok_or_else(|| Error::invalid("data", "expected what JSON can say: finite numbers"))
+    });
+    Ok(NewUser {
+        id: user.user_id.map(|it| it.parse()).transpose()?,
+        schema_id: schema_id
+            .map(|it| Name::parse("schemaId", &it))
+            .transpose()?,
+        data: data.transpose()?,
+        usernames: usernames.collect::<Result<_>>()?,
+    })
+}
