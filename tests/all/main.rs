@@ -32,6 +32,7 @@ mod keep;
 mod network;
 mod protos;
 mod reads;
+mod readme;
 mod removal;
 #[cfg(feature = "grpc")]
 mod rpc;
