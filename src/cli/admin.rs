@@ -152,7 +152,9 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
         }
         args::Token::Revoke { id } => {
             let token = service.revoke_token(&operator(), &id.parse()?, now())?;
-            let done = format!("revoked {id}");
+            let user = token.power.user().zip(token.user_org.as_ref());
+            let of = user.map(|(id, org)| format!(" of {}", users::named(id, org)));
+            let done = format!("revoked {id}{}", of.unwrap_or_default());
             out.answer_change(&done, &TokenDocument::from(&token), || done.clone())
         }
     }
@@ -198,7 +200,8 @@ fn token_table(tokens: &[Token], now: Timestamp) -> String {
         .iter()
         .map(|it| {
             let bound = it.power.organization().map(|it| format!("org {it}"));
-            let bound = bound.or_else(|| it.power.user().map(|it| format!("user {it}")));
+            let user = it.power.user().zip(it.user_org.as_ref());
+            let bound = bound.or_else(|| user.map(|(id, org)| users::named(id, org)));
             let expires = match it.expires {
                 None => "never".to_owned(),
                 Some(at) if at <= now => format!("{at} (expired)"),

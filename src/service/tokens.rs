@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Caller, Inner, Power, Service};
 use crate::error::{Error, Missing, Result};
-use crate::model::{Name, Timestamp, TokenId};
+use crate::model::{Name, OrgId, Timestamp, TokenId};
 use crate::seal::{BearerToken, token_hash};
 use crate::store::{Event, Kind, TokenRow, WriteTx};
 
@@ -29,6 +29,8 @@ pub struct Token {
     pub id: TokenId,
     /// What it stands for.
     pub power: Power,
+    /// The organization of the user it is bound to.
+    pub user_org: Option<OrgId>,
     /// What a person calls it.
     pub name: Option<Name>,
     /// When it was made.
@@ -62,6 +64,7 @@ impl Service {
                 role: new.power.role().to_owned(),
                 org: new.power.organization().cloned(),
                 user: new.power.user().cloned(),
+                user_org: None,
                 name: new.name,
                 created: tx.event_at(),
                 expires: new.lasts.map(|it| tx.now().after(it)),
@@ -99,6 +102,7 @@ fn shown(row: TokenRow) -> Result<Token> {
     Ok(Token {
         id: row.id,
         power,
+        user_org: row.user_org,
         name: row.name,
         created: row.created,
         expires: row.expires,

@@ -13,6 +13,8 @@ pub(crate) struct TokenRow {
     pub(crate) role: String,
     pub(crate) org: Option<OrgId>,
     pub(crate) user: Option<UserId>,
+    /// The organization of that user.
+    pub(crate) user_org: Option<OrgId>,
     pub(crate) name: Option<Name>,
     pub(crate) created: Timestamp,
     pub(crate) expires: Option<Timestamp>,
@@ -27,21 +29,24 @@ fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
         name: row.get::<_, Option<String>>(4)?.map(Name::known),
         created: Timestamp::from_micros(row.get(5)?),
         expires: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_micros),
+        user_org: row.get::<_, Option<String>>(7)?.map(OrgId::known),
     })
 }
 
 impl ReadTx<'_> {
     /// The token of that digest, unless it has expired.
     pub(crate) fn token(&self, hash: &[u8; 32], now: Timestamp) -> Result<Option<TokenRow>> {
-        const SQL: &str = "SELECT id, role, org_id, user_id, name, created, expires FROM token
+        // Nobody asks for the user's organization here, and a call looks its token up each time.
+        const SQL: &str =
+            "SELECT id, role, org_id, user_id, name, created, expires, NULL FROM token
             WHERE hash = ?1 AND (expires IS NULL OR expires > ?2)";
         self.one(SQL, (hash.as_slice(), now.micros()), token)
     }
 
     /// Tokens in the order of their making, at most `limit`.
     pub(crate) fn tokens(&self, limit: u32) -> Result<Vec<TokenRow>> {
-        const SQL: &str = "SELECT id, role, org_id, user_id, name, created, expires FROM token
-            ORDER BY CAST(id AS INTEGER) LIMIT ?1";
+        const SQL: &str = "SELECT id, role, org_id, user_id, name, created, expires,
+            (SELECT org_id FROM user WHERE user.id = token.user_id) FROM token ORDER BY CAST(id AS INTEGER) LIMIT ?1";
         self.all(SQL, (limit,), token)
     }
 }
@@ -66,7 +71,8 @@ impl WriteTx<'_> {
 
     pub(crate) fn delete_token(&self, id: &TokenId) -> Result<Option<TokenRow>> {
         const SQL: &str = "DELETE FROM token WHERE id = ?1
-            RETURNING id, role, org_id, user_id, name, created, expires";
+            RETURNING id, role, org_id, user_id, name, created, expires,
+            (SELECT org_id FROM user WHERE user.id = token.user_id)";
         self.one(SQL, (id.as_str(),), token)
     }
 }

@@ -82,6 +82,15 @@ fn text_that_means_two_users_is_refused() {
     assert!(by_name.contains(&format!("of organization {second}")));
     let by_id = printed(&home.run(&[&user[..], &["carol@example.org", "--id"]].concat()));
     assert!(by_id.contains(&format!("of organization {second}")));
+    let listed = printed(&home.run(&["token", "list"]));
+    assert_eq!(
+        listed.matches(&format!("of organization {second}")).count(),
+        2,
+        "{listed}"
+    );
+    let id = home.json(&["token", "list"])[2]["id"].clone();
+    let revoked = printed(&home.run(&["token", "revoke", id.as_str().unwrap()]));
+    assert!(revoked.contains(&format!("of organization {second}")));
     home.refuses(&["user", "show", "bob", "--id"], 1, "user not found");
     home.refuses(
         &["user", "show", "mallory", "--org", &first],

@@ -31,8 +31,8 @@ mod http2;
 mod keep;
 mod network;
 mod protos;
-mod reads;
 mod readme;
+mod reads;
 mod removal;
 #[cfg(feature = "grpc")]
 mod rpc;
