@@ -141,7 +141,7 @@ pub(super) fn remove_totp(request: TotpRequest) -> Result<Call> {
 }
 
 fn target(expect: Expect, user: &str) -> Result<Target> {
-    let user = user.parse()?;
+    let user = UserId::for_lookup(user)?;
     Ok(Target { expect, user })
 }
 

@@ -129,7 +129,7 @@ fn text(field: &'static str, text: &str, method: i32) -> Result<TextFilter> {
         Ok(M::Contains) => TextMethod::Contains,
         Err(_) => return Err(Error::invalid("method", "expected one that is known")),
     };
-    let text = Name::parse(field, text)?;
+    let text = Name::for_lookup(field, text)?;
     Ok(TextFilter { text, method })
 }
 

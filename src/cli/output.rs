@@ -46,10 +46,25 @@ impl Output {
     }
 }
 
+/// The text of a cell. Columns stand two blanks apart: text with two blanks in a row, or with a blank that is not U+0020,
+/// could pass for several cells, and is quoted.
+fn cell(text: &str) -> String {
+    let is_odd = |it: char| it != ' ' && (it.is_whitespace() || it.is_control());
+    if text.contains("  ") || text.contains(is_odd) || text.starts_with('"') {
+        format!("{text:?}")
+    } else {
+        text.to_owned()
+    }
+}
+
 /// Columns under their heads, as wide as they need to be.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let heads: Vec<String> = heads.iter().map(|it| (*it).to_owned()).collect();
-    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(rows).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|it| cell(it)).collect())
+        .collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(&rows).collect();
     let width = |column: usize| {
         lines
             .iter()
@@ -106,4 +121,26 @@ pub(super) fn say_on_stderr(text: &str) {
 /// Whether a person looks at stdout.
 pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_forges_a_column() {
+        for plain in ["", "Pixel 9", "née", "o'neil", "a\\b", "two \"words\""] {
+            assert_eq!(cell(plain), plain);
+        }
+        for (odd, quoted) in [
+            ("phone  confirmed", "\"phone  confirmed\""),
+            ("a\u{a0}b", "\"a\\u{a0}b\""),
+            ("a\u{3000}b", "\"a\\u{3000}b\""),
+            ("a\tb", "\"a\\tb\""),
+            ("\"a  b\"", "\"\\\"a  b\\\"\""),
+            ("\"a\"", "\"\\\"a\\\"\""),
+        ] {
+            assert_eq!(cell(odd), quoted);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use totpd::api::messages;
 use totpd::error::Result;
-use totpd::model::{Name, OrgId};
+use totpd::model::{Name, OrgId, UserId};
 use totpd::service::{
     Details, Expect, FoundUser, Named, NewUser, NewUsername, Service, State, User, UserName,
 };
@@ -79,8 +79,8 @@ pub(super) fn find(service: &Service, it: &args::UserArg) -> Result<FoundUser> {
 /// What USER, `--id` and `--org` say together.
 pub(super) fn name_of(user: &str, is_id: bool, org: Option<&str>) -> Result<UserName> {
     match org {
-        Some(org) => Ok(UserName::In(org.parse()?, Name::parse("USER", user)?)),
-        None if is_id => Ok(UserName::Id(user.parse()?)),
+        Some(org) => Ok(UserName::In(org.parse()?, Name::for_lookup("USER", user)?)),
+        None if is_id => Ok(UserName::Id(UserId::for_lookup(user)?)),
         None => Ok(UserName::Any(user.to_owned())),
     }
 }

@@ -5,6 +5,7 @@
 
 mod clock;
 mod code;
+mod fold;
 mod search;
 mod text;
 mod time;
@@ -12,7 +13,8 @@ mod time;
 pub use clock::{ClockReading, VERSION_DATE};
 pub(crate) use clock::{LATEST_MOMENT, require_plausible};
 pub use code::{Code, Step, Window};
-pub use search::{Filter, Search, SortBy, TextFilter, TextMethod, fold};
+pub use fold::fold;
+pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};
 pub use text::{Name, OrgId, TokenId, TotpId, UserId};
 pub use time::{Clock, Timestamp};
 

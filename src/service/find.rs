@@ -35,8 +35,8 @@ impl Service {
                 only(username.as_str(), found)
             }
             UserName::Any(text) => {
-                let mut found = tx.users_named(&Name::parse("USER", text)?, None)?;
-                if let Some(user) = by_id(tx, &text.parse()?)?
+                let mut found = tx.users_named(&Name::for_lookup("USER", text)?, None)?;
+                if let Some(user) = by_id(tx, &UserId::for_lookup(text)?)?
                     && !found.contains(&user)
                 {
                     found.insert(0, user);

@@ -160,7 +160,7 @@ impl Service {
             let Some(last) = page.last() else {
                 return Ok(());
             };
-            after = Some(last.details.id.parse()?);
+            after = Some(UserId::for_lookup(&last.details.id)?);
             page.into_iter().try_for_each(&mut each)?;
         }
     }

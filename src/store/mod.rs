@@ -308,11 +308,3 @@ fn unavailable(error: rusqlite::Error) -> Error {
     }
     Error::Unavailable(format!("the database: {error}"))
 }
-
-/// Whether a statement failed because a UNIQUE or PRIMARY KEY constraint forbids it.
-fn is_conflict(error: &rusqlite::Error) -> bool {
-    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
-    error.sqlite_error().is_some_and(|it| {
-        [SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE].contains(&it.extended_code)
-    })
-}

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{file, unavailable};
 use crate::error::{Error, Result};
+use crate::model::fold;
 
 /// Changes the structure and the rows of a file from one version to the next, inside a transaction.
 pub(super) type Step = fn(&Connection) -> Result<()>;
@@ -41,7 +42,38 @@ pub(super) fn newest_version(steps: usize) -> i64 {
 }
 
 fn version_2(connection: &Connection) -> Result<()> {
+    fold_names(connection)?;
     secrets_into_slots(connection)
+}
+
+/// Computes anew the keys that ids and usernames have without case and normalization: SQLite knows neither. Usernames
+/// whose keys are now the same stay as they are.
+fn fold_names(connection: &Connection) -> Result<()> {
+    let columns = [
+        (
+            "SELECT rowid, id, id_folded FROM user",
+            "UPDATE user SET id_folded = ?2 WHERE rowid = ?1",
+        ),
+        (
+            "SELECT rowid, username, folded FROM username",
+            "UPDATE username SET folded = ?2 WHERE rowid = ?1",
+        ),
+    ];
+    for (read, write) in columns {
+        let prepare = |sql| connection.prepare(sql).map_err(unavailable);
+        let (mut old, mut new) = (prepare(read)?, prepare(write)?);
+        let mut rows = old.query(()).map_err(unavailable)?;
+        while let Some(row) = rows.next().map_err(unavailable)? {
+            let number: i64 = row.get(0).map_err(unavailable)?;
+            let text: String = row.get(1).map_err(unavailable)?;
+            let before: String = row.get(2).map_err(unavailable)?;
+            let folded = fold(&text);
+            if folded != before {
+                new.execute((number, folded)).map_err(unavailable)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Moves the sealed secrets out of the authenticators' rows into slots.

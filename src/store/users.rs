@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::{ReadTx, WriteTx, is_conflict, unavailable};
+use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
 use crate::model::{Name, OrgId, Timestamp, UserId, UserState, fold};
 
@@ -82,15 +82,18 @@ impl ReadTx<'_> {
         self.all(SQL, (after.map_or("", UserId::as_str), limit), user)
     }
 
-    /// Users of that username in one organization or in all, at most three: two are ambiguous, and shown.
+    /// Users of that username, without regard to case and normalization, in one organization or in all. At most three: two
+    /// are ambiguous, and shown.
     pub(crate) fn users_named(
         &self,
         username: &Name,
         org: Option<&OrgId>,
     ) -> Result<Vec<FoundUser>> {
-        const ANYWHERE: &str = "SELECT user_id, org_id FROM username WHERE username = ?1 LIMIT 3";
-        const IN_ONE: &str = "SELECT user_id, org_id FROM username
-            WHERE username = ?1 AND org_id = ?2 LIMIT 3";
+        const ANYWHERE: &str =
+            "SELECT DISTINCT user_id, org_id FROM username WHERE folded = ?1 LIMIT 3";
+        const IN_ONE: &str = "SELECT DISTINCT user_id, org_id FROM username
+            WHERE folded = ?1 AND org_id = ?2 LIMIT 3";
+        let folded = fold(username.as_str());
         let found = |row: &Row<'_>| {
             Ok(FoundUser {
                 id: UserId::known(row.get(0)?),
@@ -98,8 +101,8 @@ impl ReadTx<'_> {
             })
         };
         match org {
-            None => self.all(ANYWHERE, (username.as_str(),), found),
-            Some(org) => self.all(IN_ONE, (username.as_str(), org.as_str()), found),
+            None => self.all(ANYWHERE, (folded,), found),
+            Some(org) => self.all(IN_ONE, (folded, org.as_str()), found),
         }
     }
 
@@ -146,12 +149,14 @@ impl WriteTx<'_> {
         Ok(self.execute(SQL, row)? == 1)
     }
 
-    /// Gives a user a username, unless somebody of the organization has it.
+    /// Gives a user a username, unless somebody of the organization has it, in whichever case and normalization.
+    ///
+    /// No index judges that: databases made before this rule may hold usernames that clash, and those stay.
     pub(crate) fn insert_username(&self, user: &UserRow, it: &UsernameRow) -> Result<()> {
         const SQL: &str = "INSERT INTO username
             (id, user_id, org_id, username, folded, org_specific)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let mut statement = self.connection.prepare_cached(SQL).map_err(unavailable)?;
+            SELECT ?1, ?2, ?3, ?4, ?5, ?6
+            WHERE NOT EXISTS (SELECT 1 FROM username WHERE org_id = ?3 AND folded = ?5)";
         let specific = it.is_organization_specific;
         let row = (
             &it.id,
@@ -161,10 +166,10 @@ impl WriteTx<'_> {
             fold(it.username.as_str()),
             specific,
         );
-        match statement.execute(row) {
-            Ok(_) => Ok(()),
-            Err(error) if is_conflict(&error) => Err(Error::Taken("the username")),
-            Err(error) => Err(unavailable(error)),
+        if self.execute(SQL, row)? == 1 {
+            Ok(())
+        } else {
+            Err(Error::Taken("the username"))
         }
     }
 

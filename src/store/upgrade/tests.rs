@@ -65,6 +65,32 @@ fn an_upgraded_file_has_the_structure_of_a_new_one() {
     assert_eq!(version(&old), version(&new));
 }
 
+#[test]
+fn an_upgrade_folds_names_anew_and_keeps_those_that_clash() {
+    const FILL: &str = "
+        INSERT INTO organization VALUES ('o', 'o', 1);
+        INSERT INTO user (id, id_folded, org_id, created, changed)
+            VALUES ('Rene' || char(769), 'rene' || char(769), 'o', 1, 1), ('u', 'u', 'o', 1, 1);
+        INSERT INTO username VALUES ('1', 'u', 'o', 'Rene' || char(769), 'rene' || char(769), 0),
+            ('2', 'u', 'o', 'RENÉ', 'rené', 0), ('3', 'u', 'o', 'bob', 'bob', 0);";
+    let (_dir, path, connection) = file_of(VERSION_1);
+    connection.execute_batch(FILL).unwrap();
+    upgrade(&connection, &path, &STEPS).unwrap();
+    let texts = |sql: &str| -> Vec<String> {
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map((), |row| row.get(0)).unwrap();
+        rows.map(|it| it.unwrap()).collect()
+    };
+    assert_eq!(
+        texts("SELECT id_folded FROM user ORDER BY id"),
+        ["ren\u{e9}", "u"]
+    );
+    let folded = texts("SELECT folded FROM username ORDER BY id");
+    assert_eq!(folded, ["ren\u{e9}", "ren\u{e9}", "bob"]);
+    let kept = texts("SELECT username FROM username ORDER BY id");
+    assert_eq!(kept, ["Rene\u{301}", "RENÉ", "bob"]);
+}
+
 /// SECURITY.md 21: each sealed secret is in the upgraded file once, and nothing of a removed one.
 #[test]
 fn an_upgrade_leaves_no_copy_of_a_secret() {

@@ -1,0 +1,57 @@
+//! What two texts have in common that differ in case and normalization alone.
+
+use unicode_normalization::UnicodeNormalization;
+
+/// The key under which texts are the same that differ only in case and normalization: NFC of the full case folding
+/// (C and F of Unicode's `CaseFolding.txt`) of the NFC of the text, in no locale. So `ß`, `SS` and `ss` have one key, and
+/// so have `é` and `e` with an accent after it.
+pub fn fold(text: &str) -> String {
+    let composed: String = text.nfc().collect();
+    caseless::default_case_fold_str(&composed).nfc().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_is_folded_in_every_script_and_without_a_locale() {
+        for (one, other) in [
+            ("Alice", "aLICE"),
+            ("ÄRGER", "ärger"),
+            ("Straße", "STRASSE"),
+            ("ẞ", "ss"),
+            ("ΟΔΟΣ", "οδος"),
+            ("ИВАН", "иван"),
+            ("ﬁ", "FI"),
+            ("Ꭰ", "ꭰ"),
+        ] {
+            assert_eq!(fold(one), fold(other), "{one} {other}");
+        }
+        for (one, other) in [("a", "á"), ("I", "ı"), ("i", "ı"), ("ﬁ", "f")] {
+            assert_ne!(fold(one), fold(other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn composed_and_decomposed_are_one() {
+        for (one, other) in [
+            ("é", "e\u{301}"),
+            ("É", "e\u{301}"),
+            ("\u{212b}", "å"),
+            ("\u{1e9b}\u{323}", "\u{1e69}"),
+            ("한", "\u{1112}\u{1161}\u{11ab}"),
+        ] {
+            assert_eq!(fold(one), fold(other), "{one} {other}");
+        }
+        assert_ne!(fold("²"), fold("2"), "compatibility is no sameness");
+    }
+
+    #[test]
+    fn folding_twice_is_folding_once() {
+        let all = ('\u{1}'..=char::MAX).map(String::from);
+        for text in all.filter(|it| fold(it) != *it) {
+            assert_eq!(fold(&fold(&text)), fold(&text), "{}", text.escape_unicode());
+        }
+    }
+}
