@@ -48,8 +48,8 @@ impl Secret {
     }
 
     /// What an authenticator app takes: base32 without padding (RFC 4648 §6).
-    pub fn base32(&self) -> String {
-        BASE32_NOPAD.encode(&self.0)
+    pub fn base32(&self) -> Zeroizing<String> {
+        Zeroizing::new(BASE32_NOPAD.encode(&self.0))
     }
 }
 
@@ -133,14 +133,20 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// The `otpauth` URI that an authenticator app scans.
 ///
 /// Every parameter is spelled out even where it is the default: apps differ in what they assume.
-pub fn enrolment_uri(issuer: &str, account: &str, secret: &Secret) -> String {
+pub fn enrolment_uri(issuer: &str, account: &str, secret: &Secret) -> Zeroizing<String> {
     let issuer = utf8_percent_encode(issuer, UNRESERVED);
     let account = utf8_percent_encode(account, UNRESERVED);
-    let secret = Zeroizing::new(secret.base32());
-    format!(
-        "otpauth://totp/{issuer}:{account}?algorithm=SHA1&digits=6&issuer={issuer}&period=30&secret={}",
-        *secret
-    )
+    // Everything but the secret first, so that the text does not grow once the secret is in it.
+    let start = format!(
+        "otpauth://totp/{issuer}:{account}?algorithm=SHA1&digits=6&issuer={issuer}&period=30&secret="
+    );
+    let secret = secret.base32();
+    let mut uri = Zeroizing::new(String::with_capacity(
+        start.len().saturating_add(secret.len()),
+    ));
+    uri.push_str(&start);
+    uri.push_str(&secret);
+    uri
 }
 
 /// From this failure in a row on there is a wait.
@@ -251,7 +257,7 @@ mod tests {
     fn the_uri_escapes_what_would_end_a_part_of_it() {
         let secret = Secret::from_bytes(&[0; SECRET_BYTES]).unwrap();
         assert_eq!(
-            enrolment_uri("A&B Ltd", "x:é@y?z", &secret),
+            *enrolment_uri("A&B Ltd", "x:é@y?z", &secret),
             "otpauth://totp/A%26B%20Ltd:x%3A%C3%A9%40y%3Fz?algorithm=SHA1&digits=6&issuer=A%26B%20Ltd\
              &period=30&secret=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
         );

@@ -141,8 +141,8 @@ fn sheet(home: &Home, enrolment: &Enrolment, user: &args::UserArg) -> String {
          {how}; neither is shown again. Then, within ten minutes:\n  {}",
         details.id,
         details.owner,
-        enrolment.secret.base32(),
-        enrolment.uri,
+        *enrolment.secret.base32(),
+        *enrolment.uri,
         home.command(&command, &[&user.user, &details.id, "CODE"]),
     )
 }

@@ -1,5 +1,7 @@
 //! What totpd exists for: enrolling an authenticator, checking codes, removing it for good.
 
+use zeroize::Zeroizing;
+
 use super::access::Act;
 use super::{Caller, Details, Expect, Inner, Service};
 use crate::error::{Error, Missing, Result, Unfit};
@@ -17,7 +19,7 @@ pub struct Enrolment {
     /// The authenticator's id, and whose it is.
     pub details: Details,
     /// What an app scans.
-    pub uri: String,
+    pub uri: Zeroizing<String>,
     /// What a person types where there is no camera.
     pub secret: Secret,
 }

@@ -305,7 +305,7 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
             .unwrap();
         data_encoding::HEXLOWER.encode(&bytes)
     };
-    let secret = phone.secret.base32();
+    let secret = phone.secret.base32().to_string();
     let quoted = [format!("\"{good}\""), format!("\"{wrong}\"")];
     let mut needles = vec![token, hex(&secret), secret, hex(&pending), pending];
     needles.extend(["somebody".to_owned()].into_iter().chain(quoted));

@@ -29,6 +29,7 @@ mod harness;
 #[cfg(feature = "grpc")]
 mod http2;
 mod keep;
+mod memory;
 mod names;
 mod network;
 mod protos;

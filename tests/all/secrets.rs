@@ -13,7 +13,7 @@ fn a_secret_is_in_no_file_and_every_file_is_private() {
     let server = TestServer::start();
     let alice = server.user("alice");
     let phone = server.enrol(&alice);
-    let base32 = phone.secret.base32();
+    let base32 = phone.secret.base32().to_string();
     let bytes = BASE32_NOPAD.decode(base32.as_bytes()).unwrap();
     assert_eq!(bytes.len(), 20);
     let needles = [
@@ -78,7 +78,7 @@ fn a_secret_is_shown_by_start_and_by_nothing_else() {
     let server = TestServer::start();
     let alice = server.user("alice");
     let phone = server.start_enrolment(&alice);
-    let secret = phone.secret.base32();
+    let secret = phone.secret.base32().to_string();
     let right = phone.code_at(server.now());
     let answers = [
         server.ask("GET", &format!("/users/{alice}"), ""),
@@ -94,7 +94,7 @@ fn a_secret_is_shown_by_start_and_by_nothing_else() {
     let mut seen = std::collections::HashSet::new();
     for _ in 0..9 {
         assert!(
-            seen.insert(server.start_enrolment(&alice).secret.base32()),
+            seen.insert(server.start_enrolment(&alice).secret.base32().to_string()),
             "never the same twice"
         );
     }

@@ -2,6 +2,7 @@
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use super::json::{is_unset, read};
 use super::{Details, Instance, Organization};
@@ -47,9 +48,16 @@ impl From<service::Enrolment> for StartResponse {
         Self {
             totp_id: it.details.id.clone(),
             details: Some(it.details.into()),
-            uri: it.uri,
-            secret: it.secret.base32(),
+            uri: it.uri.to_string(),
+            secret: it.secret.base32().to_string(),
         }
+    }
+}
+
+impl Drop for StartResponse {
+    fn drop(&mut self) {
+        self.uri.zeroize();
+        self.secret.zeroize();
     }
 }
 

@@ -1,0 +1,95 @@
+//! What the memory of the real binary holds of a secret that is gone.
+
+use std::fs::{self, File};
+use std::io::BufRead;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use totpd::model::Timestamp;
+use totpd::totp::{Parameters, Secret, code_at};
+
+use crate::binary::{Home, Server};
+
+/// tiny_http writes answers through a buffer that lives as long as its connection and is not ours to overwrite. The answer
+/// that shows a secret shows it twice.
+const ALLOWED: usize = 2;
+
+/// How often `needle` stands in what the process may write to; `None` where the system lets nobody look.
+fn copies(server: &Server, needle: &[u8]) -> Option<usize> {
+    let id = server.child.id();
+    let memory = File::open(format!("/proc/{id}/mem")).ok()?;
+    let maps = fs::read(format!("/proc/{id}/maps")).ok()?;
+    let mut count = 0;
+    for line in maps.lines() {
+        let line = line.unwrap();
+        let mut fields = line.split(' ');
+        let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let address = |it| u64::from_str_radix(it, 16).unwrap();
+        let (start, end) = (address(start), address(end));
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        // A range may be gone by now.
+        if memory.read_exact_at(&mut bytes, start).is_ok() {
+            count += places(&bytes, needle);
+        }
+    }
+    Some(count)
+}
+
+/// How often `needle` begins in `bytes`. Most pages are empty, and passed over.
+fn places(bytes: &[u8], needle: &[u8]) -> usize {
+    let page = [0; 4096];
+    let filled = bytes
+        .chunks(page.len())
+        .enumerate()
+        .filter(|(_, it)| **it != page[..it.len()]);
+    let starts = filled.flat_map(|(number, it)| {
+        let start = number * page.len();
+        (start..start + it.len()).filter(|at| bytes[*at..].starts_with(needle))
+    });
+    starts.count()
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap())
+}
+
+/// SECURITY.md 27
+#[test]
+fn memory_holds_a_removed_secret_at_most_in_the_last_answer_of_a_connection() {
+    let (home, admin) = Home::init();
+    let server = home.serve(&[]);
+    let user = server
+        .ask(&admin, "POST", "/users", "{}")
+        .expect_status(201)
+        .text("/details/id");
+    let totps = format!("/users/{user}/totp");
+    let started = server.ask(&admin, "POST", &totps, "").expect_status(200);
+    let (id, secret) = (started.text("/totpId"), started.text("/secret"));
+    let code = code_at(
+        &Secret::from_base32(&secret).unwrap(),
+        Parameters::ENROLLED,
+        now().step(),
+    );
+    let code = format!("\"{}\"", code.unwrap().digits());
+    server
+        .ask(&admin, "POST", &format!("{totps}/{id}/_verify"), &code)
+        .expect_status(200);
+    server
+        .ask(&admin, "DELETE", &format!("{totps}/{id}"), "")
+        .expect_status(200);
+
+    let removed = Instant::now();
+    let mut left = copies(&server, secret.as_bytes());
+    while left.is_some_and(|it| it > ALLOWED) && removed.elapsed() < Duration::from_secs(10) {
+        left = copies(&server, secret.as_bytes());
+    }
+    match left {
+        None => eprintln!("skipped: this system lets nobody look into the memory of a process"),
+        Some(left) => assert!(left <= ALLOWED, "{left} copies of the secret are left"),
+    }
+}
