@@ -12,6 +12,7 @@
 //! | `api` | the wire: messages, routes, statuses | sockets, SQL |
 //! | `service` | the calls: who may, what happens, in one transaction | HTTP, statuses, JSON, SQL |
 //! | `store`, `seal`, `totp` | the file; the master key; the arithmetic | each other, and who may do what |
+//! | `ownership` | whose a file is, and who else can reach it | what the file is for |
 //! | `model`, `error` | the words; what can go wrong | I/O |
 
 pub mod api;
@@ -20,6 +21,7 @@ pub mod error;
 #[cfg(feature = "grpc")]
 mod grpc;
 pub mod model;
+mod ownership;
 pub mod seal;
 pub mod serve;
 pub mod service;

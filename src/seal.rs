@@ -2,9 +2,9 @@
 //!
 //! Only this file sees the master key. It knows nothing of tables or calls.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::model::{TotpId, UserId};
+use crate::ownership;
 use crate::totp::{SECRET_BYTES, SECRET_BYTES_MAX, Secret};
 
 /// 256 bits, the key length of ChaCha20-Poly1305 (RFC 8439).
@@ -62,9 +63,9 @@ impl MasterKey {
         Ok(Self(key))
     }
 
-    /// Reads the key, and refuses a file that anyone but its owner can read.
+    /// Reads the key, and refuses a file that is not this user's or root's, or that others can reach.
     ///
-    /// systemd gives a credential to a service's group as well: `group_may_read` allows that.
+    /// systemd hands a credential over with an access control list: with `group_may_read` its group may read it.
     pub fn read(path: &Path, group_may_read: bool) -> Result<Self> {
         let io = |error: std::io::Error| {
             if error.kind() == ErrorKind::NotFound {
@@ -76,18 +77,7 @@ impl MasterKey {
                 cannot("read", path, &error)
             }
         };
-        let mut file = File::open(path).map_err(io)?;
-        let mode = file.metadata().map_err(io)?.mode();
-        let forbidden = if group_may_read { 0o037 } else { 0o077 };
-        if mode & forbidden != 0 {
-            return Err(Error::invalid(
-                path.display().to_string(),
-                format!(
-                    "others can read the master key (mode {:04o}); run chmod 600 on it",
-                    mode & 0o7777
-                ),
-            ));
-        }
+        let (mut file, _) = ownership::open_private(path, group_may_read).map_err(io)?;
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         let mut rest = [0; 1];
         let whole = file.read_exact(key.as_mut_slice()).is_ok();

@@ -98,7 +98,7 @@ pub(super) fn restore(home: &Home, out: &Output, args: &args::Restore) -> Result
 
 /// Status 1 if anything is wrong, with the findings on stdout either way.
 pub(super) fn doctor(home: &Home, out: &Output) -> Result<()> {
-    let findings = DataDir::open(&home.path, home.key.clone())?.examine(now());
+    let findings = DataDir::open_to_examine(&home.path, home.key.clone())?.examine(now());
     let documents: Vec<_> = findings.iter().map(document).collect();
     out.answer(&documents, || {
         let lines = findings.iter().map(|it| {

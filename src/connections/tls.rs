@@ -2,14 +2,16 @@
 //!
 //! rustls does the protocol; nothing of it is decided here but versions and ALPN.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use crate::ownership::{self, Reach};
 
 /// Whether a client asks for HTTP/2 and takes nothing else.
 #[cfg(feature = "grpc")]
@@ -56,25 +58,19 @@ impl Tls {
 
 fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     let wrong = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let bytes = |path: &Path| fs::read(path).map_err(|error| wrong(path, &error));
-    let forbidden = if files.group_may_read { 0o037 } else { 0o077 };
-    let mode = fs::metadata(&files.key)
-        .map_err(|error| wrong(&files.key, &error))?
-        .mode();
-    if mode & forbidden != 0 {
-        let why = format!(
-            "others can read this key (mode {:04o}); run chmod 600 on it",
-            mode & 0o7777
-        );
-        return Err(wrong(&files.key, &why));
-    }
-    let certificates = CertificateDer::pem_slice_iter(&bytes(&files.cert)?)
+    let bytes = |path: &Path| -> io::Result<Vec<u8>> {
+        let (mut file, _) = ownership::open_regular(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let cert = bytes(&files.cert).map_err(|error| wrong(&files.cert, &error))?;
+    let certificates = CertificateDer::pem_slice_iter(&cert)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong(&files.cert, &error))?;
     if certificates.is_empty() {
         return Err(wrong(&files.cert, &"expected a certificate in PEM"));
     }
-    let key = zeroize::Zeroizing::new(bytes(&files.key)?);
+    let key = private_key(files).map_err(|error| wrong(&files.key, &error))?;
     let key = PrivateKeyDer::from_pem_slice(&key)
         .map_err(|_| wrong(&files.key, &"expected a private key in PEM"))?;
     // The provider is named: with two in the tree rustls would refuse to choose.
@@ -95,4 +91,14 @@ fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     #[cfg(feature = "grpc")]
     config.alpn_protocols.push(b"h2".to_vec());
     Ok(Arc::new(config))
+}
+
+/// The bytes of the private key's file. It is judged as the master key is (SECURITY.md 26).
+fn private_key(files: &TlsFiles) -> io::Result<Zeroizing<Vec<u8>>> {
+    let (mut file, reach) = ownership::open_private(&files.key, files.group_may_read)?;
+    if let Reach::Group(group) = reach {
+        ownership::warn_of_groups(&[(files.key.clone(), group)]);
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.read_to_end(&mut bytes).map(|_| bytes)
 }

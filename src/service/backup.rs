@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{DataDir, Service};
 use crate::error::{Error, Result};
 use crate::model::{Step, Timestamp, Window};
+use crate::ownership;
 use crate::seal::Sealer;
 use crate::store::{AppliedAgain, Backup, Examined};
 
@@ -133,7 +134,7 @@ impl DataDir {
                 format!("cannot read the backup: {error}"),
             )
         };
-        let mut from = File::open(file).map_err(read)?;
+        let (mut from, _) = ownership::open_regular(file).map_err(read)?;
         let unfinished = Unfinished::create(self.unfinished());
         let unfinished = unfinished.map_err(|error| self.cannot_write(&error))?;
         io::copy(&mut from, &mut &unfinished.file).map_err(read)?;

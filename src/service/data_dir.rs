@@ -2,13 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::model::{Name, OrgId, Timestamp, require_plausible};
+use crate::ownership::{self, Access, Identity, Reach};
 use crate::seal::{MasterKey, Sealer, random};
 use crate::store::{Instance, Settings, Store};
 
@@ -18,6 +19,16 @@ const DATABASE: &str = "totpd.db";
 const KEY: &str = "master.key";
 const LOCK: &str = "lock";
 const SERVING: &str = "serving";
+/// What totpd opens in the directory, where it is there.
+const OWN_FILES: [&str; 7] = [
+    DATABASE,
+    "totpd.db-wal",
+    "totpd.db-shm",
+    "totpd.db-journal",
+    KEY,
+    LOCK,
+    SERVING,
+];
 /// The database while it is being made; a crash leaves this behind and never half a `totpd.db`.
 const UNFINISHED: &str = "totpd.db.unfinished";
 
@@ -59,7 +70,14 @@ impl DataDir {
 
     /// Takes hold of an initialised directory, beside others who use it.
     pub fn open(path: &Path, key: KeyFile) -> Result<Self> {
-        require_private(path)?;
+        require_directory(path)?;
+        ownership::warn_of_groups(&require_private(path, &key)?);
+        Self::open_to_examine(path, key)
+    }
+
+    /// Takes hold of an initialised directory to examine it, whoever can reach it.
+    pub fn open_to_examine(path: &Path, key: KeyFile) -> Result<Self> {
+        require_directory(path)?;
         let database = path.join(DATABASE);
         match database.try_exists() {
             Ok(true) => {}
@@ -100,6 +118,7 @@ impl DataDir {
     /// Takes hold of a directory that nobody else uses, to restore a backup into it; makes it if need be.
     pub fn open_alone(path: &Path, key: KeyFile) -> Result<Self> {
         make_directory(path, &key)?;
+        ownership::warn_of_groups(&require_private(path, &key)?);
         let lock = lock_file(path)?;
         lock_alone(&lock, path)?;
         Ok(Self {
@@ -123,6 +142,7 @@ impl DataDir {
             require_own(path, &key)?;
         }
         make_directory(path, &key)?;
+        ownership::warn_of_groups(&require_private(path, &key)?);
         let lock = lock_file(path)?;
         lock_alone(&lock, path)?;
         for (name, what) in [(DATABASE, "a database"), (KEY, "a master key")] {
@@ -178,6 +198,22 @@ impl DataDir {
             KeyFile::InDataDir => self.path.join(KEY),
             KeyFile::Given { path, .. } => path.clone(),
         }
+    }
+
+    /// Judges everything in the directory; returns what a group can reach that this process is in.
+    pub(super) fn require_private(&self) -> Result<Vec<(PathBuf, u32)>> {
+        let mut shared = require_private(&self.path, &self.key)?;
+        let cannot = |error: io::Error| cannot("look into", &self.path, &error);
+        let mut rest = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(cannot)? {
+            let entry = entry.map_err(cannot)?;
+            let is_own = OWN_FILES.iter().any(|it| entry.file_name() == *it);
+            if !is_own && entry.file_type().map_err(cannot)?.is_file() {
+                rest.push(entry.path());
+            }
+        }
+        shared.extend(require_private_files(rest.into_iter())?);
+        Ok(shared)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -341,26 +377,96 @@ fn require_own(path: &Path, key: &KeyFile) -> Result<()> {
 
 /// Makes the directory, or takes an existing one and narrows it to its owner, if it is not one of others.
 fn make_directory(path: &Path, key: &KeyFile) -> Result<()> {
+    let identity = Identity::of_process();
+    require_parents(&identity, path)?;
     if !path.exists() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| cannot("make", path, &error))?;
     }
-    if path.is_dir() && (DataDir::is_initialised(path) || require_own(path, key).is_ok()) {
+    let access = Access::from(&require_directory(path)?);
+    identity
+        .require_owner(access)
+        .map_err(|problem| Error::invalid(path.display().to_string(), problem))?;
+    let is_for_totpd = DataDir::is_initialised(path) || require_own(path, key).is_ok();
+    // One that a container mounts may be root's. Whether it is closed to others is judged in any case.
+    if is_for_totpd && identity.can_change(access) {
         fs::set_permissions(path, Permissions::from_mode(0o700))
             .map_err(|error| cannot("chmod 700", path, &error))?;
     }
-    require_private(path)
+    Ok(())
 }
 
-/// Takes a directory as it is, and says so if it is open to others.
-fn require_private(path: &Path) -> Result<()> {
-    if require_directory(path)?.mode() & 0o077 != 0 {
-        log::warn!(
-            "{}: others can look into the data directory; run chmod 700 on it",
-            path.display()
-        );
+/// Refuses a directory, a key or a database that is not this user's or root's, or that others can reach
+/// (SECURITY.md 26). Returns what a group can reach that this process is in.
+fn require_private(path: &Path, key: &KeyFile) -> Result<Vec<(PathBuf, u32)>> {
+    let identity = Identity::of_process();
+    require_parents(&identity, path)?;
+    let mut shared = Vec::new();
+    let access = Access::from(&require_directory(path)?);
+    match identity.judge(access, "700") {
+        Ok(Reach::Owner) => {}
+        Ok(Reach::Group(group)) => shared.push((path.to_owned(), group)),
+        Err(problem) => {
+            let hint = subdirectory_hint(&identity, path, access);
+            let problem = format!("{problem}{hint}");
+            return Err(Error::invalid(path.display().to_string(), problem));
+        }
     }
-    Ok(())
+    let names = OWN_FILES.iter().map(|it| path.join(it));
+    shared.extend(require_private_files(names)?);
+    if let KeyFile::Given {
+        path,
+        group_may_read: false,
+    } = key
+    {
+        require_parents(&identity, path)?;
+        shared.extend(require_private_files([path.clone()].into_iter())?);
+    }
+    Ok(shared)
+}
+
+/// Judges the files of these names that are there.
+///
+/// The database is looked at and not opened: closing a second descriptor of it would drop the locks that SQLite
+/// holds for this process.
+fn require_private_files(names: impl Iterator<Item = PathBuf>) -> Result<Vec<(PathBuf, u32)>> {
+    let identity = Identity::of_process();
+    let mut shared = Vec::new();
+    for file in names {
+        let wrong = |problem: String| Error::invalid(file.display().to_string(), problem);
+        let metadata = match fs::metadata(&file) {
+            Ok(it) => it,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(wrong(format!("cannot be looked into: {error}"))),
+        };
+        if !metadata.is_file() {
+            return Err(wrong(ownership::not_regular().to_string()));
+        }
+        match identity.judge(Access::from(&metadata), "600") {
+            Ok(Reach::Owner) => {}
+            Ok(Reach::Group(group)) => shared.push((file, group)),
+            Err(problem) => return Err(wrong(problem)),
+        }
+    }
+    Ok(shared)
+}
+
+fn require_parents(identity: &Identity, path: &Path) -> Result<()> {
+    let judged = identity.judge_parents(path);
+    judged.map_err(|problem| Error::invalid(path.display().to_string(), problem))
+}
+
+/// A way out for a mounted directory whose mode this user cannot change, where there is one.
+fn subdirectory_hint(identity: &Identity, path: &Path, access: Access) -> String {
+    let below = path.join("totpd");
+    let can_make = rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    if identity.can_change(access) || !can_make || identity.judge_parents(&below).is_err() {
+        return String::new();
+    }
+    format!(
+        ", or, where that is not yours to change, use a directory below it: --data-dir {}",
+        below.display()
+    )
 }
 
 fn require_directory(path: &Path) -> Result<fs::Metadata> {
@@ -388,6 +494,8 @@ fn open_lock(path: &Path, name: &str) -> Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        // A FIFO of that name would wait for a reader for ever.
+        .custom_flags(rustix::fs::OFlags::NONBname.bits().cast_signed())
         .open(path.join(name))
         .map_err(|error| cannot("write to", path, &error))
 }

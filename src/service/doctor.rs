@@ -1,12 +1,11 @@
 //! Whether a data directory is in order, and what to do where it is not. Changes nothing.
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::DataDir;
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
+use crate::ownership;
 use crate::seal::Sealer;
 use crate::store::{Examined, log_bytes};
 use crate::totp::LONGEST_WAIT;
@@ -79,11 +78,21 @@ impl DataDir {
     /// Looks at everything in the directory. Works beside a server.
     pub fn examine(&self, now: Timestamp) -> Vec<Finding> {
         let mut report = Report::default();
-        report.note("files", self.files());
+        let files = self.files();
+        let is_private = files.is_ok();
+        report.note("files", files);
         let sealer = self.read_key().and_then(|key| Sealer::new(&key));
         report.note("master key", sealer.as_ref().map(|_| Seen::ok("readable")));
         let database = self.database();
-        match Examined::open(&database) {
+        let examined = if is_private {
+            Examined::open(&database)
+        } else {
+            Err(Error::invalid(
+                "the database",
+                "it is not opened while others can reach the files; put that right first",
+            ))
+        };
+        match examined {
             Ok(examined) => {
                 report.note("database", whole(&examined));
                 if let Ok(sealer) = &sealer {
@@ -98,34 +107,16 @@ impl DataDir {
         report.findings
     }
 
-    /// Whether the directory and what lies in it are private, and nothing else lies in it.
+    /// Whether directory, key and database are this user's or root's, and closed to others.
     fn files(&self) -> Result<Seen> {
-        let path = self.path();
-        let wrong =
-            |name: &Path, problem: String| Error::invalid(name.display().to_string(), problem);
-        let io = |error: std::io::Error| wrong(path, format!("cannot be looked into: {error}"));
-        let mode = fs::metadata(path).map_err(io)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(wrong(
-                path,
-                format!("others can look into it (mode {mode:04o}); run chmod 700 on it"),
-            ));
-        }
-        let mut count = 0_usize;
-        for entry in fs::read_dir(path).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let metadata = fs::symlink_metadata(entry.path()).map_err(io)?;
-            let mode = metadata.permissions().mode() & 0o7777;
-            if metadata.is_file() && mode & 0o077 != 0 {
-                let problem = format!("others can read it (mode {mode:04o}); run chmod 600 on it");
-                return Err(wrong(&entry.path(), problem));
-            }
-            count = count.saturating_add(1);
-        }
-        Ok(Seen::ok(format!(
-            "{} with {count} files, all private",
-            path.display()
-        )))
+        let shared = self.require_private()?;
+        Ok(match ownership::shared_by_groups(&shared) {
+            Some(text) => Seen::warn(text),
+            None => Seen::ok(format!(
+                "{} and all files in it are private",
+                self.path().display()
+            )),
+        })
     }
 
     /// Whether the WAL is looked after. What was removed may be in it.

@@ -177,14 +177,14 @@ impl Node {
         if let Some(service) = &self.service {
             service.empty_wal().unwrap();
         }
-        let dir = DataDir::open(self.dir.path(), KeyFile::InDataDir).unwrap();
+        let dir = DataDir::open_to_examine(self.dir.path(), KeyFile::InDataDir).unwrap();
         dir.examine(self.now)
             .iter()
             .all(|it| it.level != Level::Wrong)
     }
 
     fn complaint(&self, check: &str) -> String {
-        let dir = DataDir::open(self.dir.path(), KeyFile::InDataDir).unwrap();
+        let dir = DataDir::open_to_examine(self.dir.path(), KeyFile::InDataDir).unwrap();
         let found = dir.examine(self.now);
         let of = found
             .iter()
@@ -498,12 +498,16 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     assert!(node.complaint("files").contains("chmod 600"));
     fs::set_permissions(node.dir.path(), Permissions::from_mode(0o755)).unwrap();
     assert!(node.complaint("files").contains("chmod 700"));
+    assert!(node.complaint("database").contains("not opened"));
+    fs::set_permissions(node.file("totpd.db"), Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(node.dir.path(), Permissions::from_mode(0o700)).unwrap();
     let key = fs::read(node.file("master.key")).unwrap();
     fs::write(node.file("master.key"), [7; 32]).unwrap();
     assert!(node.complaint("secrets").contains("not the master key"));
     fs::remove_file(node.file("master.key")).unwrap();
     assert!(node.complaint("master key").contains("put the file back"));
     fs::write(node.file("master.key"), key).unwrap();
+    fs::set_permissions(node.file("master.key"), Permissions::from_mode(0o600)).unwrap();
     sql(
         &node,
         "PRAGMA foreign_keys = 0; DELETE FROM user WHERE id = 'bob'",

@@ -32,6 +32,7 @@ mod keep;
 mod memory;
 mod names;
 mod network;
+mod ownership;
 mod protos;
 mod readme;
 mod reads;
