@@ -95,7 +95,9 @@ impl DataDir {
         match examined {
             Ok(examined) => {
                 report.note("database", whole(&examined));
-                if let Ok(sealer) = &sealer {
+                if let Ok(sealer) = &sealer
+                    && !examined.is_older()
+                {
                     report.note("secrets", secrets(&examined, sealer, &self.key_path()));
                 }
                 report.note("clock", clock(&examined, now));
@@ -185,6 +187,9 @@ impl Report {
 fn whole(examined: &Examined) -> Result<Seen> {
     let problems = examined.problems()?;
     match problems.first() {
+        None if examined.is_older() => Ok(Seen::warn(
+            "whole, and of an older version; the next command or start upgrades it, and doctor sees more then",
+        )),
         None => Ok(Seen::ok("whole")),
         Some(first) => Err(Error::invalid(
             "the database",

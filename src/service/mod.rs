@@ -195,7 +195,10 @@ impl Service {
     pub fn ready(&self, now: Timestamp) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         let probe = move || {
-            let read = inner.store.read(|tx| tx.instance().map(|_| ()));
+            let read = inner.store.read(|tx| {
+                tx.require_structure()?;
+                tx.instance().map(|_| ())
+            });
             let both = read.and_then(|()| inner.store.write(now, |tx| tx.probe()));
             if let Err(error) = &both {
                 log::warn!("not ready: {error:?}");

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{ReadTx, file, unavailable};
+use super::{ReadTx, file, structure, unavailable};
 use crate::error::Result;
 use crate::model::{TotpId, UserId};
 
 /// A database under examination.
 pub(crate) struct Examined {
     connection: Connection,
+    is_older: bool,
 }
 
 impl Examined {
@@ -18,9 +19,23 @@ impl Examined {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(unavailable)?;
+        file::restrict(&connection).map_err(unavailable)?;
         connection.busy_timeout(file::BUSY).map_err(unavailable)?;
-        file::require_ours(&connection, path)?;
-        Ok(Self { connection })
+        let version = file::require_ours(&connection, path)?;
+        let is_older = version < file::present_version();
+        if !is_older {
+            structure::require(&connection, path)?;
+        }
+        Ok(Self {
+            connection,
+            is_older,
+        })
+    }
+
+    /// Whether the file has an older version, which is upgraded when it is opened for writing. Only its events can
+    /// be read before.
+    pub(crate) const fn is_older(&self) -> bool {
+        self.is_older
     }
 
     /// A view of what is in it.

@@ -5,14 +5,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::upgrade::{STEPS, newest_version, upgrade};
-use super::{STATEMENTS, unavailable};
+use super::{STATEMENTS, structure, unavailable};
 use crate::error::{Error, Result};
 
 /// The whole schema as a new file gets it.
-const SCHEMA: &str = include_str!("../../schema.sql");
+pub(super) const SCHEMA: &str = include_str!("../../schema.sql");
 /// `application_id` in the schema: `totp` in ASCII.
 const APPLICATION_ID: i64 = 0x746F_7470;
 /// How long to wait for another process that is writing. The command line works beside a server, and its
@@ -45,7 +46,7 @@ pub(super) fn create<T>(path: &Path, fill: impl FnOnce(&Connection) -> Result<T>
 /// Opens an existing file for the writer, after making sure that it is one of ours.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     let connection = connect(path)?;
-    upgrade(&connection, path, &STEPS)?;
+    bring_up_to_date(&connection, path)?;
     Ok(connection)
 }
 
@@ -54,13 +55,15 @@ pub(super) fn needs_upgrade(path: &Path) -> Result<bool> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| unopened(path, &error))?;
+    restrict(&connection).map_err(unavailable)?;
     connection.busy_timeout(BUSY).map_err(unavailable)?;
-    Ok(require_ours(&connection, path)? < newest_version(STEPS.len()))
+    Ok(require_ours(&connection, path)? < present_version())
 }
 
 /// A connection that copies the log into the database and does nothing else.
 pub(super) fn connect_for_checkpoints(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags()).map_err(unavailable)?;
+    restrict(&connection).map_err(unavailable)?;
     connection
         .pragma_update(None, "synchronous", "FULL")
         .map_err(unavailable)?;
@@ -75,6 +78,7 @@ fn connect(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags())
         .map_err(|error| refused(path, &format!("cannot open the database: {error}")))?;
     let prepare = || -> rusqlite::Result<()> {
+        restrict(&connection)?;
         let _mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
         // The log is looked after beside the writer, not by it.
@@ -92,13 +96,37 @@ pub(super) fn open_alone(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags())
         .map_err(|error| refused(path, &format!("cannot open the database: {error}")))?;
     let prepare = || -> rusqlite::Result<()> {
+        restrict(&connection)?;
         let _mode: String =
             connection.query_row("PRAGMA journal_mode = MEMORY", (), |row| row.get(0))?;
         prepare_to_write(&connection)
     };
     prepare().map_err(|error| unopened(path, &error))?;
-    upgrade(&connection, path, &STEPS)?;
+    bring_up_to_date(&connection, path)?;
     Ok(connection)
+}
+
+/// Upgrades an older file, and insists that the file has the structure of the present version afterwards. Where it
+/// has not, nothing is changed.
+fn bring_up_to_date(connection: &Connection, path: &Path) -> Result<()> {
+    require_ours(connection, path)?;
+    structure::require_tables_alone(connection, path)?;
+    upgrade(connection, path, &STEPS, structure::require)?;
+    structure::require(connection, path)
+}
+
+/// Lets nothing run that a file brings along, whoever wrote it: no trigger, no view, and no function in its
+/// structure that could do harm. Nobody writes past the structure either.
+pub(super) fn restrict(connection: &Connection) -> rusqlite::Result<()> {
+    for (setting, is_on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        connection.set_db_config(setting, is_on)?;
+    }
+    Ok(())
 }
 
 fn prepare_to_write(connection: &Connection) -> rusqlite::Result<()> {
@@ -113,7 +141,7 @@ fn prepare_to_write(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "secure_delete", true)
 }
 
-fn unopened(path: &Path, error: &rusqlite::Error) -> Error {
+pub(super) fn unopened(path: &Path, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => refused(
             path,
@@ -141,7 +169,7 @@ pub(super) fn problems(connection: &Connection) -> Result<Vec<String>> {
 
 /// Refuses a file that is not totpd's, or is newer than this totpd; returns its version.
 pub(super) fn require_ours(connection: &Connection, path: &Path) -> Result<i64> {
-    version_of(connection, path, newest_version(STEPS.len()))
+    version_of(connection, path, present_version())
 }
 
 /// The version of a file of totpd's that is no newer than `newest`.
@@ -158,6 +186,14 @@ pub(super) fn version_of(connection: &Connection, path: &Path, newest: i64) -> R
         ));
     }
     let version = number("user_version")?;
+    if version < 1 {
+        return Err(refused(
+            path,
+            &format!(
+                "the database has version {version}, which totpd never made; restore a backup"
+            ),
+        ));
+    }
     if version > newest {
         return Err(refused(
             path,
@@ -169,7 +205,12 @@ pub(super) fn version_of(connection: &Connection, path: &Path, newest: i64) -> R
     Ok(version)
 }
 
-fn refused(path: &Path, problem: &str) -> Error {
+/// The version that this totpd makes.
+pub(super) fn present_version() -> i64 {
+    newest_version(STEPS.len())
+}
+
+pub(super) fn refused(path: &Path, problem: &str) -> Error {
     Error::invalid(path.display().to_string(), problem.to_owned())
 }
 
@@ -201,6 +242,9 @@ mod tests {
         assert_eq!(number("synchronous"), 2, "FULL");
         assert_eq!(number("secure_delete"), 1);
         assert_eq!(number("foreign_keys"), 1);
+        assert_eq!(number("trusted_schema"), 0);
+        let defensive = DbConfig::SQLITE_DBCONFIG_DEFENSIVE;
+        assert!(connection.db_config(defensive).unwrap());
     }
 
     #[test]
@@ -208,6 +252,8 @@ mod tests {
         for (sql, expected) in [
             ("PRAGMA application_id = 7", "not totpd's"),
             ("PRAGMA user_version = 99", "use a newer totpd"),
+            ("PRAGMA user_version = 0", "version 0"),
+            ("PRAGMA user_version = -1", "version -1"),
         ] {
             let (_dir, path) = fresh();
             Connection::open(&path).unwrap().execute_batch(sql).unwrap();

@@ -13,6 +13,7 @@ mod instance;
 mod readers;
 mod search;
 mod slots;
+mod structure;
 mod tokens;
 mod totps;
 mod upgrade;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{ReadTx, STATEMENTS, execute_cached, unavailable};
+use super::{ReadTx, STATEMENTS, execute_cached, file, unavailable};
 use crate::error::{Error, Result};
 
 /// Connections that read: more than there are cores to run them, fewer than would cost memory that an edge box misses.
@@ -49,6 +49,7 @@ impl Readers {
         let manager = SqliteConnectionManager::file(path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .with_init(|connection| {
+                file::restrict(connection)?;
                 connection.set_prepared_statement_cache_capacity(STATEMENTS);
                 connection.pragma_update(None, "cache_size", CACHE_KIB.saturating_neg())?;
                 // What a reader writes is a backup (`VACUUM INTO`): copies of secrets in it are overwritten too.

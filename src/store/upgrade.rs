@@ -18,8 +18,14 @@ pub(super) type Step = fn(&Connection) -> Result<()>;
 /// than there are steps.
 pub(super) const STEPS: [Step; 1] = [version_2];
 
-/// Brings an older file to the newest version in one transaction. Refuses a file that is not totpd's, or newer.
-pub(super) fn upgrade(connection: &Connection, path: &Path, steps: &[Step]) -> Result<()> {
+/// Brings an older file to the newest version in one transaction, if what comes of it passes `check`. Refuses a file
+/// that is not totpd's, or newer.
+pub(super) fn upgrade(
+    connection: &Connection,
+    path: &Path,
+    steps: &[Step],
+    check: fn(&Connection, &Path) -> Result<()>,
+) -> Result<()> {
     let newest = newest_version(steps.len());
     if file::version_of(connection, path, newest)? == newest {
         return Ok(());
@@ -34,6 +40,7 @@ pub(super) fn upgrade(connection: &Connection, path: &Path, steps: &[Step]) -> R
     }
     tx.pragma_update(None, "user_version", newest)
         .map_err(unavailable)?;
+    check(&tx, path)?;
     tx.commit().map_err(unavailable)
 }
 

@@ -42,6 +42,7 @@ mod rpc;
 mod search;
 mod secrets;
 mod states;
+mod structure;
 #[cfg(feature = "grpc")]
 mod transports;
 #[cfg(feature = "grpc")]
