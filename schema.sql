@@ -101,6 +101,20 @@ CREATE TABLE failure (
     judged_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Users who were locked, inactive or waiting in a database that a restore replaced, and whom the backup did not
+-- have. When a later restore brings such a user back, the restriction applies again. No foreign key, for there is
+-- no row to refer to.
+CREATE TABLE restriction (
+    user_id   TEXT    NOT NULL,
+    -- When the user was created: its id may be used again.
+    created   INTEGER NOT NULL,
+    state     TEXT    NOT NULL CHECK (state IN ('active', 'inactive', 'locked')),
+    -- As in failure; 0 where there is none.
+    in_a_row  INTEGER NOT NULL CHECK (in_a_row >= 0),
+    judged_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, created)
+) STRICT, WITHOUT ROWID;
+
 -- A bearer token: the SHA-256 of it, never the token.
 CREATE TABLE token (
     id      TEXT    PRIMARY KEY,

@@ -263,7 +263,7 @@ mod tests {
             "another key"
         );
         for at in 0..sealed.len() {
-            let mut forged = sealed.clone();
+            let mut forged = sealed;
             forged[at] ^= 1;
             assert!(
                 ours.open(&forged, &user, &totp).is_err(),

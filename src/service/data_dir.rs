@@ -495,7 +495,7 @@ fn open_lock(path: &Path, name: &str) -> Result<File> {
         .truncate(false)
         .mode(0o600)
         // A FIFO of that name would wait for a reader for ever.
-        .custom_flags(rustix::fs::OFlags::NONBname.bits().cast_signed())
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(path.join(name))
         .map_err(|error| cannot("write to", path, &error))
 }

@@ -6,21 +6,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::reapply::AppliedAgain;
 use super::{Event, Kind, ReadTx, Source, Store, WriteTx, file, unavailable};
 use crate::error::{Error, Result};
 use crate::model::{Step, Timestamp};
 use crate::totp::LONGEST_WAIT;
-
-/// What a restored database was told that the backup did not know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AppliedAgain {
-    /// Authenticators.
-    pub totps: usize,
-    /// Tokens.
-    pub tokens: usize,
-    /// Users, with everything of theirs.
-    pub users: usize,
-}
 
 /// What a database that is about to be replaced says about itself.
 pub(crate) struct Replaced {
@@ -246,56 +236,5 @@ impl WriteTx<'_> {
     fn raise_floors(&self, floor: Step) -> Result<()> {
         const SQL: &str = "UPDATE totp SET last_step = ?1 WHERE last_step < ?1";
         self.execute(SQL, (floor.number(),)).map(|_| ())
-    }
-
-    /// Does again what the database attached as `replaced` knows to have been undone, ended or forbidden.
-    ///
-    /// Its events of that kind are taken over even where there is nothing here to remove: the next restore,
-    /// of another backup, must know of them too.
-    fn apply_again(&self) -> Result<AppliedAgain> {
-        const NEWEST: &str = "SELECT coalesce(max(id), 0) FROM main.event";
-        const EVENTS: &str =
-            "INSERT INTO main.event (at, kind, actor, peer, org_id, user_id, about_id)
-            SELECT max(at, ?1), kind, actor, peer, org_id, user_id, about_id FROM (
-                SELECT at, kind, actor, peer, org_id, user_id, about_id FROM replaced.event
-                WHERE kind IN ('totp.removed', 'token.revoked', 'user.removed')
-                EXCEPT SELECT at, kind, actor, peer, org_id, user_id, about_id FROM main.event
-            ) ORDER BY at";
-        const TOTPS: &str = "DELETE FROM main.totp WHERE (user_id, id) IN (
-            SELECT user_id, about_id FROM main.event WHERE id > ?1 AND kind = 'totp.removed')";
-        const TOKENS: &str = "DELETE FROM main.token WHERE id IN (
-            SELECT about_id FROM main.event WHERE id > ?1 AND kind = 'token.revoked')";
-        // A user's id may be used again: who came after the removal is another. By the moment that the replaced
-        // database has of it; taken over, the event may carry a later one.
-        const USERS: &str = "DELETE FROM main.user WHERE id IN (
-            SELECT gone.user_id FROM (
-                SELECT at, user_id FROM replaced.event WHERE kind = 'user.removed'
-                EXCEPT SELECT at, user_id FROM main.event WHERE kind = 'user.removed'
-            ) AS gone JOIN main.user AS here ON here.id = gone.user_id WHERE gone.at >= here.created)";
-        const STATES: &str = "UPDATE main.user SET state = there.state, changed = there.changed
-            FROM replaced.user AS there WHERE there.id = main.user.id
-            AND there.created = main.user.created AND there.state <> 'active'";
-        const WAITS: &str = "INSERT INTO main.failure (user_id, in_a_row, judged_at)
-            SELECT there.user_id, there.in_a_row, there.judged_at FROM replaced.failure AS there
-            JOIN main.user AS here ON here.id = there.user_id WHERE true
-            ON CONFLICT (user_id) DO UPDATE SET in_a_row = max(in_a_row, excluded.in_a_row),
-            judged_at = max(judged_at, excluded.judged_at)";
-        const IDS: &str = "UPDATE main.instance SET last_id =
-            max(last_id, (SELECT last_id FROM replaced.instance WHERE one = 1)) WHERE one = 1";
-
-        let as_of = self.newest_event_at()?.micros();
-        let newest: i64 = self.one(NEWEST, (), |row| row.get(0))?.unwrap_or_default();
-        let users = self.execute(USERS, ())?;
-        self.execute(EVENTS, (as_of,))?;
-        let totps = self.execute(TOTPS, (newest,))?;
-        let tokens = self.execute(TOKENS, (newest,))?;
-        self.execute(STATES, ())?;
-        self.execute(WAITS, ())?;
-        self.execute(IDS, ())?;
-        Ok(AppliedAgain {
-            totps,
-            tokens,
-            users,
-        })
     }
 }

@@ -11,6 +11,7 @@ mod examine;
 mod file;
 mod instance;
 mod readers;
+mod reapply;
 mod search;
 mod slots;
 mod structure;
@@ -29,13 +30,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Params, Row};
 
-pub use backup::AppliedAgain;
 pub(crate) use backup::Backup;
 pub(crate) use events::{Event, Kind, Source};
 pub(crate) use examine::{Examined, log_bytes};
 pub use instance::Settings;
 pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use readers::ReadKind;
+pub use reapply::AppliedAgain;
 pub(crate) use slots::Slot;
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};

@@ -62,6 +62,7 @@ fn foreign(path: &Path, what: &str) -> Error {
 impl ReadTx<'_> {
     /// Fails where a table or an index is missing, or something else is there.
     pub(crate) fn require_structure(&self) -> Result<()> {
+        self.require_time()?;
         let found = read(self.connection).map_err(unavailable)?;
         match first_difference(&found)? {
             None => Ok(()),

@@ -49,6 +49,15 @@ pub(super) fn newest_version(steps: usize) -> i64 {
 }
 
 fn version_2(connection: &Connection) -> Result<()> {
+    const RESTRICTION: &str = "CREATE TABLE restriction (
+    user_id   TEXT    NOT NULL,
+    created   INTEGER NOT NULL,
+    state     TEXT    NOT NULL CHECK (state IN ('active', 'inactive', 'locked')),
+    in_a_row  INTEGER NOT NULL CHECK (in_a_row >= 0),
+    judged_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, created)
+) STRICT, WITHOUT ROWID;";
+    connection.execute_batch(RESTRICTION).map_err(unavailable)?;
     fold_names(connection)?;
     secrets_into_slots(connection)
 }

@@ -18,7 +18,7 @@ use crate::binary::Home;
 use crate::harness::{Phone, tidy};
 
 const START_S: i64 = 1_795_453_575;
-const FORCE: Consent = Consent {
+pub const FORCE: Consent = Consent {
     replace: true,
     loss: false,
 };
@@ -28,14 +28,14 @@ const LOSS: Consent = Consent {
 };
 
 /// A data directory, the service on it while there is one, and a clock.
-struct Node {
-    dir: TempDir,
+pub struct Node {
+    pub dir: TempDir,
     service: Option<Service>,
-    now: Timestamp,
+    pub now: Timestamp,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (dir, now) = (
             tempfile::tempdir().unwrap(),
             Timestamp::from_seconds(START_S),
@@ -53,7 +53,7 @@ impl Node {
     }
 
     /// An empty directory that has the key of this one.
-    fn elsewhere(&self) -> Self {
+    pub fn elsewhere(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::copy(
             self.dir.path().join("master.key"),
@@ -67,26 +67,26 @@ impl Node {
         }
     }
 
-    fn pass_seconds(&mut self, seconds: u64) {
+    pub fn pass_seconds(&mut self, seconds: u64) {
         self.now = self.now.after(Duration::from_secs(seconds));
     }
 
-    fn service(&self) -> &Service {
+    pub fn service(&self) -> &Service {
         self.service.as_ref().unwrap()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn back_up(&self, name: &str) -> PathBuf {
+    pub fn back_up(&self, name: &str) -> PathBuf {
         let file = self.file(name);
         self.service().back_up(&file).unwrap();
         file
     }
 
     /// Restores, and opens what came of it.
-    fn restore(&mut self, file: &Path, consent: Consent) -> Result<Restored> {
+    pub fn restore(&mut self, file: &Path, consent: Consent) -> Result<Restored> {
         self.service = None;
         let open = || DataDir::open_alone(self.dir.path(), KeyFile::InDataDir);
         let restored = open().and_then(|it| it.restore(file, consent, self.now));
@@ -96,7 +96,7 @@ impl Node {
         restored
     }
 
-    fn user(&self, id: &str) -> UserId {
+    pub fn user(&self, id: &str) -> UserId {
         let new = NewUser {
             id: Some(id.parse().unwrap()),
             ..NewUser::default()
@@ -109,7 +109,7 @@ impl Node {
     }
 
     /// A confirmed authenticator; a step passes.
-    fn enrol(&mut self, user: &UserId) -> Phone {
+    pub fn enrol(&mut self, user: &UserId) -> Phone {
         let phone = self.begin(user);
         let confirmed = self.confirm(user, &phone, &phone.code_at(self.now));
         assert!(matches!(confirmed, Ok(Verdict::Accepted(_))));
@@ -118,7 +118,7 @@ impl Node {
     }
 
     /// A pending authenticator.
-    fn begin(&self, user: &UserId) -> Phone {
+    pub fn begin(&self, user: &UserId) -> Phone {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let begun = self
             .service()
@@ -130,21 +130,21 @@ impl Node {
         }
     }
 
-    fn confirm(&self, user: &UserId, phone: &Phone, code: &str) -> Result<Verdict> {
+    pub fn confirm(&self, user: &UserId, phone: &Phone, code: &str) -> Result<Verdict> {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let (id, code) = (phone.id.parse().unwrap(), code.parse().unwrap());
         self.service()
             .confirm_totp(&caller, &anywhere, user, &id, &code, self.now)
     }
 
-    fn check(&self, user: &UserId, code: &str) -> Result<Verdict> {
+    pub fn check(&self, user: &UserId, code: &str) -> Result<Verdict> {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let code = code.parse().unwrap();
         self.service()
             .check_totp(&caller, &anywhere, user, None, &code, self.now)
     }
 
-    fn remove(&self, user: &UserId, phone: &Phone) {
+    pub fn remove(&self, user: &UserId, phone: &Phone) {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let id = phone.id.parse().unwrap();
         self.service()
@@ -152,28 +152,28 @@ impl Node {
             .unwrap();
     }
 
-    fn remove_user(&self, user: &UserId) {
+    pub fn remove_user(&self, user: &UserId) {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         self.service()
             .remove_user(&caller, &anywhere, user, self.now)
             .unwrap();
     }
 
-    fn has_user(&self, user: &UserId) -> bool {
+    pub fn has_user(&self, user: &UserId) -> bool {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         self.service()
             .user(&caller, &anywhere, user, self.now)
             .is_ok()
     }
 
-    fn totps(&self, user: &UserId) -> Vec<String> {
+    pub fn totps(&self, user: &UserId) -> Vec<String> {
         let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let user = self.service().user(&caller, &anywhere, user, self.now);
         let totps = user.unwrap().totps;
         totps.into_iter().map(|it| it.id.to_string()).collect()
     }
 
-    fn is_content(&self) -> bool {
+    pub fn is_content(&self) -> bool {
         if let Some(service) = &self.service {
             service.empty_wal().unwrap();
         }
@@ -183,7 +183,7 @@ impl Node {
             .all(|it| it.level != Level::Wrong)
     }
 
-    fn complaint(&self, check: &str) -> String {
+    pub fn complaint(&self, check: &str) -> String {
         let dir = DataDir::open_to_examine(self.dir.path(), KeyFile::InDataDir).unwrap();
         let found = dir.examine(self.now);
         let of = found

@@ -37,6 +37,7 @@ mod protos;
 mod readme;
 mod reads;
 mod removal;
+mod restore;
 #[cfg(feature = "grpc")]
 mod rpc;
 mod search;

@@ -169,7 +169,7 @@ fn what_belongs_to_another_user_is_not_taken() {
     chown(home.data(), Some(NOBODY), None).unwrap();
     chmod(&home.data(), 0o755);
     home.refuses(&["init"], 1, "belongs to user 65534");
-    home.refuses(&["serve"], 1, "belongs to user 65534");
+    home.refuses(&["serve", "--init"], 1, "belongs to user 65534");
     home.refuses(&["restore", "/etc/hostname"], 1, "belongs to user 65534");
     assert_eq!(mode(&home.data()), 0o755, "nothing was changed");
     assert_eq!(fs::read_dir(home.data()).unwrap().count(), 0);

@@ -139,6 +139,7 @@ fn another_structure_is_refused() {
         assert!(refused.contains(told), "{sql}: {refused}");
         let read = ReadTx {
             connection: &connection,
+            deadline: None,
         };
         assert!(read.require_structure().is_err(), "{sql}");
     }

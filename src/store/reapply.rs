@@ -1,0 +1,125 @@
+//! Applies to a restored copy what the database that it replaces knows to be removed, revoked, locked or waiting
+//! (SECURITY.md 32).
+//!
+//! The copy is `main`, and the replaced database is attached as `replaced`. What ended is carried by its events,
+//! and what restricts a user by the user's row. What finds nothing to apply to is kept in the copy, since the next
+//! restore may be of a backup that has it.
+
+use super::{WriteTx, unavailable};
+use crate::error::Result;
+
+/// What a restored database was told that the backup did not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AppliedAgain {
+    /// Authenticators.
+    pub totps: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Users, with everything of theirs.
+    pub users: usize,
+}
+
+impl WriteTx<'_> {
+    /// Applies again what the replaced database knows to have ended, and every restriction of a user that it knows.
+    pub(super) fn apply_again(&self) -> Result<AppliedAgain> {
+        self.find_endings()?;
+        let applied = self.apply_endings()?;
+        self.apply_restrictions()?;
+        let end = "DROP TABLE temp.ending";
+        self.connection.execute_batch(end).map_err(unavailable)?;
+        Ok(applied)
+    }
+
+    /// Lists the removals and revocations that the replaced database has and the copy has not.
+    ///
+    /// Numbers of events differ between the two after a restore, so events are compared by what they say. Under a
+    /// clock that stands still two events can say the same: the first is compared with the first, the second with
+    /// the second.
+    fn find_endings(&self) -> Result<()> {
+        const TABLE: &str = "CREATE TEMP TABLE ending (
+            id INTEGER PRIMARY KEY, at INTEGER, kind TEXT, actor TEXT, peer TEXT, org_id TEXT, user_id TEXT, about_id TEXT)";
+        const FIND: &str = "INSERT INTO temp.ending (id, at, kind, actor, peer, org_id, user_id, about_id)
+            SELECT id, at, kind, actor, peer, org_id, user_id, about_id FROM (
+                SELECT id, at, kind, actor, peer, org_id, user_id, about_id, row_number() OVER (
+                    PARTITION BY at, kind, actor, peer, org_id, user_id, about_id ORDER BY id) AS nth
+                FROM replaced.event
+                WHERE kind IN ('totp.removed', 'token.revoked', 'user.removed'))
+            WHERE json_array(at, kind, actor, peer, org_id, user_id, about_id, nth) NOT IN (
+                SELECT json_array(at, kind, actor, peer, org_id, user_id, about_id, row_number() OVER (
+                    PARTITION BY at, kind, actor, peer, org_id, user_id, about_id ORDER BY id))
+                FROM main.event
+                WHERE kind IN ('totp.removed', 'token.revoked', 'user.removed'))";
+        self.connection.execute_batch(TABLE).map_err(unavailable)?;
+        self.execute(FIND, ()).map(|_| ())
+    }
+
+    fn apply_endings(&self) -> Result<AppliedAgain> {
+        // No event is older than the one before it. What is older than all that the copy remembers is not kept:
+        // every backup that the copy can vouch for is younger, and has it done already.
+        const EVENTS: &str =
+            "INSERT INTO main.event (at, kind, actor, peer, org_id, user_id, about_id)
+            SELECT max(at, ?1), kind, actor, peer, org_id, user_id, about_id FROM temp.ending
+            WHERE at >= ?2 ORDER BY id";
+        const TOTPS: &str = "DELETE FROM main.totp WHERE (user_id, id) IN (
+            SELECT user_id, about_id FROM temp.ending WHERE kind = 'totp.removed')";
+        const TOKENS: &str = "DELETE FROM main.token WHERE id IN (
+            SELECT about_id FROM temp.ending WHERE kind = 'token.revoked')";
+        // A user's id may be used again: a user created after the removal is another one.
+        const USERS: &str = "DELETE FROM main.user WHERE EXISTS (
+            SELECT 1 FROM temp.ending AS gone
+            WHERE gone.kind = 'user.removed' AND gone.user_id = user.id AND gone.at >= user.created)";
+        const IDS: &str = "UPDATE main.instance SET last_id =
+            max(last_id, (SELECT last_id FROM replaced.instance WHERE one = 1)) WHERE one = 1";
+
+        let as_of = self.newest_event_at()?.micros();
+        let oldest = self.oldest_event_at()?.micros();
+        self.execute(EVENTS, (as_of, oldest))?;
+        let users = self.execute(USERS, ())?;
+        let totps = self.execute(TOTPS, ())?;
+        let tokens = self.execute(TOKENS, ())?;
+        self.execute(IDS, ())?;
+        Ok(AppliedAgain {
+            totps,
+            tokens,
+            users,
+        })
+    }
+
+    /// Locks, deactivates and makes wait whom the replaced database does, as far as the copy has the user; keeps
+    /// the rest for the next restore. A user is known by its id and the moment of its creation. What the copy
+    /// itself restricts stays restricted.
+    fn apply_restrictions(&self) -> Result<()> {
+        const KEPT: &str =
+            "INSERT INTO main.restriction (user_id, created, state, in_a_row, judged_at)
+            SELECT user_id, created, state, in_a_row, judged_at FROM replaced.restriction WHERE true
+            ON CONFLICT (user_id, created) DO UPDATE SET
+                state = CASE excluded.state WHEN 'active' THEN state ELSE excluded.state END,
+                in_a_row = max(in_a_row, excluded.in_a_row), judged_at = max(judged_at, excluded.judged_at)";
+        const FOUND: &str =
+            "INSERT INTO main.restriction (user_id, created, state, in_a_row, judged_at)
+            SELECT user.id, user.created, user.state, coalesce(failure.in_a_row, 0), coalesce(failure.judged_at, 0)
+            FROM replaced.user AS user LEFT JOIN replaced.failure AS failure ON failure.user_id = user.id
+            WHERE user.state <> 'active' OR failure.in_a_row > 0
+            ON CONFLICT (user_id, created) DO UPDATE SET
+                state = CASE excluded.state WHEN 'active' THEN state ELSE excluded.state END,
+                in_a_row = max(in_a_row, excluded.in_a_row), judged_at = max(judged_at, excluded.judged_at)";
+        const STATES: &str = "UPDATE main.user SET state = known.state, changed = max(changed, ?1)
+            FROM main.restriction AS known
+            WHERE known.user_id = user.id AND known.created = user.created
+            AND known.state <> 'active' AND known.state <> user.state";
+        const WAITS: &str = "INSERT INTO main.failure (user_id, in_a_row, judged_at)
+            SELECT known.user_id, known.in_a_row, known.judged_at FROM main.restriction AS known
+            JOIN main.user AS here ON here.id = known.user_id AND here.created = known.created
+            WHERE known.in_a_row > 0
+            ON CONFLICT (user_id) DO UPDATE SET in_a_row = max(in_a_row, excluded.in_a_row),
+                judged_at = max(judged_at, excluded.judged_at)";
+        const APPLIED: &str = "DELETE FROM main.restriction WHERE EXISTS (
+            SELECT 1 FROM main.user WHERE user.id = restriction.user_id AND user.created = restriction.created)";
+
+        self.execute(KEPT, ())?;
+        self.execute(FOUND, ())?;
+        self.execute(STATES, (self.event_at().micros(),))?;
+        self.execute(WAITS, ())?;
+        self.execute(APPLIED, ()).map(|_| ())
+    }
+}
