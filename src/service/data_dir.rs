@@ -247,13 +247,18 @@ impl DataDir {
         !is_free
     }
 
-    /// Runs `act` while nobody else uses the directory. Fails where somebody does.
-    pub(super) fn alone<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Upgrades the database by `act` while nobody else uses the directory. Fails where somebody does.
+    pub(super) fn upgrade_alone<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let in_use = |_| {
+            let problem = "the database is of an older version, and another totpd is using it; stop that one (or restart \
+                           it, if it is a server), and this one upgrades the database";
+            Error::invalid(self.path.display().to_string(), problem)
+        };
         // This gives up the shared lock, even where it fails (flock(2)).
-        let locked = lock_alone(&self.lock, &self.path);
+        let locked = self.lock.try_lock().map_err(in_use);
         let done = locked.and_then(|()| act());
         let shared = self.lock.try_lock_shared();
-        shared.map_err(|_| in_use(&self.path))?;
+        shared.map_err(in_use)?;
         done
     }
 

@@ -135,7 +135,7 @@ impl Service {
         let open = || Store::open(&dir.database(), &store_options);
         let store = if Store::needs_upgrade(&dir.database())? {
             // An older totpd would go on with statements of a version that is no more.
-            dir.alone(open)?
+            dir.upgrade_alone(open)?
         } else {
             open()?
         };

@@ -24,6 +24,8 @@ mod codes;
 mod door;
 mod errors;
 mod faults;
+mod forensics;
+mod gone;
 mod guessing;
 mod harness;
 #[cfg(feature = "grpc")]
@@ -46,5 +48,6 @@ mod states;
 mod structure;
 #[cfg(feature = "grpc")]
 mod transports;
+mod wal;
 #[cfg(feature = "grpc")]
 mod web;

@@ -1,0 +1,376 @@
+//! Gone means gone: nothing of a removed secret is in any file. SECURITY.md 21.
+//!
+//! A test that removes thousands in random order, so that pages split and merge, and then looks into every file.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE32_NOPAD;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use totpd::model::{Timestamp, TotpId, UserId, Window};
+use totpd::service::{Caller, Consent, DataDir, Expect, KeyFile, NewUser, Service, Settings};
+
+use crate::binary::Home;
+use crate::forensics::{Found, Sought, sealed_secrets, search};
+use crate::harness::{Client, tidy};
+
+const START_S: i64 = 1_795_453_575;
+/// Changes that share a commit, so that thousands take seconds.
+const BATCH: usize = 250;
+
+/// Numbers without an order, the same in each run.
+struct Random(u64);
+
+impl Random {
+    const fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+
+    fn shuffle<T>(&mut self, of: &mut [T]) {
+        for at in (1..of.len()).rev() {
+            of.swap(at, self.below(at + 1));
+        }
+    }
+}
+
+/// An authenticator that was begun: user, id, secret.
+type Begun = (UserId, TotpId, Vec<u8>);
+
+/// A service on a directory of its own.
+struct Scene {
+    dir: TempDir,
+    service: Option<Service>,
+    now: Timestamp,
+    random: Random,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (dir, now) = (
+            tempfile::tempdir().unwrap(),
+            Timestamp::from_seconds(START_S),
+        );
+        let settings = Settings {
+            issuer: "Test".parse().unwrap(),
+            window: Window::OneEitherSide,
+        };
+        let made = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now);
+        Self {
+            service: Some(made.unwrap().0),
+            dir,
+            now,
+            random: Random(0x2545_F491_4F6C_DD1D),
+        }
+    }
+
+    fn service(&self) -> &Service {
+        self.service.as_ref().unwrap()
+    }
+
+    /// Does something for each of `these`, many to a commit.
+    fn each<T>(&self, these: &[T], mut act: impl FnMut(&Service, &T)) {
+        let service = self.service();
+        for part in these.chunks(BATCH) {
+            let all = || part.iter().for_each(|it| act(service, it));
+            service.together(all).unwrap();
+        }
+    }
+
+    fn users(&mut self, prefix: &str, count: usize) -> Vec<UserId> {
+        let ids = (0..count).map(|it| format!("{prefix}{it}").parse().unwrap());
+        let mut ids: Vec<UserId> = ids.collect();
+        self.random.shuffle(&mut ids);
+        let now = self.now;
+        self.each(&ids, |service, id| {
+            let new = NewUser {
+                id: Some(id.clone()),
+                ..NewUser::default()
+            };
+            let (caller, anywhere) = (Caller::command_line(), Expect::default());
+            service.create_user(&caller, &anywhere, new, now).unwrap();
+        });
+        ids
+    }
+
+    /// Begins two authenticators of each user, in no order.
+    fn begin(&mut self, users: &[UserId]) -> Vec<Begun> {
+        let mut twice: Vec<_> = users.iter().chain(users).cloned().collect();
+        self.random.shuffle(&mut twice);
+        let (mut begun, now) = (Vec::new(), self.now);
+        self.each(&twice, |service, user| {
+            let (caller, anywhere) = (Caller::command_line(), Expect::default());
+            let it = service
+                .start_totp(&caller, &anywhere, user, None, now)
+                .unwrap();
+            let secret = BASE32_NOPAD.decode(it.secret.base32().as_bytes()).unwrap();
+            begun.push((user.clone(), it.details.id.parse().unwrap(), secret));
+        });
+        self.random.shuffle(&mut begun);
+        begun
+    }
+
+    fn remove(&self, these: &[Begun]) {
+        let now = self.now;
+        self.each(these, |service, (user, totp, _)| {
+            let (caller, anywhere) = (Caller::command_line(), Expect::default());
+            let removed = service.remove_totp(&caller, &anywhere, user, totp, now);
+            removed.unwrap();
+        });
+    }
+
+    fn remove_users(&self, users: &[UserId]) {
+        let now = self.now;
+        self.each(users, |service, user| {
+            let (caller, anywhere) = (Caller::command_line(), Expect::default());
+            service.remove_user(&caller, &anywhere, user, now).unwrap();
+        });
+    }
+
+    /// What the files hold of these authenticators now is looked for later.
+    fn sought(&self, begun: &[Begun]) -> Vec<Sought> {
+        sought(self.dir.path(), begun)
+    }
+
+    fn slots(&self) -> i64 {
+        let database = Connection::open(self.dir.path().join("totpd.db")).unwrap();
+        let count = "SELECT count(*) FROM slot";
+        database.query_row(count, (), |row| row.get(0)).unwrap()
+    }
+
+    fn search(&self, sought: &[Sought]) -> Found {
+        self.service().empty_wal().unwrap();
+        let key = fs::read(self.dir.path().join("master.key")).unwrap();
+        search(self.dir.path(), &key, sought)
+    }
+
+    /// Insists that nothing of the removed is in any file, and that the search finds each that is left once.
+    fn expect_gone(&self, removed: &[Sought], left: &[Sought]) {
+        let found = self.search(removed);
+        assert!(found.is_nothing(), "removed {}: {found:?}", removed.len());
+        let found = self.search(left);
+        assert_eq!(found.vouched_for, left.len(), "{found:?}");
+        assert_eq!(found.opened, left.len(), "{found:?}");
+    }
+}
+
+fn sought(dir: &Path, begun: &[Begun]) -> Vec<Sought> {
+    let mut sealed = sealed_secrets(&dir.join("totpd.db"));
+    let mut of = |(user, totp, secret): &Begun| Sought {
+        user: user.to_string(),
+        totp: totp.to_string(),
+        secret: secret.clone(),
+        sealed: sealed.remove(totp.as_str()).unwrap(),
+    };
+    begun.iter().map(&mut of).collect()
+}
+
+/// Removal of authenticators and of users, expiry, slots that are used again, a backup, and a restored backup.
+#[test]
+fn nothing_of_a_removed_secret_is_in_any_file() {
+    gone(256);
+}
+
+#[test]
+#[ignore = "ten thousand authenticators, and a search of every byte"]
+fn nothing_of_a_removed_secret_is_in_any_file_of_many() {
+    gone(4_096);
+}
+
+fn gone(count: usize) {
+    let mut scene = Scene::new();
+    let users = scene.users("u", count);
+    let begun = scene.begin(&users);
+    let (first, second) = begun.split_at(begun.len() / 2);
+    let mut removed = scene.sought(first);
+    let mut left = scene.sought(second);
+    // Others are enrolled meanwhile: where a page is full, cells move to another.
+    let more = scene.users("v", count / 2);
+    let mut of_users = Vec::new();
+    for (part, more) in first.chunks(16).zip(more.chunks(8)) {
+        scene.remove(part);
+        of_users.extend(scene.begin(more));
+    }
+    removed.extend(scene.sought(&of_users));
+    scene.remove_users(&more);
+    scene.expect_gone(&removed, &left);
+
+    // A copy of the database, beside which nothing is kept.
+    let copy = tempfile::tempdir().unwrap();
+    let backup = copy.path().join("backup");
+    scene.service().back_up(&backup).unwrap();
+    let key = fs::read(scene.dir.path().join("master.key")).unwrap();
+    let found = search(copy.path(), &key, &left);
+    assert_eq!(found.opened, left.len(), "each once: {found:?}");
+    restored_and_emptied(&backup, &key, second);
+
+    // Later ones come where the removed were; the earlier ones expire.
+    let slots = scene.slots();
+    let late = scene.users("w", count / 4);
+    scene.now = scene.now.after(Duration::from_mins(11));
+    for _ in 0..=begun.len() / 500 {
+        tidy(scene.service(), Duration::from_hours(24), scene.now);
+    }
+    removed.append(&mut left);
+    let late = scene.begin(&late);
+    let left = scene.sought(&late);
+    scene.expect_gone(&removed, &left);
+    assert_eq!(scene.slots(), slots, "they are used again");
+}
+
+/// Restores a backup into a directory of its own, removes all, and looks there.
+fn restored_and_emptied(backup: &Path, key: &[u8], begun: &[Begun]) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new();
+    scene.service = None;
+    scene.dir = dir;
+    let path = scene.dir.path().to_owned();
+    write_private(&path.join("master.key"), key);
+    let consent = Consent {
+        replace: false,
+        loss: true,
+    };
+    let open = DataDir::open_alone(&path, KeyFile::InDataDir).unwrap();
+    open.restore(backup, consent, scene.now).unwrap();
+    let open = DataDir::open(&path, KeyFile::InDataDir).unwrap();
+    scene.service = Some(Service::open(open).unwrap());
+    let sought = scene.sought(begun);
+    scene.expect_gone(&[], &sought);
+    scene.remove(begun);
+    scene.expect_gone(&sought, &[]);
+}
+
+fn write_private(file: &Path, bytes: &[u8]) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(file, bytes).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Over HTTP, on the real binary: half of 20,000 authenticators of 10,000 users are removed in random order by 16
+/// connections, while these enrol others. Then everything is searched after a stop, after a kill and the next start,
+/// and after a minute of rest.
+#[test]
+#[ignore = "twenty thousand authenticators over HTTP, and a minute of rest"]
+fn nothing_of_10_000_removed_secrets_is_left_by_a_stop_a_kill_or_a_rest() {
+    const USERS: usize = 10_000;
+    let (home, token) = Home::init();
+    let key = fs::read(home.data().join("master.key")).unwrap();
+    let server = home.serve(&[]);
+    let users: Vec<String> = (0..USERS).map(|it| format!("u{it}")).collect();
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
+    let mut tasks: Vec<_> = users.iter().map(|it| Task::Create(it.clone())).collect();
+    random.shuffle(&mut tasks);
+    run(&server.address, &token, &tasks);
+    let mut tasks: Vec<_> = users
+        .iter()
+        .chain(&users)
+        .map(|it| Task::Enrol(it.clone()))
+        .collect();
+    random.shuffle(&mut tasks);
+    let mut begun = run(&server.address, &token, &tasks);
+    random.shuffle(&mut begun);
+    let (gone, left) = begun.split_at(begun.len() / 2);
+    let left = sought(&home.data(), left);
+
+    let (mut removed, mut server) = (Vec::new(), Some(server));
+    for (round, part) in gone.chunks(gone.len().div_ceil(3)).enumerate() {
+        let running = server.take().unwrap();
+        removed.extend(sought(&home.data(), part));
+        let removals = part
+            .iter()
+            .map(|(user, totp, _)| Task::Remove(user.to_string(), totp.to_string()));
+        let mut tasks: Vec<_> = removals.collect();
+        let others = users.iter().skip(round).step_by(3);
+        tasks.extend(others.map(|it| Task::Enrol(it.clone())));
+        random.shuffle(&mut tasks);
+        run(&running.address, &token, &tasks);
+        let wal = fs::metadata(home.data().join("totpd.db-wal")).map_or(0, |it| it.len());
+        let how = match round {
+            0 => {
+                assert_eq!(running.terminate().0, 0);
+                "SIGTERM"
+            }
+            1 => {
+                running.kill();
+                server = Some(home.serve(&[]));
+                "SIGKILL and the next start"
+            }
+            _ => {
+                thread::sleep(Duration::from_mins(1));
+                server = Some(running);
+                "60 s of rest"
+            }
+        };
+        let begun = Instant::now();
+        let found = search(&home.data(), &key, &removed);
+        println!(
+            "{how} (WAL of {} KiB before): {} removed; {found:?} in {:.1} s",
+            wal >> 10,
+            removed.len(),
+            begun.elapsed().as_secs_f64()
+        );
+        assert!(found.is_nothing(), "{how}: {found:?}");
+        server = server.or_else(|| Some(home.serve(&[])));
+    }
+    let found = search(&home.data(), &key, &left);
+    assert_eq!(
+        (found.opened, found.vouched_for),
+        (left.len(), left.len()),
+        "the search finds what is there"
+    );
+    assert_eq!(server.unwrap().terminate().0, 0);
+    home.json(&["doctor"]);
+}
+
+enum Task {
+    Create(String),
+    Enrol(String),
+    Remove(String, String),
+}
+
+/// Does all of it over 16 connections, each taking the next, and returns what was begun.
+fn run(address: &str, token: &str, tasks: &[Task]) -> Vec<Begun> {
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let (next, begun) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut client = Client::connect(address);
+                let mut ask = |method: &str, path: &str, body: &str| {
+                    let target = format!("/resources/v3alpha/users{path}");
+                    client.ask(method, &target, &bearer, body.as_bytes())
+                };
+                while let Some(task) = tasks.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    match task {
+                        Task::Create(user) => {
+                            let body = format!(r#"{{"userId":"{user}"}}"#);
+                            ask("POST", "", &body).expect_status(201);
+                        }
+                        Task::Enrol(user) => {
+                            let answer =
+                                ask("POST", &format!("/{user}/totp"), "").expect_status(200);
+                            let secret = answer.text("/secret");
+                            let secret = BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
+                            let id = answer.text("/totpId").parse().unwrap();
+                            begun
+                                .lock()
+                                .unwrap()
+                                .push((user.parse().unwrap(), id, secret));
+                        }
+                        Task::Remove(user, totp) => {
+                            ask("DELETE", &format!("/{user}/totp/{totp}"), "").expect_status(200);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    begun.into_inner().unwrap()
+}
