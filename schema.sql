@@ -18,7 +18,12 @@ CREATE TABLE instance (
     -- The newest id made: ids only rise, so none is ever made twice, not even after a removal.
     last_id      INTEGER NOT NULL CHECK (last_id > 0),
     -- When readiness last proved that a write commits.
-    probed_at    INTEGER NOT NULL
+    probed_at    INTEGER NOT NULL,
+    -- The newest event before the clock stood so much later that nothing is deleted by age until a person confirms
+    -- it. NULL: there is no such doubt.
+    clock_doubted_from INTEGER,
+    -- When a person last confirmed that the clock is right. NULL: never.
+    clock_confirmed_at INTEGER
 ) STRICT;
 
 CREATE TABLE organization (
@@ -86,8 +91,12 @@ CREATE TABLE totp (
     slot      INTEGER NOT NULL REFERENCES slot (number),
     algorithm TEXT    NOT NULL CHECK (algorithm IN ('SHA1', 'SHA256', 'SHA512')),
     digits    INTEGER NOT NULL CHECK (digits BETWEEN 6 AND 9),
-    -- The newest step that was used, or -1. It only rises.
+    -- The newest step that was used, or -1. It only rises, but for the confirmation of a clock that was ahead.
     last_step INTEGER NOT NULL CHECK (last_step >= -1),
+    -- The steps in which codes were used while the clock was ahead, from the first to the last of them. None of these
+    -- is good again. NULL: the clock was not ahead.
+    void_from INTEGER,
+    void_to   INTEGER CHECK (void_to >= void_from),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL,
     PRIMARY KEY (user_id, id)
@@ -147,5 +156,7 @@ CREATE TABLE event (
     org_id   TEXT,
     user_id  TEXT,
     -- The authenticator, token or organization that it is about.
-    about_id TEXT
+    about_id TEXT,
+    -- What it was dated by a clock that was ahead, before a person confirmed that the clock is right.
+    original_at INTEGER
 ) STRICT;

@@ -54,7 +54,7 @@ pub(super) enum Command {
     /// Put a backup back; no code of the past is good afterwards
     Restore(Restore),
     /// Look at the data directory, and say what is wrong and what to do
-    Doctor,
+    Doctor(Doctor),
     /// Make, list and revoke bearer tokens
     #[command(subcommand)]
     Token(Token),
@@ -92,6 +92,20 @@ pub(super) struct Restore {
     /// Let removals, revocations and deletions since the backup be undone where nobody knows of them
     #[arg(long)]
     pub(super) accept_loss: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Doctor {
+    /// Say that the clock is right now and was ahead before: what is dated later is dated now
+    #[arg(long, value_name = "WHAT")]
+    pub(super) fix: Option<Fix>,
+}
+
+/// What `doctor` can put right.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Fix {
+    /// Dates that are later than the clock, which is right
+    Clock,
 }
 
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@
 
 mod admin;
 mod args;
+mod clock;
 mod demo;
 mod keep;
 mod output;
@@ -20,14 +21,12 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
 use totpd::error::{Error, Result};
-use totpd::model::{ClockReading, Timestamp};
 use totpd::service::{Caller, DataDir, KeyFile, Service};
 
 use args::Command;
+use clock::{clock_reading, now};
 use output::Output;
 use parse::Parsed;
 
@@ -69,7 +68,10 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::Serve(it) => serve::run(&home, *it),
         Command::Backup { file } => keep::backup(&home.open()?, &out, &file),
         Command::Restore(it) => keep::restore(&home, &out, &it),
-        Command::Doctor => keep::doctor(&home, &out),
+        Command::Doctor(args::Doctor { fix: None }) => keep::doctor(&home, &out),
+        Command::Doctor(args::Doctor {
+            fix: Some(args::Fix::Clock),
+        }) => clock::fix(&home.open()?, &out),
         Command::Token(it) => admin::token(&home.open()?, &out, it),
         Command::Org(it) => admin::org(&home.open()?, &out, it),
         Command::Settings(it) => settings::run(&home.open()?, &out, it),
@@ -81,31 +83,6 @@ fn dispatch(parsed: Parsed) -> Result<()> {
 /// A variable of the environment. An empty one counts as not set.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|it| !it.is_empty())
-}
-
-/// The present moment, by the system's clock.
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// What the wall clock says, and the clock that it is held against.
-fn clock_reading() -> ClockReading {
-    ClockReading {
-        now: now(),
-        since_boot: since_boot(),
-    }
-}
-
-/// The time since the machine started, sleep included where the system counts it.
-fn since_boot() -> Duration {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let clock = ClockId::Boottime;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let clock = ClockId::Monotonic;
-    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 /// Where the data is, and the key to it.

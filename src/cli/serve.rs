@@ -76,6 +76,8 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     };
     let running = serve::start(config, &handler)
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
+    // The first reading of the clock, which later ones are compared with.
+    service.tidy(args.keep_events, clock_reading())?;
     let (tidied, keep_events) = (service.clone(), args.keep_events);
     thread::Builder::new()
         .name("tidy".to_owned())

@@ -13,6 +13,10 @@ pub const VERSION_DATE: Timestamp = Timestamp::from_seconds(1_795_392_000);
 /// No version is in use for more than 20 years: no right clock is later.
 pub(crate) const LATEST_MOMENT: Timestamp = Timestamp::from_seconds(1_795_392_000 + 7_305 * 86_400);
 
+/// A clock that stands this much later than what is on record may be wrong: nothing is deleted by age until a person
+/// confirms it.
+pub(crate) const LONGEST_SILENCE: Duration = Duration::from_hours(30 * 24);
+
 /// What two clocks of the machine say at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockReading {

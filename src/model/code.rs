@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
+use super::Timestamp;
 use crate::error::{Error, Result};
 
 /// The length of a time step in seconds (RFC 6238 §4.1: X = 30). Every authenticator app assumes it.
@@ -50,6 +51,11 @@ impl Step {
     /// The number.
     pub const fn number(self) -> i64 {
         self.0
+    }
+
+    /// The moment at which this step is over.
+    pub(crate) const fn end(self) -> Timestamp {
+        Timestamp::from_seconds(self.0.saturating_add(1).saturating_mul(PERIOD_S))
     }
 }
 

@@ -17,6 +17,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// Earlier than everything: when what never happened did.
+    pub(crate) const NEVER: Self = Self(i64::MIN);
+
     /// So many microseconds since 1970.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)

@@ -21,9 +21,11 @@ pub(super) struct ClockWatch {
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
+    /// The time since boot of the first reading of all.
+    begun: Duration,
     /// Renewed every hour, so that drift does not add up to a jump.
     reference: ClockReading,
-    /// The time since boot of the first reading, or of the last jump.
+    /// The same of the first reading, or of the last jump.
     steady_since: Duration,
 }
 
@@ -37,28 +39,31 @@ pub(super) enum Jump {
 impl ClockWatch {
     /// Takes a reading, and says so if the wall clock has jumped since earlier ones.
     pub(super) fn observe(&mut self, reading: ClockReading) -> Option<Jump> {
-        let begun = Known {
+        let fresh = Known {
+            begun: reading.since_boot,
             reference: reading,
             steady_since: reading.since_boot,
         };
-        let known = self.known.get_or_insert(begun);
+        let known = self.known.get_or_insert(fresh);
         let passed = reading
             .since_boot
             .saturating_sub(known.reference.since_boot);
         let expected = known.reference.now.after(passed);
         let jump = jump(expected, reading.now);
         if jump.is_some() {
-            *known = begun;
+            let begun = known.begun;
+            *known = Known { begun, ..fresh };
         } else if passed >= STEADY_AFTER {
             known.reference = reading;
         }
         jump
     }
 
-    /// Whether there was no jump in the hour before this reading, which was observed.
-    pub(super) fn is_steady(&self, reading: ClockReading) -> bool {
-        self.known
-            .is_some_and(|it| reading.since_boot.saturating_sub(it.steady_since) >= STEADY_AFTER)
+    /// How long the readings go on, if there was no jump in the hour before this one, which was observed.
+    pub(super) fn steady_for(&self, reading: ClockReading) -> Option<Duration> {
+        let known = self.known?;
+        let steady = reading.since_boot.saturating_sub(known.steady_since);
+        (steady >= STEADY_AFTER).then(|| reading.since_boot.saturating_sub(known.begun))
     }
 }
 
@@ -102,7 +107,7 @@ mod tests {
         }
 
         fn is_steady(&self) -> bool {
-            self.watch.is_steady(self.reading)
+            self.watch.steady_for(self.reading).is_some()
         }
     }
 

@@ -5,6 +5,7 @@
 mod access;
 mod backup;
 mod clock;
+mod clock_fix;
 mod data_dir;
 mod doctor;
 mod find;
@@ -13,15 +14,17 @@ mod readiness;
 mod search;
 mod settings;
 mod states;
+mod tidy;
 mod tokens;
 mod totps;
 mod users;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use access::{Act, Caller, Expect, Named, Power};
 pub use backup::{Consent, Restored, Taken};
+pub use clock_fix::ClockFixed;
 pub use data_dir::{DataDir, KeyFile};
 pub use doctor::{Finding, Level};
 pub use find::{FoundUser, UserName};
@@ -33,10 +36,10 @@ pub use users::{NewUser, NewUsername, Totp, User, Username};
 
 pub use crate::model::UserState as State;
 
-use clock::{ClockWatch, Jump};
+use clock::ClockWatch;
 
 use crate::error::{Error, Missing, Result};
-use crate::model::{ClockReading, Name, OrgId, Timestamp};
+use crate::model::{Name, OrgId, Timestamp};
 use crate::seal::{Sealer, token_hash};
 pub use crate::store::AppliedAgain;
 use crate::store::{Event, Instance, Kind, Organization, Source, Store, StoreOptions, WriteTx};
@@ -66,8 +69,6 @@ impl Default for Options {
 pub const COMMIT_BATCH: usize = 128;
 /// How long a read may take: far longer than any that finds what it looks for by an index.
 pub const READ_TIME: Duration = Duration::from_secs(2);
-/// Rows that one sweep removes in one transaction, so that it never holds others up.
-const SWEEP_SLICE: u32 = 500;
 /// How long a start waits for others who read the database, until the WAL can be emptied.
 const START_WAIT: Duration = Duration::from_secs(5);
 /// The same at a stop. With the 8 s that requests have by default it stays below the 10 s after which containers kill.
@@ -103,6 +104,8 @@ struct Inner {
     instance: Instance,
     clock_watch: Mutex<ClockWatch>,
     readiness: Arc<Readiness>,
+    /// The newest event before this process, or the one from which on the clock is doubted.
+    known_until: Timestamp,
     /// Held as long as the service lives, so that nobody replaces the database under it.
     dir: DataDir,
 }
@@ -140,7 +143,13 @@ impl Service {
             open()?
         };
         empty_wal_of_before(&dir, &store)?;
-        let instance = store.read(|tx| tx.instance())?;
+        let (instance, known_until) = store.read(|tx| {
+            let doubted_from = tx.clock_trust()?.doubted_from;
+            Ok((
+                tx.instance()?,
+                doubted_from.unwrap_or(tx.newest_event_at()?),
+            ))
+        })?;
         if instance.key_id != *sealer.key_id() {
             return Err(Error::invalid(
                 dir.key_path().display().to_string(),
@@ -153,6 +162,7 @@ impl Service {
             instance,
             clock_watch: Mutex::default(),
             readiness: Readiness::new(),
+            known_until,
             dir,
         };
         Ok(Self {
@@ -210,46 +220,6 @@ impl Service {
             Ok(false) => Err(Error::Unavailable("not ready".to_owned())),
             Err(error) => Err(Error::Unavailable(format!("no thread: {error}"))),
         }
-    }
-
-    /// Sweeps expired enrolments and events that are older than `keep_events`.
-    ///
-    /// To be called again and again; each call does a bounded piece of work. Nothing is swept until the wall clock
-    /// has run evenly for an hour of such calls (SECURITY.md 36).
-    pub fn tidy(&self, keep_events: Duration, clock: ClockReading) -> Result<()> {
-        if !self.is_steady(clock) {
-            return Ok(());
-        }
-        let now = clock.now;
-        self.inner.store.write(now, move |tx| {
-            totps::sweep(tx, SWEEP_SLICE)?;
-            tx.anchor_failures()?;
-            tx.forget_events(now.before(keep_events), SWEEP_SLICE)
-                .map(|_| ())
-        })
-    }
-
-    /// Whether the clock can be right, as far as the database knows.
-    pub fn check_clock(&self, now: Timestamp) -> Result<()> {
-        let newest = self.inner.store.read(|tx| tx.require_sane_clock(now));
-        newest.map(|_| ())
-    }
-
-    fn is_steady(&self, clock: ClockReading) -> bool {
-        let watch = self.inner.clock_watch.lock();
-        let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
-        if let Some(jump) = watch.observe(clock) {
-            let (by, direction) = match jump {
-                Jump::Ahead(by) => (by, "ahead"),
-                Jump::Back(by) => (by, "back"),
-            };
-            log::warn!(
-                "the clock jumped {direction} by {} s, to {}; nothing is deleted by age until it has run evenly for an hour",
-                by.as_secs(),
-                clock.now
-            );
-        }
-        watch.is_steady(clock)
     }
 
     /// Moves the WAL into the database and truncates it, so that nothing of a removed secret is left in it. The

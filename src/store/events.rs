@@ -12,6 +12,7 @@ pub(crate) enum Kind {
     InstanceCreated,
     InstanceRestored,
     InstanceRestoredWithLoss,
+    ClockConfirmed,
     OrganizationCreated,
     OrganizationRenamed,
     OrganizationRemoved,
@@ -39,6 +40,7 @@ impl Kind {
             Self::InstanceCreated => "instance.created",
             Self::InstanceRestored => "instance.restored",
             Self::InstanceRestoredWithLoss => "instance.restored_with_loss",
+            Self::ClockConfirmed => "instance.clock_confirmed",
             Self::OrganizationCreated => "organization.created",
             Self::OrganizationRenamed => "organization.renamed",
             Self::OrganizationRemoved => "organization.removed",
@@ -96,7 +98,7 @@ impl ReadTx<'_> {
     pub(crate) fn newest_event_at(&self) -> Result<Timestamp> {
         const SQL: &str = "SELECT at FROM event ORDER BY id DESC LIMIT 1";
         let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
-        Ok(at.unwrap_or(Timestamp::from_micros(i64::MIN)))
+        Ok(at.unwrap_or(Timestamp::NEVER))
     }
 }
 
@@ -113,7 +115,8 @@ impl WriteTx<'_> {
             event.user.map(UserId::as_str),
             event.about,
         );
-        self.execute(SQL, row).map(|_| ())
+        self.execute(SQL, row)?;
+        self.doubt_a_gap()
     }
 
     /// Forgets events older than `before`, at most `slice` of them, and says how many it forgot.

@@ -6,6 +6,8 @@
 
 mod backup;
 mod checkpoint;
+mod clock;
+mod clock_fix;
 mod events;
 mod examine;
 mod file;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Params, Row};
 
 pub(crate) use backup::Backup;
+pub(crate) use clock_fix::Dated;
 pub(crate) use events::{Event, Kind, Source};
 pub(crate) use examine::{Examined, log_bytes};
 pub use instance::Settings;
@@ -254,6 +257,8 @@ impl ReadTx<'_> {
 /// A write transaction; it reads as well.
 pub(crate) struct WriteTx<'a> {
     read: ReadTx<'a>,
+    /// When the newest event was before this transaction.
+    newest_event_at: Timestamp,
     /// The caller's clock.
     now: Timestamp,
     /// When events of this transaction happen: now, but never before the newest event there is.
@@ -274,12 +279,26 @@ impl<'a> WriteTx<'a> {
             connection,
             deadline: None,
         };
-        let event_at = now.max(read.require_sane_clock(now)?);
+        let newest_event_at = read.require_sane_clock(now)?;
         Ok(Self {
             read,
+            newest_event_at,
             now,
-            event_at,
+            event_at: now.max(newest_event_at),
         })
+    }
+
+    /// A transaction of somebody who says that the clock is right, whatever is on record.
+    fn by_confirmed_clock(connection: &'a Connection, now: Timestamp) -> Self {
+        Self {
+            read: ReadTx {
+                connection,
+                deadline: None,
+            },
+            newest_event_at: now,
+            now,
+            event_at: now,
+        }
     }
 
     /// The caller's clock, for judging waits and windows.

@@ -43,6 +43,21 @@ impl ReadTx<'_> {
         self.one(SQL, (hash.as_slice(), now.micros()), token)
     }
 
+    /// How many tokens expire until then, and the first of them.
+    pub(crate) fn tokens_expiring(
+        &self,
+        until: Timestamp,
+        named: u32,
+    ) -> Result<(u32, Vec<TokenRow>)> {
+        const COUNT: &str = "SELECT count(*) FROM token WHERE expires <= ?1";
+        const SQL: &str =
+            "SELECT id, role, org_id, user_id, name, created, expires, NULL FROM token
+            WHERE expires <= ?1 ORDER BY expires LIMIT ?2";
+        let count = self.one(COUNT, (until.micros(),), |row| row.get(0))?;
+        let tokens = self.all(SQL, (until.micros(), named), token)?;
+        Ok((count.unwrap_or_default(), tokens))
+    }
+
     /// Tokens in the order of their making, at most `limit`.
     pub(crate) fn tokens(&self, limit: u32) -> Result<Vec<TokenRow>> {
         const SQL: &str = "SELECT id, role, org_id, user_id, name, created, expires,

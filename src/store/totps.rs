@@ -74,6 +74,13 @@ fn expired_before(now: Timestamp) -> i64 {
 }
 
 impl ReadTx<'_> {
+    /// The last step in which no code of some authenticator is good, for a clock was ahead when it was used.
+    pub(crate) fn last_void_step(&self) -> Result<Option<Step>> {
+        const SQL: &str = "SELECT max(void_to) FROM totp";
+        let step = self.one(SQL, (), |row| row.get::<_, Option<i64>>(0))?;
+        Ok(step.flatten().map(Step::from_number))
+    }
+
     /// The authenticators of a user in the order they were begun, without the expired.
     pub(crate) fn totps(&self, user: &UserId, now: Timestamp) -> Result<Vec<TotpRow>> {
         const SQL: &str = "SELECT id, name, state, slot, algorithm, digits, created
@@ -102,12 +109,14 @@ impl WriteTx<'_> {
         self.execute(SQL, row).map(|_| ())
     }
 
-    /// Marks `step` as used, unless it or a later one already was (RFC 6238 §5.2).
+    /// Marks `step` as used, unless it or a later one already was (RFC 6238 §5.2), or it lies where codes were used by
+    /// a clock that was ahead.
     ///
     /// Of two requests racing with one code only one can win.
     pub(crate) fn claim_step(&self, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
         const SQL: &str = "UPDATE totp SET last_step = ?3, changed = ?4
-            WHERE user_id = ?1 AND id = ?2 AND state = 'confirmed' AND last_step < ?3";
+            WHERE user_id = ?1 AND id = ?2 AND state = 'confirmed' AND last_step < ?3
+            AND (void_from IS NULL OR ?3 NOT BETWEEN void_from AND void_to)";
         self.take_step(SQL, user, id, step)
     }
 
@@ -115,7 +124,8 @@ impl WriteTx<'_> {
     /// already, and the same rule holds.
     pub(crate) fn confirm_totp(&self, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
         const SQL: &str = "UPDATE totp SET state = 'confirmed', last_step = ?3, changed = ?4
-            WHERE user_id = ?1 AND id = ?2 AND state = 'pending' AND last_step < ?3";
+            WHERE user_id = ?1 AND id = ?2 AND state = 'pending' AND last_step < ?3
+            AND (void_from IS NULL OR ?3 NOT BETWEEN void_from AND void_to)";
         self.take_step(SQL, user, id, step)
     }
 

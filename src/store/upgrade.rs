@@ -59,7 +59,17 @@ fn version_2(connection: &Connection) -> Result<()> {
 ) STRICT, WITHOUT ROWID;";
     connection.execute_batch(RESTRICTION).map_err(unavailable)?;
     fold_names(connection)?;
+    add_clock_columns(connection)?;
     secrets_into_slots(connection)
+}
+
+/// What is known of a clock that was ahead. The columns of authenticators come with their new table.
+fn add_clock_columns(connection: &Connection) -> Result<()> {
+    const COLUMNS: &str = "
+ALTER TABLE instance ADD COLUMN clock_doubted_from INTEGER;
+ALTER TABLE instance ADD COLUMN clock_confirmed_at INTEGER;
+ALTER TABLE event ADD COLUMN original_at INTEGER;";
+    connection.execute_batch(COLUMNS).map_err(unavailable)
 }
 
 /// Computes anew the keys that ids and usernames have without case and normalization: SQLite knows neither. Usernames
@@ -116,8 +126,12 @@ CREATE TABLE totp (
     slot      INTEGER NOT NULL REFERENCES slot (number),
     algorithm TEXT    NOT NULL CHECK (algorithm IN ('SHA1', 'SHA256', 'SHA512')),
     digits    INTEGER NOT NULL CHECK (digits BETWEEN 6 AND 9),
-    -- The newest step that was used, or -1. It only rises.
+    -- The newest step that was used, or -1. It only rises, but for the confirmation of a clock that was ahead.
     last_step INTEGER NOT NULL CHECK (last_step >= -1),
+    -- The steps in which codes were used while the clock was ahead, from the first to the last of them. None of these
+    -- is good again. NULL: the clock was not ahead.
+    void_from INTEGER,
+    void_to   INTEGER CHECK (void_to >= void_from),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL,
     PRIMARY KEY (user_id, id)

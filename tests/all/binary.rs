@@ -66,24 +66,8 @@ impl Home {
 
     pub fn serve(&self, args: &[&str]) -> Server {
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
-        let mut child = command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map(Result::unwrap);
-        let address = loop {
-            let line = lines
-                .next()
-                .unwrap_or_else(|| panic!("serve ended without listening"));
-            if let Some(address) = line.strip_prefix("listening on http://") {
-                break address.to_owned();
-            }
-        };
-        Server { child, address }
+        command.args(args);
+        Server::start(command)
     }
 }
 
@@ -102,6 +86,27 @@ pub struct Server {
 }
 
 impl Server {
+    /// Runs the command, which serves, until it listens.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let address = loop {
+            let line = lines
+                .next()
+                .unwrap_or_else(|| panic!("serve ended without listening"));
+            if let Some(address) = line.strip_prefix("listening on http://") {
+                break address.to_owned();
+            }
+        };
+        Self { child, address }
+    }
+
     pub fn new(child: Child, address: &str) -> Self {
         Self {
             child,

@@ -115,6 +115,11 @@ impl TestServer {
         self.now_us.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
 
+    /// Sets the clock.
+    pub fn set(&self, now: Timestamp) {
+        self.now_us.store(now.micros(), Ordering::SeqCst);
+    }
+
     pub fn address(&self) -> String {
         let bound = self.running.as_ref().unwrap().addresses()[0].to_string();
         bound.split_once("://").unwrap().1.to_owned()

@@ -23,6 +23,7 @@ mod clock;
 mod codes;
 mod door;
 mod errors;
+mod faketime;
 mod faults;
 mod forensics;
 mod gone;

@@ -1,0 +1,274 @@
+//! Puts right what a clock that was ahead has dated, in slices that leave the writer free in between.
+//!
+//! Knows which column holds a time and what becomes of a time that is later than now (SECURITY.md 35). The order
+//! of the slices is the caller's.
+
+use std::time::{Duration, Instant};
+
+use super::{Event, Kind, ReadTx, Source, Store, WriteTx};
+use crate::error::Result;
+use crate::model::{Step, Timestamp, TotpId, UserId};
+use crate::totp::LONGEST_WAIT;
+
+/// Rows that one transaction changes at most.
+const SLICE: u32 = 1_000;
+/// How long one transaction lasts at most.
+const SLICE_TIME: Duration = Duration::from_millis(50);
+/// The widest window there is: it may have been wider than it is now.
+const WINDOW_STEPS: i64 = 1;
+
+/// An authenticator whose code was accepted, and when.
+pub(crate) struct CodeUse {
+    pub(crate) user: UserId,
+    pub(crate) totp: TotpId,
+    pub(crate) at: Timestamp,
+}
+
+/// Tables of which a slice takes the rows that are dated later than now, in the order of their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dated {
+    Failures,
+    Tokens,
+    Users,
+    Organizations,
+}
+
+impl Dated {
+    /// Keys after ?1 of rows with a time later than ?2, at most ?3.
+    const fn find(self) -> &'static str {
+        match self {
+            Self::Failures => {
+                "SELECT user_id FROM failure WHERE user_id > ?1 AND judged_at > ?2
+                ORDER BY user_id LIMIT ?3"
+            }
+            Self::Tokens => {
+                "SELECT id FROM token WHERE id > ?1 AND created > ?2 ORDER BY id LIMIT ?3"
+            }
+            Self::Users => {
+                "SELECT id FROM user WHERE id > ?1 AND (created > ?2 OR changed > ?2)
+                ORDER BY id LIMIT ?3"
+            }
+            Self::Organizations => {
+                "SELECT id FROM organization WHERE id > ?1 AND created > ?2 ORDER BY id LIMIT ?3"
+            }
+        }
+    }
+
+    /// Lets the row of the key ?1 have no time later than ?2.
+    const fn change(self) -> &'static str {
+        match self {
+            // A wait that was judged later begins anew.
+            Self::Failures => {
+                "UPDATE failure SET judged_at = ?2 WHERE user_id = ?1 AND judged_at > ?2"
+            }
+            // A token keeps its length.
+            Self::Tokens => {
+                "UPDATE token SET expires = ?2 + max(expires - created, 0), created = ?2
+                WHERE id = ?1 AND created > ?2"
+            }
+            Self::Users => {
+                "UPDATE user SET created = min(created, ?2), changed = min(changed, ?2)
+                WHERE id = ?1"
+            }
+            Self::Organizations => {
+                "UPDATE organization SET created = ?2 WHERE id = ?1 AND created > ?2"
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Runs `write` as [`Self::write`] does, but believes a clock that is earlier than the newest event.
+    pub(crate) fn write_by_confirmed_clock<T: Send + 'static>(
+        &self,
+        now: Timestamp,
+        write: impl FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer
+            .write(move |connection| write(&WriteTx::by_confirmed_clock(connection, now)))
+    }
+}
+
+impl ReadTx<'_> {
+    /// The last event that is dated no later than `now`, and the moment of the first that is.
+    ///
+    /// Events never run backwards, so only those that are later are read.
+    pub(crate) fn events_ahead(&self, now: Timestamp) -> Result<(i64, Option<Timestamp>)> {
+        const LAST: &str = "SELECT id FROM event WHERE at <= ?1 ORDER BY id DESC LIMIT 1";
+        const FIRST: &str = "SELECT at FROM event WHERE id > ?1 ORDER BY id LIMIT 1";
+        let last = self.one(LAST, (now.micros(),), |row| row.get(0))?;
+        let last = last.unwrap_or(0);
+        let first = self.one(FIRST, (last,), |row| row.get(0).map(Timestamp::from_micros))?;
+        Ok((last, first))
+    }
+
+    /// The authenticators of which codes were accepted after the event `after`, in the order of the events, and
+    /// the last event that was looked at; none where there are no more events.
+    pub(crate) fn codes_used_after(&self, after: i64) -> Result<Option<(i64, Vec<CodeUse>)>> {
+        const SQL: &str = "SELECT id, at, user_id, about_id,
+            kind IN ('totp.checked', 'totp.confirmed') AND user_id IS NOT NULL AND about_id IS NOT NULL
+            FROM event WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let mut last = None;
+        let uses = self.all(SQL, (after, SLICE), |row| {
+            last = Some(row.get(0)?);
+            if !row.get::<_, bool>(4)? {
+                return Ok(None);
+            }
+            Ok(Some(CodeUse {
+                at: Timestamp::from_micros(row.get(1)?),
+                user: UserId::known(row.get(2)?),
+                totp: TotpId::known(row.get(3)?),
+            }))
+        })?;
+        Ok(last.map(|last| (last, uses.into_iter().flatten().collect())))
+    }
+
+    /// Authenticators after `after` whose floor is above `floor`, or which are dated later than `now`.
+    pub(crate) fn totps_ahead(
+        &self,
+        after: &(UserId, TotpId),
+        floor: Step,
+        now: Timestamp,
+    ) -> Result<Vec<(UserId, TotpId)>> {
+        const SQL: &str = "SELECT user_id, id FROM totp WHERE (user_id, id) > (?1, ?2)
+            AND (last_step > ?3 OR created > ?4 OR changed > ?4) ORDER BY user_id, id LIMIT ?5";
+        let (user, totp) = after;
+        let params = (
+            user.as_str(),
+            totp.as_str(),
+            floor.number(),
+            now.micros(),
+            SLICE,
+        );
+        self.all(SQL, params, |row| {
+            Ok((UserId::known(row.get(0)?), TotpId::known(row.get(1)?)))
+        })
+    }
+
+    /// Keys after `after` of rows that are dated later than `now`.
+    pub(crate) fn dated_ahead(
+        &self,
+        of: Dated,
+        after: &str,
+        now: Timestamp,
+    ) -> Result<Vec<String>> {
+        self.all(of.find(), (after, now.micros(), SLICE), |row| row.get(0))
+    }
+}
+
+impl WriteTx<'_> {
+    /// Puts an authenticator's floor back to `floor` and its dates to now, if they are later. Says whether its
+    /// floor was above.
+    ///
+    /// Codes were used since `since`, up to the step that was the floor. None of these steps is ever good again;
+    /// which of them were used nobody knows. An earlier stay in the future counts as one with this, as long as
+    /// its steps are still to come.
+    fn put_back(
+        &self,
+        user: &UserId,
+        totp: &TotpId,
+        since: Timestamp,
+        floor: Step,
+    ) -> Result<bool> {
+        const FLOOR: &str = "UPDATE totp SET
+            void_from = CASE WHEN void_to > ?3 THEN min(void_from, ?4) ELSE ?4 END,
+            void_to = CASE WHEN void_to > ?3 THEN max(void_to, last_step) ELSE last_step END,
+            last_step = ?3
+            WHERE user_id = ?1 AND id = ?2 AND last_step > ?3";
+        const DATES: &str = "UPDATE totp SET created = min(created, ?3), changed = min(changed, ?3)
+            WHERE user_id = ?1 AND id = ?2 AND (created > ?3 OR changed > ?3)";
+        // Events may be dated later than the clock was by the longest wait, and codes be good earlier than it is by
+        // the window.
+        let first = since.before(LONGEST_WAIT).step().number();
+        let from = first
+            .saturating_sub(WINDOW_STEPS)
+            .max(floor.number().saturating_add(1));
+        let (user, totp) = (user.as_str(), totp.as_str());
+        let was_above = self.execute(FLOOR, (user, totp, floor.number(), from))? == 1;
+        self.execute(DATES, (user, totp, self.now().micros()))?;
+        Ok(was_above)
+    }
+
+    /// Puts back the authenticators of `uses`, as many as one transaction may, and says of how many the floor was
+    /// above and how many uses were looked at.
+    pub(crate) fn put_back_used(&self, uses: &[CodeUse], floor: Step) -> Result<(usize, usize)> {
+        slice(uses, |it| self.put_back(&it.user, &it.totp, it.at, floor))
+    }
+
+    /// The same for authenticators without such a use on record: codes may have been used since `since`.
+    pub(crate) fn put_back_others(
+        &self,
+        totps: &[(UserId, TotpId)],
+        since: Timestamp,
+        floor: Step,
+    ) -> Result<(usize, usize)> {
+        slice(totps, |(user, totp)| {
+            self.put_back(user, totp, since, floor)
+        })
+    }
+
+    /// Dates rows of these keys now, as many as one transaction may, and says how many changed and how many were
+    /// looked at.
+    pub(crate) fn date_now(&self, of: Dated, keys: &[String]) -> Result<(usize, usize)> {
+        slice(keys, |key| {
+            let changed = self.execute(of.change(), (key, self.now().micros()))?;
+            Ok(changed == 1)
+        })
+    }
+
+    /// Dates events after `after` now, as many as one transaction may; each remembers what it was dated first.
+    /// Says how many there were, and the last of them; none where that was the newest.
+    pub(crate) fn date_events_now(&self, after: i64) -> Result<(usize, Option<i64>)> {
+        const NEXT: &str = "SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 1";
+        const SQL: &str = "UPDATE event SET original_at = coalesce(original_at, at), at = ?2
+            WHERE id = ?1 AND at > ?2";
+        let begun = Instant::now();
+        let (mut last, mut count) = (after, 0_usize);
+        for _ in 0..SLICE {
+            let Some(id) = self.one(NEXT, (last,), |row| row.get::<_, i64>(0))? else {
+                return Ok((count, None));
+            };
+            let changed = self.execute(SQL, (id, self.now().micros()))?;
+            (last, count) = (id, count.saturating_add(changed));
+            if begun.elapsed() >= SLICE_TIME {
+                break;
+            }
+        }
+        Ok((count, Some(last)))
+    }
+
+    /// Records that a person has confirmed the clock. The end of a fix: no event is later any more.
+    pub(crate) fn confirm_clock(&self, source: &Source) -> Result<()> {
+        const SQL: &str = "UPDATE instance SET probed_at = min(probed_at, ?1),
+            clock_doubted_from = NULL, clock_confirmed_at = ?1 WHERE one = 1";
+        // A few rows at most: restores leave them.
+        const RESTRICTIONS: &str = "UPDATE OR REPLACE restriction
+            SET created = min(created, ?1), judged_at = min(judged_at, ?1)
+            WHERE created > ?1 OR judged_at > ?1";
+        self.execute(RESTRICTIONS, (self.now().micros(),))?;
+        self.execute(SQL, (self.now().micros(),))?;
+        let instance = self.instance()?.id;
+        self.append(&Event {
+            kind: Kind::ClockConfirmed,
+            source,
+            org: None,
+            user: None,
+            about: Some(&instance),
+        })
+    }
+}
+
+/// Runs `change` for items until a transaction has lasted long enough. Says for how many it was true, and how many
+/// there were.
+fn slice<T>(items: &[T], change: impl Fn(&T) -> Result<bool>) -> Result<(usize, usize)> {
+    let begun = Instant::now();
+    let (mut changed, mut seen) = (0_usize, 0_usize);
+    for item in items {
+        changed = changed.saturating_add(usize::from(change(item)?));
+        seen = seen.saturating_add(1);
+        if begun.elapsed() >= SLICE_TIME {
+            break;
+        }
+    }
+    Ok((changed, seen))
+}
