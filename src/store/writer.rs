@@ -256,7 +256,7 @@ impl Writer {
                 Work::Change(_) | Work::Turn => queue.waiting.push_back(Job { work, ticket }),
                 // The last that is done: after it nothing is written.
                 Work::Alone(_) if queue.is_stopping => {
-                    queue.waiting.push_back(Job { work, ticket })
+                    queue.waiting.push_back(Job { work, ticket });
                 }
                 // It is about the connection and not about anybody's data: no order is hurt.
                 Work::Alone(_) => queue.waiting.push_front(Job { work, ticket }),
