@@ -78,7 +78,7 @@ fn a_login_form_meets_what_the_table_says() {
     let alice = server.user("alice");
     let path = format!("/users/{alice}/totp");
     let check = format!("{path}/_check");
-    let mut meet = |token: &str, path: &str, code: &str| {
+    let mut provoke = |token: &str, path: &str, code: &str| {
         let body = if code.is_empty() {
             String::new()
         } else {
@@ -88,34 +88,34 @@ fn a_login_form_meets_what_the_table_says() {
         met.insert((answer.status, answer.text("/details/0/id")));
     };
     let admin = &server.admin;
-    meet(admin, &check, "123456");
-    meet(admin, "/users/7/totp/_check", "123456");
-    meet("totpd_none", &check, "123456");
+    provoke(admin, &check, "123456");
+    provoke(admin, "/users/7/totp/_check", "123456");
+    provoke("totpd_none", &check, "123456");
     let checker = server.token(totpd::service::Power::Checker(None));
-    meet(&checker, &path, "");
+    provoke(&checker, &path, "");
     let pending = server.start_enrolment(&alice);
     server.pass_seconds(601);
     let verify = format!("{path}/{}/_verify", pending.id);
-    meet(admin, &verify, &pending.code_at(server.now()));
+    provoke(admin, &verify, &pending.code_at(server.now()));
     let phone = server.enrol(&alice);
     let good = phone.code_at(server.now());
     let verify = format!("{path}/{}/_verify", phone.id);
-    meet(admin, &verify, &good);
-    meet(admin, &check, &format!("{} {}", &good[..3], &good[3..]));
+    provoke(admin, &verify, &good);
+    provoke(admin, &check, &format!("{} {}", &good[..3], &good[3..]));
     server.check(&alice, &good).expect_status(200);
-    meet(admin, &check, &good);
+    provoke(admin, &check, &good);
     for _ in 1..10 {
         server.enrol(&alice);
     }
-    meet(admin, &path, "");
+    provoke(admin, &path, "");
     for _ in 0..6 {
-        meet(admin, &check, &phone.wrong_at(server.now()));
+        provoke(admin, &check, &phone.wrong_at(server.now()));
     }
     let lock = server.ask("POST", &format!("/users/{alice}/_lock"), "");
     lock.expect_status(200);
-    meet(admin, &check, &good);
+    provoke(admin, &check, &good);
     let writer = server.lock();
-    meet(admin, &check, &good);
+    provoke(admin, &check, &good);
     drop(writer);
     let met: BTreeSet<(u16, &str)> = met.iter().map(|(status, id)| (*status, &**id)).collect();
     assert_eq!(met, rows());
