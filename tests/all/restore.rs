@@ -177,10 +177,9 @@ fn a_second_removal_at_the_same_moment_is_a_second_one() {
 #[test]
 fn a_removal_that_a_backup_has_forgotten_removes_nobody_who_came_later() {
     let mut node = Node::new();
-    let empty = node.back_up("empty");
-    node.pass_seconds(1);
     let bob = node.user("bob");
     node.remove_user(&bob);
+    let removed = node.back_up("removed");
     node.pass_seconds(86_400);
     node.user("bob");
     tidy(node.service(), Duration::from_hours(1), node.now);
@@ -190,7 +189,7 @@ fn a_removal_that_a_backup_has_forgotten_removes_nobody_who_came_later() {
         replace: true,
         loss: true,
     };
-    node.restore(&empty, both).unwrap();
+    node.restore(&removed, both).unwrap();
     for file in [&one, &other, &one] {
         node.pass_seconds(1);
         node.restore(file, both).unwrap();
@@ -432,7 +431,8 @@ fn stories(seeds: std::ops::Range<u64>, steps: usize) {
 /// SECURITY.md 32
 #[test]
 fn no_chain_of_restores_undoes_what_ended_or_was_forbidden() {
-    stories(0..6, 40);
+    // Chosen among the first hundred, since a lock that is forgotten is seen in the second of them.
+    stories(102..105, 60);
 }
 
 /// SECURITY.md 32
