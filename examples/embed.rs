@@ -1,12 +1,13 @@
 //! totpd inside a program of your own, without any HTTP: enrol, confirm, check, remove.
 //!
-//! Run it with `cargo run --example embed`; it asserts what it says, and prints nothing if all of it is so.
+//! `cargo run --example embed` prints what happens. `cargo run --example embed --no-default-features` builds it without
+//! the server and the command line.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use totpd::error::Result;
-use totpd::model::{Name, Timestamp, Window};
-use totpd::service::{Caller, DataDir, Expect, KeyFile, NewUser, Settings, Verdict};
+use totpd::error::{Error, Result};
+use totpd::model::{Code, Name, Timestamp, UserId, Window};
+use totpd::service::{Context, DataDir, KeyFile, NewUser, Service, Settings, Verdict};
 use totpd::totp::{Parameters, code_at};
 
 fn main() -> Result<()> {
@@ -15,6 +16,37 @@ fn main() -> Result<()> {
     // The directory holds a key and a database; a program of yours keeps it.
     let _gone = std::fs::remove_dir_all(&dir);
     told
+}
+
+/// What a login form asks. A "no" to a code is a value and no error, so that the failure is remembered: only
+/// `Accepted` lets anybody in.
+fn may_log_in(service: &Service, now: Timestamp, user: &UserId, code: &Code) -> Result<bool> {
+    // Your program is as trusted as the command line. Calls made for a token take `Caller::of_token`.
+    let context = Context::command_line(now);
+    match service.check_totp(&context, user.clone(), None, code.clone()) {
+        Ok(Verdict::Accepted(_)) => {
+            say("the code is good, and used up");
+            Ok(true)
+        }
+        Ok(Verdict::Wrong) => {
+            say("the code is wrong, and counted");
+            Ok(false)
+        }
+        Ok(Verdict::Used) => {
+            say("the code was used before: wait for the next one");
+            Ok(false)
+        }
+        Ok(Verdict::Wait { retry_after_s }) => {
+            say(&format!("too many wrong codes: wait {retry_after_s} s"));
+            Ok(false)
+        }
+        // There is nothing to check against, or the user is locked.
+        Err(Error::NotFound(_) | Error::Unfit(_)) => {
+            say("there is no authenticator to check against");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn story(dir: &std::path::Path) -> Result<()> {
@@ -30,37 +62,45 @@ fn story(dir: &std::path::Path) -> Result<()> {
         window: Window::OneEitherSide,
     };
     let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, now)?;
-
-    // Your program is as trusted as the command line. Calls made for a token come from `authenticate`.
-    let (caller, anywhere) = (Caller::command_line(), Expect::default());
-    let alice = service
-        .create_user(&caller, &anywhere, NewUser::default(), now)?
-        .id
-        .parse()?;
+    let context = Context::command_line(now);
+    let made = service.create_user(&context, NewUser::default())?;
+    let alice: UserId = made.id.parse()?;
+    say(&format!("made user {alice}"));
 
     // Show `enrolment.uri` as a QR code. Here the program plays the authenticator app as well.
-    let enrolment = service.start_totp(&caller, &anywhere, &alice, None, now)?;
+    let enrolment = service.start_totp(&context, alice.clone(), None)?;
     let phone = enrolment.details.id.parse()?;
-    let code = code_at(&enrolment.secret, Parameters::ENROLLED, now.step())?;
-    let confirmed = service.confirm_totp(&caller, &anywhere, &alice, &phone, &code, now)?;
-    assert!(
-        matches!(confirmed, Verdict::Accepted(_)),
-        "the first code confirms"
-    );
+    let code_of = |it: Timestamp| code_at(&enrolment.secret, Parameters::ENROLLED, it.step());
+    match service.confirm_totp(&context, alice.clone(), phone, code_of(now)?)? {
+        Verdict::Accepted(details) => say(&format!("confirmed authenticator {}", details.id)),
+        refused @ (Verdict::Wrong | Verdict::Used | Verdict::Wait { .. }) => {
+            return Err(Error::invalid(
+                "code",
+                format!("not confirmed: {refused:?}"),
+            ));
+        }
+    }
 
-    // A login. A "no" is a value: look at it, nothing else tells you.
-    let code = code_at(&enrolment.secret, Parameters::ENROLLED, later.step())?;
-    let check = || service.check_totp(&caller, &anywhere, &alice, None, &code, later);
+    let code = code_of(later)?;
+    assert!(may_log_in(&service, later, &alice, &code)?, "a good code");
     assert!(
-        matches!(check()?, Verdict::Accepted(_)),
-        "a good code is good"
+        !may_log_in(&service, later, &alice, &code)?,
+        "the same again"
     );
-    assert_eq!(check()?, Verdict::Used, "and good once");
+    let other = code_of(now.before(Duration::from_hours(1)))?;
+    assert!(!may_log_in(&service, later, &alice, &other)?, "an old code");
 
     // A lost phone. From the moment this returns no code of it is good.
-    service.remove_totp(&caller, &anywhere, &alice, &phone, later)?;
-    assert!(check().is_err(), "there is nothing left to check against");
+    let phone = enrolment.details.id.parse()?;
+    service.remove_totp(&Context::command_line(later), alice.clone(), phone)?;
+    say("removed the authenticator");
+    assert!(!may_log_in(&service, later, &alice, &code)?, "afterwards");
     Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "an example shows what it does")]
+fn say(what: &str) {
+    println!("{what}");
 }
 
 #[test]

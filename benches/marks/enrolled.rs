@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use totpd::model::{Step, TotpId, UserId};
-use totpd::service::{Caller, DataDir, Expect, KeyFile, NewUser, Service, Verdict};
+use totpd::service::{Context, DataDir, KeyFile, NewUser, Service, Verdict};
 use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::Result;
@@ -96,15 +96,17 @@ impl Phone {
 }
 
 fn enrol(service: &Service) -> Result<Phone> {
-    let (caller, anywhere) = (Caller::command_line(), Expect::default());
     let now = machine::now()?;
-    let made = service.create_user(&caller, &anywhere, NewUser::default(), now)?;
+    let context = Context::command_line(now);
+    let made = service.create_user(&context, NewUser::default())?;
     let user: UserId = made.id.parse()?;
-    let enrolment = service.start_totp(&caller, &anywhere, &user, None, now)?;
-    let (totp, secret) = (enrolment.details.id.parse()?, enrolment.secret);
+    let enrolment = service.start_totp(&context, user.clone(), None)?;
+    let totp: TotpId = enrolment.details.id.parse()?;
+    let secret = enrolment.secret;
     let then = now.before(AGO);
     let code = code_at(&secret, Parameters::ENROLLED, then.step())?;
-    match service.confirm_totp(&caller, &anywhere, &user, &totp, &code, then)? {
+    let at_that_time = Context::command_line(then);
+    match service.confirm_totp(&at_that_time, user.clone(), totp.clone(), code)? {
         Verdict::Accepted(_) => Ok(Phone { user, totp, secret }),
         Verdict::Wrong | Verdict::Used | Verdict::Wait { .. } => {
             Err("an enrolment was not confirmed".into())

@@ -10,67 +10,70 @@ use super::messages::{
 use super::status::Refusal;
 use crate::error::Result;
 use crate::model::{Search, Timestamp, UserId};
-use crate::service::{Caller, Details, Expect, Service, Verdict};
+use crate::service::{Caller, Context, Details, Service, Verdict};
 
-/// What a call is carried out with.
-pub(super) struct Context<'a> {
-    pub(super) service: &'a Service,
-    pub(super) caller: &'a Caller,
-    pub(super) now: Timestamp,
-}
-
-/// Carries a call out. The token is known to be good; next come its role, then the fields, then all else
-/// (the order of judgement is the contract's).
-pub(super) fn carry_out(it: &Context<'_>, parsed: ParsedCall) -> Result<Answer, Refusal> {
-    it.caller.require_role(parsed.act)?;
-    match parsed.call? {
+/// Carries a call out. Its token is judged first, then its role, then its fields, then all else (the order of judgement
+/// is the contract's), all of it inside one transaction.
+pub(super) fn carry_out(
+    service: &Service,
+    caller: Caller,
+    now: Timestamp,
+    parsed: ParsedCall,
+) -> Result<Answer, Refusal> {
+    let in_context = |expect| Context {
+        caller,
+        expect,
+        now,
+    };
+    let on = |target: Target| (in_context(target.expect), target.user);
+    let call = match parsed.call {
+        Ok(call) => call,
+        Err(malformed) => {
+            let context = Context::new(caller, now);
+            return Err(service.refuse(&context, parsed.act, malformed).into());
+        }
+    };
+    match call {
         Call::CreateUser { expect, user } => {
-            let made = it.service.create_user(it.caller, &expect, *user, it.now)?;
+            let made = service.create_user(&in_context(expect), *user)?;
             Ok(Answer::Created(made.into()))
         }
-        Call::GetUser(Target { expect, user }) => {
-            let user = it.service.user(it.caller, &expect, &user, it.now)?;
+        Call::GetUser(target) => {
+            let (context, user) = on(target);
+            let user = service.user(&context, &user)?;
             Ok(Answer::User(GetUserResponse::of(user)?))
         }
-        Call::SearchUsers { expect, search } => search_users(it, &expect, &search),
-        Call::DeleteUser(target) => on_user(it, &target, Service::remove_user),
-        Call::LockUser(target) => on_user(it, &target, Service::lock_user),
-        Call::UnlockUser(target) => on_user(it, &target, Service::unlock_user),
-        Call::DeactivateUser(target) => on_user(it, &target, Service::deactivate_user),
-        Call::ActivateUser(target) => on_user(it, &target, Service::activate_user),
+        Call::SearchUsers { expect, search } => search_users(service, &in_context(expect), &search),
+        Call::DeleteUser(target) => details(on(target), service, Service::remove_user),
+        Call::LockUser(target) => details(on(target), service, Service::lock_user),
+        Call::UnlockUser(target) => details(on(target), service, Service::unlock_user),
+        Call::DeactivateUser(target) => details(on(target), service, Service::deactivate_user),
+        Call::ActivateUser(target) => details(on(target), service, Service::activate_user),
         Call::StartTotp { target, name } => {
-            let Target { expect, user } = target;
-            let begun = it
-                .service
-                .start_totp(it.caller, &expect, &user, name, it.now)?;
+            let (context, user) = on(target);
+            let begun = service.start_totp(&context, user, name)?;
             Ok(Answer::Start(StartResponse::from(begun)))
         }
         Call::ConfirmTotp { target, totp, code } => {
-            let Target { expect, user } = target;
-            let verdict = it
-                .service
-                .confirm_totp(it.caller, &expect, &user, &totp, &code, it.now)?;
+            let (context, user) = on(target);
+            let verdict = service.confirm_totp(&context, user, totp, code)?;
             accepted(verdict).map(|it| Answer::Details(it.into()))
         }
         Call::CheckTotp { target, totp, code } => {
-            let Target { expect, user } = target;
-            let verdict =
-                it.service
-                    .check_totp(it.caller, &expect, &user, totp.as_ref(), &code, it.now)?;
+            let (context, user) = on(target);
+            let verdict = service.check_totp(&context, user, totp, code)?;
             accepted(verdict).map(|it| Answer::Check(it.into()))
         }
         Call::RemoveTotp { target, totp } => {
-            let Target { expect, user } = target;
-            let removed = it
-                .service
-                .remove_totp(it.caller, &expect, &user, &totp, it.now)?;
+            let (context, user) = on(target);
+            let removed = service.remove_totp(&context, user, totp)?;
             Ok(Answer::Details(removed.into()))
         }
     }
 }
 
-fn search_users(it: &Context<'_>, expect: &Expect, search: &Search) -> Result<Answer, Refusal> {
-    let found = it.service.search_users(it.caller, expect, search, it.now)?;
+fn search_users(service: &Service, context: &Context, search: &Search) -> Result<Answer, Refusal> {
+    let found = service.search_users(context, search)?;
     let details = Some(ListDetails::of(&found, search.limit));
     let result = found.users.into_iter().map(User::of);
     let result = result.collect::<Result<_>>()?;
@@ -78,12 +81,12 @@ fn search_users(it: &Context<'_>, expect: &Expect, search: &Search) -> Result<An
 }
 
 /// A call that names a user and nothing else.
-fn on_user(
-    it: &Context<'_>,
-    target: &Target,
-    call: impl FnOnce(&Service, &Caller, &Expect, &UserId, Timestamp) -> Result<Details>,
+fn details(
+    (context, user): (Context, UserId),
+    service: &Service,
+    call: fn(&Service, &Context, UserId) -> Result<Details>,
 ) -> Result<Answer, Refusal> {
-    let details = call(it.service, it.caller, &target.expect, &target.user, it.now)?;
+    let details = call(service, &context, user)?;
     Ok(Answer::Details(DetailsResponse::from(details)))
 }
 

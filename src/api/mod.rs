@@ -22,11 +22,10 @@ pub mod status;
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
-use crate::model::{Clock, Timestamp};
+use crate::model::Clock;
 use crate::service::{Caller, Service};
 use answer::Answer;
 use call::ParsedCall;
-use calls::Context;
 #[cfg(feature = "grpc")]
 use http::Via;
 use http::{Reply, Request};
@@ -121,14 +120,8 @@ impl Api {
             #[cfg(feature = "grpc")]
             Work::Preflight(reply) => Ok(Answer::Reply(reply)),
             Work::Call(parsed) => {
-                let caller = &self.caller(authorization, peer, now)?;
-                let service = &self.service;
-                let context = Context {
-                    service,
-                    caller,
-                    now,
-                };
-                calls::carry_out(&context, parsed)
+                let caller = caller(authorization)?.from_peer(peer);
+                calls::carry_out(&self.service, caller, now, parsed)
             }
         }
     }
@@ -203,24 +196,17 @@ impl Api {
     pub fn refused(&self, refusal: AtTheDoor, _: Option<&str>, _: Option<&str>) -> Reply {
         Refusal::from(refusal).into_reply()
     }
+}
 
-    /// Who calls, by the bearer token (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1).
-    fn caller(
-        &self,
-        authorization: Option<&str>,
-        peer: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Result<Caller> {
-        let header = authorization.ok_or(Error::NoToken)?;
-        let (scheme, token) = header.split_once(' ').ok_or(Error::BadToken)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Error::BadToken);
-        }
-        Ok(self
-            .service
-            .authenticate(token.trim(), now)?
-            .from_peer(peer))
+/// Who calls, by the bearer token (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1). Whether the token is
+/// good is judged in the call's transaction.
+fn caller(authorization: Option<&str>) -> Result<Caller> {
+    let header = authorization.ok_or(Error::NoToken)?;
+    let (scheme, token) = header.split_once(' ').ok_or(Error::BadToken)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Error::BadToken);
     }
+    Ok(Caller::of_token(token.trim()))
 }
 
 /// A request that has been read, and may be carried out.

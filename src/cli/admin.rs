@@ -105,12 +105,10 @@ pub(super) fn first_token(home: &Home, service: &Service) -> Result<(TokenId, Be
         name: Some(name),
         lasts,
     };
-    service
-        .create_token(&operator(), new, now())
-        .map_err(|error| {
-            let made = format!("{} was made, but no token", home.path.display());
-            Error::invalid(made, format!("{error}; {}", another_token(home)))
-        })
+    service.create_token(&operator(), new).map_err(|error| {
+        let made = format!("{} was made, but no token", home.path.display());
+        Error::invalid(made, format!("{error}; {}", another_token(home)))
+    })
 }
 
 /// What a person is told about a new instance, once.
@@ -134,7 +132,7 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
                 Lifetime::Never => None,
             };
             let new = NewToken { power, name, lasts };
-            let (id, token) = service.create_token(&operator(), new, now())?;
+            let (id, token) = service.create_token(&operator(), new)?;
             let done = format!("made token {id}");
             out.answer_change(&done, &NewTokenDocument::of(&id, &token), || {
                 let user = user.map(|it| format!("for    {}\n", users::named(it.id, &it.org)));
@@ -151,7 +149,7 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
             out.answer(&documents, || token_table(&tokens, now()))
         }
         args::Token::Revoke { id } => {
-            let token = service.revoke_token(&operator(), &id.parse()?, now())?;
+            let token = service.revoke_token(&operator(), id.parse()?)?;
             let user = token.power.user().zip(token.user_org.as_ref());
             let of = user.map(|(id, org)| format!(" of {}", users::named(id, org)));
             let done = format!("revoked {id}{}", of.unwrap_or_default());
@@ -229,7 +227,7 @@ pub(super) fn org(service: &Service, out: &Output, command: args::Org) -> Result
     match command {
         args::Org::Create { name } => {
             let name = Name::parse("NAME", &name)?;
-            let id = service.create_organization(&operator(), name.clone(), now())?;
+            let id = service.create_organization(&operator(), name.clone())?;
             let document = OrgDocument {
                 id: id.to_string(),
                 name: name.to_string(),
@@ -239,13 +237,13 @@ pub(super) fn org(service: &Service, out: &Output, command: args::Org) -> Result
         }
         args::Org::Rename { id, name } => {
             let name = Name::parse("NAME", &name)?;
-            service.rename_organization(&operator(), &id.parse()?, name.clone(), now())?;
+            service.rename_organization(&operator(), id.parse()?, name.clone())?;
             let done = format!("renamed organization {id}");
             let name = name.to_string();
             out.answer_change(&done, &OrgDocument { id, name }, || done.clone())
         }
         args::Org::Remove { id } => {
-            let name = service.remove_organization(&operator(), &id.parse()?, now())?;
+            let name = service.remove_organization(&operator(), id.parse()?)?;
             let done = format!("removed organization {id}");
             let name = name.to_string();
             out.answer_change(&done, &OrgDocument { id, name }, || done.clone())

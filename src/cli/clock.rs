@@ -6,9 +6,8 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use totpd::error::Result;
 use totpd::model::{ClockReading, Timestamp};
-use totpd::service::Service;
+use totpd::service::{Context, Service};
 
-use super::operator;
 use super::output::{self, Output};
 
 /// The present moment, by the system's clock.
@@ -56,7 +55,7 @@ pub(super) fn fix(service: &Service, out: &Output) -> Result<()> {
         // Before anything is changed: a fix may take long, and whoever sees a wrong time can stop it.
         output::say(&format!("taking {now} for the present moment"));
     }
-    let fixed = service.fix_clock(&operator(), now)?;
+    let fixed = service.fix_clock(&Context::command_line(now))?;
     let document = FixDocument {
         now: now.to_string(),
         events: fixed.events,

@@ -17,10 +17,10 @@ use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen};
-use totpd::service::{COMMIT_BATCH, DataDir, KeyFile, NewToken, Power, Settings};
+use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Power, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
-use super::{now, operator, output};
+use super::{now, output};
 
 /// Enough for one client.
 const CHANGES: usize = 6;
@@ -64,7 +64,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         name: None,
         lasts: None,
     };
-    let (_, token) = service.create_token(&operator(), new, clock())?;
+    let (_, token) = service.create_token(&Context::command_line(clock()), new)?;
     let api = Api::new(service, Arc::new(clock.clone()));
     let handler = Handler::of(api);
     let config = Config {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use totpd::error::{Error, Result};
-use totpd::service::{Caller, DataDir, KeyFile, Service};
+use totpd::service::{Context, DataDir, KeyFile, Service};
 
 use args::Command;
 use clock::{clock_reading, now};
@@ -146,6 +146,6 @@ fn is_credential(path: &Path) -> bool {
 }
 
 /// Whoever sits at the command line may do everything.
-fn operator() -> Caller {
-    Caller::command_line()
+fn operator() -> Context {
+    Context::command_line(now())
 }

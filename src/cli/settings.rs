@@ -6,7 +6,7 @@ use totpd::model::Name;
 use totpd::service::{Service, Settings, SettingsChange};
 
 use super::output::{self, Output};
-use super::{args, now, operator};
+use super::{args, operator};
 
 #[derive(Serialize)]
 struct SettingsDocument {
@@ -31,7 +31,7 @@ pub(super) fn run(service: &Service, out: &Output, command: args::Settings) -> R
         }
         args::Settings::Set { changes } => {
             let change = read(&changes)?;
-            let settings = service.change_settings(&operator(), change, now())?;
+            let settings = service.change_settings(&operator(), change)?;
             let done = format!("set {}", changes.join(" "));
             out.answer_change(&done, &SettingsDocument::from(&settings), || {
                 table(&settings)

@@ -4,27 +4,27 @@ use totpd::api::messages;
 use totpd::api::status::Refusal;
 use totpd::error::{Error, Missing, Result};
 use totpd::model::{Name, TotpId};
-use totpd::service::{Details, Enrolment, Expect, FoundUser, Service, Totp, Verdict};
+use totpd::service::{Details, Enrolment, FoundUser, Service, Totp, Verdict};
 
 use super::output::{self, Output};
-use super::{Home, args, now, operator, qr, users, variable};
+use super::{Home, args, operator, qr, users, variable};
 
 pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::Totp) -> Result<()> {
-    let (caller, anywhere) = (operator(), Expect::default());
+    let context = operator();
     match command {
         args::Totp::Start { user, name } => {
             let name = name.map(|it| Name::parse("--name", &it)).transpose()?;
             let id = users::find(service, &user)?.id;
-            let enrolment = service.start_totp(&caller, &anywhere, &id, name, now())?;
+            let enrolment = service.start_totp(&context, id, name)?;
             let done = format!("started enrolment {}", enrolment.details.id);
             let text = (!out.json).then(|| sheet(home, &enrolment, &user));
             let document = messages::StartResponse::from(enrolment);
             out.answer_change(&done, &document, || text.unwrap_or_default())
         }
         args::Totp::Confirm { user, totp, code } => {
-            let (totp, code) = (totp.parse()?, code.parse()?);
+            let (totp, code): (TotpId, _) = (totp.parse()?, code.parse()?);
             let id = users::find(service, &user)?.id;
-            let verdict = service.confirm_totp(&caller, &anywhere, &id, &totp, &code, now())?;
+            let verdict = service.confirm_totp(&context, id.clone(), totp.clone(), code)?;
             let details = accepted(verdict)?;
             let done = format!("confirmed {totp} of {}", users::named(&id, &details.owner));
             let document = messages::DetailsResponse::from(details);
@@ -35,7 +35,7 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
         args::Totp::Check { user, code } => {
             let code = code.parse()?;
             let id = users::find(service, &user)?.id;
-            let verdict = service.check_totp(&caller, &anywhere, &id, None, &code, now())?;
+            let verdict = service.check_totp(&context, id.clone(), None, code)?;
             let details = accepted(verdict)?;
             let done = format!(
                 "good, by authenticator {} of {}; the code is used up",
@@ -47,7 +47,7 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
         }
         args::Totp::List(user) => {
             let id = users::find(service, &user)?.id;
-            let totps = service.user(&caller, &anywhere, &id, now())?.totps;
+            let totps = service.user(&context, &id)?.totps;
             let text = list_of(&totps);
             out.answer(
                 &totps
@@ -62,9 +62,9 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
             totp: Some(totp),
             ..
         } => {
-            let totp = totp.parse()?;
+            let totp: TotpId = totp.parse()?;
             let user = users::find(service, &user)?;
-            let details = service.remove_totp(&caller, &anywhere, &user.id, &totp, now())?;
+            let details = service.remove_totp(&context, user.id.clone(), totp.clone())?;
             let done = removed(&details.id, &user);
             out.answer_change(&done, &messages::DetailsResponse::from(details), || {
                 done.clone()
@@ -78,10 +78,10 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
 
 /// Each removal is a change of its own. What was removed before one fails is told all the same.
 fn remove_all(service: &Service, out: &Output, user: &FoundUser) -> Result<()> {
-    let (caller, anywhere) = (operator(), Expect::default());
+    let context = operator();
     let (mut documents, mut lines) = (Vec::new(), Vec::new());
     let mut remove = |totp: &TotpId| {
-        match service.remove_totp(&caller, &anywhere, &user.id, totp, now()) {
+        match service.remove_totp(&context, user.id.clone(), totp.clone()) {
             Ok(details) => {
                 lines.push(removed(&details.id, user));
                 documents.push(messages::DetailsResponse::from(details));
@@ -92,7 +92,7 @@ fn remove_all(service: &Service, out: &Output, user: &FoundUser) -> Result<()> {
             Err(error) => Err(error),
         }
     };
-    let totps = service.user(&caller, &anywhere, &user.id, now())?.totps;
+    let totps = service.user(&context, &user.id)?.totps;
     let outcome = totps.iter().try_for_each(|it| remove(&it.id));
     if outcome.is_err() && lines.is_empty() {
         return outcome;

@@ -6,14 +6,15 @@ use totpd::api::messages;
 use totpd::error::Result;
 use totpd::model::{Name, OrgId, UserId};
 use totpd::service::{
-    Details, Expect, FoundUser, Named, NewUser, NewUsername, Service, State, User, UserName,
+    Context, Details, Expect, FoundUser, Named, NewUser, NewUsername, Service, State, User,
+    UserName,
 };
 
 use super::output::{self, Output};
-use super::{args, now, operator};
+use super::{args, operator};
 
 pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Result<()> {
-    let (caller, anywhere) = (operator(), Expect::default());
+    let context = operator();
     match command {
         args::User::Create { username, org, id } => {
             let organization = org.map(|it| it.parse().map(Named::Id)).transpose()?;
@@ -30,41 +31,41 @@ pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Resul
                 instance: None,
                 organization,
             };
-            let details = service.create_user(&caller, &expect, new, now())?;
+            let details = service.create_user(&Context { expect, ..context }, new)?;
             changed(out, details, |it| format!("made {it}"))
         }
         args::User::List => list(service, out),
         args::User::Show(user) => {
             let id = find(service, &user)?.id;
-            let user = service.user(&caller, &anywhere, &id, now())?;
+            let user = service.user(&context, &id)?;
             let text = card(&user);
             out.answer(&messages::GetUserResponse::of(user)?, || text)
         }
         args::User::Remove(user) => {
             let id = find(service, &user)?.id;
-            let details = service.remove_user(&caller, &anywhere, &id, now())?;
+            let details = service.remove_user(&context, id.clone())?;
             changed(out, details, |it| format!("removed {it}"))
         }
         args::User::Lock(user) => {
             let id = find(service, &user)?.id;
-            let details = service.lock_user(&caller, &anywhere, &id, now())?;
+            let details = service.lock_user(&context, id.clone())?;
             changed(out, details, |it| format!("{it} is locked"))
         }
         args::User::Unlock(user) => {
             let id = find(service, &user)?.id;
-            let details = service.unlock_user(&caller, &anywhere, &id, now())?;
+            let details = service.unlock_user(&context, id.clone())?;
             changed(out, details, |it| {
                 format!("{it} is unlocked and need not wait")
             })
         }
         args::User::Activate(user) => {
             let id = find(service, &user)?.id;
-            let details = service.activate_user(&caller, &anywhere, &id, now())?;
+            let details = service.activate_user(&context, id.clone())?;
             changed(out, details, |it| format!("{it} is active"))
         }
         args::User::Deactivate(user) => {
             let id = find(service, &user)?.id;
-            let details = service.deactivate_user(&caller, &anywhere, &id, now())?;
+            let details = service.deactivate_user(&context, id.clone())?;
             changed(out, details, |it| format!("{it} is inactive"))
         }
     }
@@ -100,7 +101,7 @@ fn changed(out: &Output, details: Details, done: impl FnOnce(String) -> String) 
 
 fn list(service: &Service, out: &Output) -> Result<()> {
     let (mut documents, mut rows) = (Vec::new(), Vec::new());
-    service.each_user(&operator(), now(), |user| {
+    service.each_user(&operator(), |user| {
         if out.json {
             documents.push(messages::User::of(user)?);
         } else {

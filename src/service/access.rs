@@ -1,13 +1,15 @@
 //! Who may do what, and what is in whose sight.
 //!
-//! "May never" is [`Error::Forbidden`] and is judged before anything is looked up; "not in sight" is the
+//! A call brings what was presented, a [`Caller`]. Inside its transaction that becomes an [`Identity`], so that a
+//! revoked token is good for nothing that is not committed. "May never" is [`Error::Forbidden`] and is judged before anything is looked up; "not in sight" is the
 //! same as "not there" and is judged on the row.
 
 use std::net::IpAddr;
 
-use crate::error::{Error, Missing, Result};
-use crate::model::{OrgId, UserId};
-use crate::store::{ReadTx, Source, TokenRow, UserRow};
+use crate::error::{Error, Result};
+use crate::model::{OrgId, Timestamp, UserId};
+use crate::seal::token_hash;
+use crate::store::{ReadTx, Source, TokenRow};
 
 /// What a token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +65,24 @@ impl Power {
     }
 }
 
-/// Who calls, and from where.
-#[derive(Debug, Clone)]
+/// Who calls, and from where: what was presented, and not yet whom it stands for. That is judged by each call, inside
+/// its own transaction.
+#[derive(Clone, Copy)]
 pub struct Caller {
+    credential: Credential,
+    peer: Option<IpAddr>,
+}
+
+#[derive(Clone, Copy)]
+enum Credential {
+    /// The data directory itself.
+    CommandLine,
+    /// The digest of a bearer token.
+    Token([u8; 32]),
+}
+
+/// A caller whose credential was judged. It holds for the transaction in which that was done, and no longer.
+pub(super) struct Identity {
     pub(super) power: Power,
     pub(super) source: Source,
 }
@@ -87,22 +104,59 @@ pub enum Act {
 
 impl Caller {
     /// Whoever can open the data directory can do everything with it anyway.
-    pub fn command_line() -> Self {
+    pub const fn command_line() -> Self {
         Self {
-            power: Power::Admin,
-            source: Source::command_line(),
+            credential: Credential::CommandLine,
+            peer: None,
+        }
+    }
+
+    /// Whoever holds this bearer token.
+    pub fn of_token(token: &str) -> Self {
+        Self {
+            credential: Credential::Token(token_hash(token)),
+            peer: None,
         }
     }
 
     /// The same caller, seen coming from this address.
     #[must_use]
     pub fn from_peer(mut self, peer: Option<IpAddr>) -> Self {
-        self.source.peer = peer;
+        self.peer = peer;
         self
     }
 
+    /// Judges the credential as it stands in the transaction's view of the database.
+    pub(super) fn identify(&self, tx: &ReadTx<'_>, now: Timestamp) -> Result<Identity> {
+        let mut identity = match &self.credential {
+            Credential::CommandLine => Identity {
+                power: Power::Admin,
+                source: Source::command_line(),
+            },
+            Credential::Token(hash) => {
+                let row = tx.token(hash, now)?.ok_or(Error::BadToken)?;
+                Identity {
+                    power: Power::of_row(&row)?,
+                    source: Source {
+                        actor: row.id.to_string(),
+                        peer: None,
+                    },
+                }
+            }
+        };
+        identity.source.peer = self.peer;
+        Ok(identity)
+    }
+
+    /// Whether what the caller may do ends with time, so that the clock must be right.
+    pub(super) const fn needs_clock(&self) -> bool {
+        matches!(self.credential, Credential::Token(_))
+    }
+}
+
+impl Identity {
     /// Refuses what no caller of this role can ever do, whatever the call names. It is judged before the call's fields.
-    pub fn require_role(&self, act: Act) -> Result<()> {
+    pub(super) fn require_role(&self, act: Act) -> Result<()> {
         let may = match &self.power {
             Power::Admin | Power::Manager(_) => true,
             Power::Checker(_) => act == Act::Check,
@@ -111,15 +165,7 @@ impl Caller {
         if may { Ok(()) } else { Err(Error::Forbidden) }
     }
 
-    /// Refuses what this caller can never do, whether or not `user` exists.
-    pub(super) fn require(&self, act: Act, user: Option<&UserId>) -> Result<()> {
-        self.require_role(act)?;
-        match self.power.user() {
-            Some(own) if user != Some(own) => Err(Error::Forbidden),
-            Some(_) | None => Ok(()),
-        }
-    }
-
+    /// Refuses what only an administrator can do: what the whole instance has.
     pub(super) fn require_admin(&self) -> Result<()> {
         if self.power == Power::Admin {
             Ok(())
@@ -128,9 +174,19 @@ impl Caller {
         }
     }
 
+    /// Refuses what this caller can never do to that user, whether or not it exists.
+    pub(super) fn require_user(&self, user: &UserId) -> Result<()> {
+        match self.power.user() {
+            Some(own) if own != user => Err(Error::Forbidden),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Power {
     /// Whether things of that organization are in sight at all.
     pub(super) fn sees(&self, org: &OrgId) -> bool {
-        self.power.organization().is_none_or(|it| it == org)
+        self.organization().is_none_or(|it| it == org)
     }
 }
 
@@ -159,37 +215,5 @@ impl Expect {
             Some(Named::Id(expected)) => expected.as_str() == id,
             Some(Named::Domain) => false,
         }
-    }
-}
-
-impl super::Inner {
-    /// The one organization in which the caller looks and may look, or none where that is all of them.
-    pub(super) fn sight<'a>(
-        &self,
-        caller: &'a Caller,
-        expect: &'a Expect,
-        missing: Missing,
-    ) -> Result<Option<&'a OrgId>> {
-        match &expect.organization {
-            _ if !expect.instance_is(&self.instance.id) => Err(Error::NotFound(missing)),
-            None => Ok(caller.power.organization()),
-            Some(Named::Id(id)) if caller.sees(id) => Ok(Some(id)),
-            Some(Named::Id(_) | Named::Domain) => Err(Error::NotFound(missing)),
-        }
-    }
-
-    /// The user, if it exists where the caller looks and may look.
-    pub(super) fn user_in_sight(
-        &self,
-        tx: &ReadTx<'_>,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        missing: Missing,
-    ) -> Result<UserRow> {
-        let org = self.sight(caller, expect, missing)?;
-        tx.user(id)?
-            .filter(|it| org.is_none_or(|org| *org == it.org))
-            .ok_or(Error::NotFound(missing))
     }
 }

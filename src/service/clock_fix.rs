@@ -7,10 +7,10 @@
 use std::thread;
 use std::time::Instant;
 
-use super::{Caller, Service};
+use super::{Context, Service};
 use crate::error::Result;
 use crate::model::{Step, Timestamp, TotpId, UserId, Window, require_plausible};
-use crate::store::{Dated, WriteTx};
+use crate::store::{Dated, Source, WriteTx};
 
 /// What a fix changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,8 +34,14 @@ impl Service {
     ///
     /// No code that was used becomes good again: what was used while the clock was ahead is refused when its time
     /// comes, and so is every code up to now.
-    pub fn fix_clock(&self, caller: &Caller, now: Timestamp) -> Result<ClockFixed> {
-        caller.require_admin()?;
+    pub fn fix_clock(&self, context: &Context) -> Result<ClockFixed> {
+        let now = context.now;
+        // The clock is not sane yet, so this is judged in a read of its own.
+        let source = self.inner.store.read(|tx| {
+            let identity = context.caller.identify(tx, now)?;
+            identity.require_admin()?;
+            Ok(identity.source)
+        })?;
         require_plausible(now)?;
         // The window may have been wider than it is now.
         let window = i64::from(Window::OneEitherSide.steps());
@@ -56,7 +62,7 @@ impl Service {
         };
         let organizations = fix.dated(Dated::Organizations)?;
         fixed.users = fixed.users.saturating_add(organizations);
-        fixed.events = fix.events(last, caller)?;
+        fixed.events = fix.events(last, &source)?;
         let void_until = self.inner.store.read(|tx| tx.last_void_step())?;
         fixed.void_until = void_until.map(Step::end).filter(|it| *it > now);
         Ok(fixed)
@@ -125,10 +131,10 @@ impl Fix<'_> {
     }
 
     /// The events after `last`. With the newest of them the clock is confirmed.
-    fn events(&self, last: i64, caller: &Caller) -> Result<usize> {
+    fn events(&self, last: i64, source: &Source) -> Result<usize> {
         let (mut count, mut after) = (0_usize, Some(last));
         while let Some(last) = after {
-            let source = caller.source.clone();
+            let source = source.clone();
             let (changed, next) = self.write(move |tx| {
                 let (changed, next) = tx.date_events_now(last)?;
                 if next.is_none() {

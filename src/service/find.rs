@@ -1,6 +1,6 @@
 //! Which user a person at the command line means.
 
-use super::{Caller, Service};
+use super::{Context, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, UserId};
 pub use crate::store::FoundUser;
@@ -23,9 +23,8 @@ impl Service {
     /// Ids are of their makers' choice. A manager of one organization could give a user the username of another
     /// organization's user as its id, and get the operator to act on the wrong one. Text that means more than one
     /// user is therefore refused; one user's own id and username is no such case.
-    pub fn find_user(&self, caller: &Caller, name: &UserName) -> Result<FoundUser> {
-        caller.require_admin()?;
-        self.inner.store.read(|tx| match name {
+    pub fn find_user(&self, context: &Context, name: &UserName) -> Result<FoundUser> {
+        self.read_all(context, |tx| match name {
             UserName::Id(id) => by_id(tx, id)?.ok_or(Error::NotFound(Missing::User)),
             UserName::In(org, username) => {
                 if !tx.organization_exists(org)? {

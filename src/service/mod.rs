@@ -4,6 +4,7 @@
 
 mod access;
 mod backup;
+mod call;
 mod clock;
 mod clock_fix;
 mod data_dir;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use access::{Act, Caller, Expect, Named, Power};
 pub use backup::{Consent, Restored, Taken};
+pub use call::Context;
 pub use clock_fix::ClockFixed;
 pub use data_dir::{DataDir, KeyFile};
 pub use doctor::{Finding, Level};
@@ -40,9 +42,9 @@ use clock::ClockWatch;
 
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp};
-use crate::seal::{Sealer, token_hash};
+use crate::seal::Sealer;
 pub use crate::store::AppliedAgain;
-use crate::store::{Event, Instance, Kind, Organization, Source, Store, StoreOptions, WriteTx};
+use crate::store::{Event, Instance, Kind, Organization, ReadKind, Store, StoreOptions, WriteTx};
 use readiness::Readiness;
 
 /// How a service is opened.
@@ -175,22 +177,15 @@ impl Service {
         &self.inner.instance.id
     }
 
-    /// Who holds this bearer token, if it is known, not expired and not revoked at this moment.
-    pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Caller> {
-        let row = self.inner.store.read(|tx| {
-            // An expired token must not come back to life with a clock that was set back.
+    /// What this bearer token stands for at this moment, if it is known, not expired and not revoked: for showing. Each
+    /// call judges its caller anew.
+    pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Power> {
+        let caller = Caller::of_token(token);
+        let identity = self.inner.store.read_for_request(ReadKind::ById, |tx| {
             tx.require_sane_clock(now)?;
-            tx.token(&token_hash(token), now)
+            caller.identify(tx, now)
         })?;
-        let row = row.ok_or(Error::BadToken)?;
-        let power = Power::of_row(&row)?;
-        Ok(Caller {
-            power,
-            source: Source {
-                actor: row.id.to_string(),
-                peer: None,
-            },
-        })
+        Ok(identity.power)
     }
 
     /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing
@@ -242,15 +237,8 @@ impl Service {
     }
 
     /// Makes an organization.
-    pub fn create_organization(
-        &self,
-        caller: &Caller,
-        name: Name,
-        now: Timestamp,
-    ) -> Result<OrgId> {
-        caller.require_admin()?;
-        let source = caller.source.clone();
-        self.inner.store.write(now, move |tx| {
+    pub fn create_organization(&self, context: &Context, name: Name) -> Result<OrgId> {
+        self.administer(context, move |call, tx| {
             let organization = Organization {
                 id: OrgId::known(tx.new_id()?),
                 name,
@@ -258,7 +246,7 @@ impl Service {
             tx.insert_organization(&organization)?;
             tx.append(&Event {
                 kind: Kind::OrganizationCreated,
-                source: &source,
+                source: &call.identity.source,
                 org: Some(&organization.id),
                 user: None,
                 about: Some(organization.id.as_str()),
@@ -268,9 +256,8 @@ impl Service {
     }
 
     /// All organizations, in the order of their making.
-    pub fn organizations(&self, caller: &Caller) -> Result<Vec<(OrgId, Name)>> {
-        caller.require_admin()?;
-        let rows = self.inner.store.read(|tx| tx.organizations(MAX_LISTED))?;
+    pub fn organizations(&self, context: &Context) -> Result<Vec<(OrgId, Name)>> {
+        let rows = self.read_all(context, |tx| tx.organizations(MAX_LISTED))?;
         Ok(rows.into_iter().map(|it| (it.id, it.name)).collect())
     }
 }

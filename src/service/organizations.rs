@@ -1,28 +1,20 @@
 //! Organizations: renaming and removing them.
 
-use super::{Caller, Service};
+use super::{Context, Service};
 use crate::error::{Error, Missing, Result};
-use crate::model::{Name, OrgId, Timestamp};
+use crate::model::{Name, OrgId};
 use crate::store::{Event, Kind};
 
 impl Service {
     /// Gives an organization another name.
-    pub fn rename_organization(
-        &self,
-        caller: &Caller,
-        id: &OrgId,
-        name: Name,
-        now: Timestamp,
-    ) -> Result<()> {
-        caller.require_admin()?;
-        let (source, id) = (caller.source.clone(), id.clone());
-        self.inner.store.write(now, move |tx| {
+    pub fn rename_organization(&self, context: &Context, id: OrgId, name: Name) -> Result<()> {
+        self.administer(context, move |call, tx| {
             if !tx.rename_organization(&id, &name)? {
                 return Err(Error::NotFound(Missing::Organization));
             }
             tx.append(&Event {
                 kind: Kind::OrganizationRenamed,
-                source: &source,
+                source: &call.identity.source,
                 org: Some(&id),
                 user: None,
                 about: Some(id.as_str()),
@@ -32,10 +24,8 @@ impl Service {
 
     /// Removes an organization that has no user and no token bound to it, and returns its name. The last one stays:
     /// a user whose maker names no organization goes to the first.
-    pub fn remove_organization(&self, caller: &Caller, id: &OrgId, now: Timestamp) -> Result<Name> {
-        caller.require_admin()?;
-        let (source, id) = (caller.source.clone(), id.clone());
-        self.inner.store.write(now, move |tx| {
+    pub fn remove_organization(&self, context: &Context, id: OrgId) -> Result<Name> {
+        self.administer(context, move |call, tx| {
             if !tx.organization_exists(&id)? {
                 return Err(Error::NotFound(Missing::Organization));
             }
@@ -54,7 +44,7 @@ impl Service {
                 .ok_or(Error::NotFound(Missing::Organization))?;
             tx.append(&Event {
                 kind: Kind::OrganizationRemoved,
-                source: &source,
+                source: &call.identity.source,
                 org: Some(&id),
                 user: None,
                 about: Some(id.as_str()),

@@ -1,8 +1,7 @@
 //! Searching for users: a page of those that a token may see, and how many there are in all.
 
-use super::access::Act;
 use super::users::whole;
-use super::{Caller, Expect, Service, User};
+use super::{Act, Context, Service, User};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Search, Timestamp};
 use crate::store::ReadKind;
@@ -19,25 +18,18 @@ pub struct Found {
 
 impl Service {
     /// Searches among the users in sight. Page and count are of one moment.
-    pub fn search_users(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        search: &Search,
-        now: Timestamp,
-    ) -> Result<Found> {
-        caller.require(Act::Search, None)?;
-        if !expect.instance_is(&self.inner.instance.id) {
-            return Err(Error::NotFound(Missing::User));
-        }
-        let org = caller.power.organization();
-        self.inner.store.read_for_request(ReadKind::Search, |tx| {
+    pub fn search_users(&self, context: &Context, search: &Search) -> Result<Found> {
+        self.read(context, ReadKind::Search, Act::Search, None, |call, tx| {
+            if !call.expects_instance() {
+                return Err(Error::NotFound(Missing::User));
+            }
+            let org = call.identity.power.organization();
             let (rows, total) = tx.search_users(search, org)?;
-            let users = rows.into_iter().map(|it| whole(tx, it, now));
+            let users = rows.into_iter().map(|it| whole(tx, it, call.now));
             Ok(Found {
                 users: users.collect::<Result<_>>()?,
                 total,
-                at: now,
+                at: call.now,
             })
         })
     }

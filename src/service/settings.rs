@@ -1,9 +1,9 @@
 //! The settings of an instance. They lie in the database, and every call reads them in its own transaction: what
 //! the command line changes beside a server holds from the server's next transaction on.
 
-use super::{Caller, Service};
+use super::{Context, Service};
 use crate::error::Result;
-use crate::model::{Name, Timestamp, Window};
+use crate::model::{Name, Window};
 pub use crate::store::Settings;
 use crate::store::{Event, Kind};
 
@@ -18,21 +18,13 @@ pub struct SettingsChange {
 
 impl Service {
     /// The settings as they are now.
-    pub fn settings(&self, caller: &Caller) -> Result<Settings> {
-        caller.require_admin()?;
-        self.inner.store.read(|tx| tx.settings())
+    pub fn settings(&self, context: &Context) -> Result<Settings> {
+        self.read_all(context, |tx| tx.settings())
     }
 
     /// Changes settings, and returns all of them. What has that value already is no change and leaves no event.
-    pub fn change_settings(
-        &self,
-        caller: &Caller,
-        change: SettingsChange,
-        now: Timestamp,
-    ) -> Result<Settings> {
-        caller.require_admin()?;
-        let source = caller.source.clone();
-        self.inner.store.write(now, move |tx| {
+    pub fn change_settings(&self, context: &Context, change: SettingsChange) -> Result<Settings> {
+        self.administer(context, move |call, tx| {
             let before = tx.settings()?;
             let after = Settings {
                 issuer: change.issuer.unwrap_or_else(|| before.issuer.clone()),
@@ -45,7 +37,7 @@ impl Service {
             for (kind, _) in changes.into_iter().filter(|(_, is_new)| *is_new) {
                 tx.append(&Event {
                     kind,
-                    source: &source,
+                    source: &call.identity.source,
                     org: None,
                     user: None,
                     about: None,

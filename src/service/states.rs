@@ -1,10 +1,10 @@
 //! The states of a user: who is locked or inactive checks nothing.
 
-use super::access::Act;
-use super::users::{append, details};
-use super::{Caller, Details, Expect, Inner, Service};
+use super::call::Permitted;
+use super::users::details;
+use super::{Act, Context, Details, Service};
 use crate::error::{Error, Missing, Result, Unfit};
-use crate::model::{Timestamp, UserId, UserState};
+use crate::model::{UserId, UserState};
 use crate::store::{Kind, UserRow, WriteTx};
 
 /// A change of state: from which states to which, its event, and what is missing where it does not apply.
@@ -36,86 +36,54 @@ const ACTIVATE: Change = Change {
 
 impl Service {
     /// Locks a user that is not locked: it checks nothing until it is unlocked.
-    pub fn lock_user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
-    ) -> Result<Details> {
-        self.change(caller, expect, id, now, &LOCK)
+    pub fn lock_user(&self, context: &Context, user: UserId) -> Result<Details> {
+        self.change_state(context, user, &LOCK)
     }
 
     /// Deactivates an active user: it checks nothing until it is activated.
-    pub fn deactivate_user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
-    ) -> Result<Details> {
-        self.change(caller, expect, id, now, &DEACTIVATE)
+    pub fn deactivate_user(&self, context: &Context, user: UserId) -> Result<Details> {
+        self.change_state(context, user, &DEACTIVATE)
     }
 
     /// Activates an inactive user.
-    pub fn activate_user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
-    ) -> Result<Details> {
-        self.change(caller, expect, id, now, &ACTIVATE)
+    pub fn activate_user(&self, context: &Context, user: UserId) -> Result<Details> {
+        self.change_state(context, user, &ACTIVATE)
     }
 
     /// Makes a locked user active, and ends its wait.
-    pub fn unlock_user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
-    ) -> Result<Details> {
-        caller.require(Act::WriteUser, Some(id))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let id = id.clone();
-        self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &id, Missing::UserToUnlock)?;
+    pub fn unlock_user(&self, context: &Context, user: UserId) -> Result<Details> {
+        self.change_user(context, Act::WriteUser, user, |call, tx, user| {
+            let user = call.user_in_sight(tx, user, Missing::UserToUnlock)?;
             let unlocked = tx.change_state(&user.id, &[UserState::Locked], UserState::Active)?;
             let cleared = tx.clear_failures(&user.id)?;
             if unlocked || cleared {
-                append(tx, Kind::UserUnlocked, &caller, &user)?;
+                call.record(tx, Kind::UserUnlocked, &user)?;
             }
             Ok(after(tx, &user, unlocked))
         })
     }
 
-    fn change(
+    fn change_state(
         &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
+        context: &Context,
+        user: UserId,
         change: &'static Change,
     ) -> Result<Details> {
-        caller.require(Act::WriteUser, Some(id))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let id = id.clone();
-        self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &id, change.missing)?;
+        self.change_user(context, Act::WriteUser, user, |call, tx, user| {
+            let user = call.user_in_sight(tx, user, change.missing)?;
             if !tx.change_state(&user.id, change.from, change.to)? {
                 return Err(Error::NotFound(change.missing));
             }
-            append(tx, change.kind, &caller, &user)?;
+            call.record(tx, change.kind, &user)?;
             Ok(after(tx, &user, true))
         })
     }
 }
 
-impl Inner {
+impl Permitted<'_> {
     /// Whoever is locked or inactive cannot enrol by its own token; a manager can enrol for it.
-    pub(super) fn require_fit_to_enrol(caller: &Caller, user: &UserRow) -> Result<()> {
-        if caller.power.user().is_some() && user.state != UserState::Active {
+    pub(super) fn require_fit_to_enrol(&self, user: &UserRow) -> Result<()> {
+        if self.identity.power.user().is_some() && user.state != UserState::Active {
             return Err(Error::Unfit(Unfit::UserNotActive));
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Caller, Inner, Power, Service};
+use super::call::Permitted;
+use super::{Context, Inner, Power, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TokenId};
 use crate::seal::{BearerToken, token_hash};
@@ -41,16 +42,10 @@ pub struct Token {
 
 impl Service {
     /// Makes a token. What is returned is the only time it is seen.
-    pub fn create_token(
-        &self,
-        caller: &Caller,
-        new: NewToken,
-        now: Timestamp,
-    ) -> Result<(TokenId, BearerToken)> {
-        caller.require_admin()?;
-        let (caller, token) = (caller.clone(), BearerToken::new()?);
+    pub fn create_token(&self, context: &Context, new: NewToken) -> Result<(TokenId, BearerToken)> {
+        let token = BearerToken::new()?;
         let hash = token_hash(token.reveal());
-        let id = self.inner.store.write(now, move |tx| {
+        let id = self.administer(context, move |call, tx| {
             if let Some(org) = new.power.organization() {
                 Inner::require_organization(tx, org.clone())?;
             }
@@ -70,28 +65,25 @@ impl Service {
                 expires: new.lasts.map(|it| tx.now().after(it)),
             };
             tx.insert_token(&row, &hash)?;
-            append(tx, Kind::TokenCreated, &caller, &row)?;
+            append(tx, Kind::TokenCreated, call, &row)?;
             Ok(row.id)
         })?;
         Ok((id, token))
     }
 
     /// All tokens, in the order of their making.
-    pub fn tokens(&self, caller: &Caller) -> Result<Vec<Token>> {
-        caller.require_admin()?;
-        let rows = self.inner.store.read(|tx| tx.tokens(MAX_LISTED))?;
+    pub fn tokens(&self, context: &Context) -> Result<Vec<Token>> {
+        let rows = self.read_all(context, |tx| tx.tokens(MAX_LISTED))?;
         rows.into_iter().map(shown).collect()
     }
 
     /// Revokes a token: the next request with it is refused.
-    pub fn revoke_token(&self, caller: &Caller, id: &TokenId, now: Timestamp) -> Result<Token> {
-        caller.require_admin()?;
-        let (caller, id) = (caller.clone(), id.clone());
-        self.inner.store.write(now, move |tx| {
+    pub fn revoke_token(&self, context: &Context, id: TokenId) -> Result<Token> {
+        self.administer(context, move |call, tx| {
             let row = tx
                 .delete_token(&id)?
                 .ok_or(Error::NotFound(Missing::Token))?;
-            append(tx, Kind::TokenRevoked, &caller, &row)?;
+            append(tx, Kind::TokenRevoked, call, &row)?;
             shown(row)
         })
     }
@@ -109,11 +101,11 @@ fn shown(row: TokenRow) -> Result<Token> {
     })
 }
 
-fn append(tx: &WriteTx<'_>, kind: Kind, caller: &Caller, token: &TokenRow) -> Result<()> {
+fn append(tx: &WriteTx<'_>, kind: Kind, call: &Permitted<'_>, token: &TokenRow) -> Result<()> {
     let (org, user) = (token.org.as_ref(), token.user.as_ref());
     tx.append(&Event {
         kind,
-        source: &caller.source,
+        source: &call.identity.source,
         org,
         user,
         about: Some(token.id.as_str()),

@@ -2,8 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use super::access::Act;
-use super::{Caller, Details, Expect, Inner, Service};
+use super::call::Permitted;
+use super::{Act, Context, Details, Inner, Service};
 use crate::error::{Error, Missing, Result, Unfit};
 use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
 use crate::seal::new_secret;
@@ -25,6 +25,7 @@ pub struct Enrolment {
 }
 
 /// What became of a code. A "no" is a value and not an error, so that it is remembered.
+#[must_use = "a code that was not accepted is no error: look at the verdict"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The code was good. It is used up now, on disk.
@@ -44,24 +45,19 @@ impl Service {
     /// Begins an enrolment. It counts for nothing until it is confirmed, and expires after ten minutes.
     pub fn start_totp(
         &self,
-        caller: &Caller,
-        expect: &Expect,
-        user: &UserId,
+        context: &Context,
+        user: UserId,
         name: Option<Name>,
-        now: Timestamp,
     ) -> Result<Enrolment> {
-        caller.require(Act::WriteTotp, Some(user))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let user = user.clone();
-        self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
-            Inner::require_fit_to_enrol(&caller, &user)?;
-            if tx.totps(&user.id, now)?.len() >= MAX_TOTPS {
+        self.change_user(context, Act::WriteTotp, user, |call, tx, user| {
+            let user = call.user_in_sight(tx, user, Missing::User)?;
+            call.require_fit_to_enrol(&user)?;
+            if tx.totps(&user.id, call.now)?.len() >= MAX_TOTPS {
                 return Err(Error::Unfit(Unfit::TooManyTotps));
             }
             let secret = new_secret()?;
             let id = TotpId::known(tx.new_id()?);
-            let sealed = inner.sealer.seal(&secret, &user.id, &id)?;
+            let sealed = call.inner.sealer.seal(&secret, &user.id, &id)?;
             let totp = TotpRow {
                 slot: tx.fill_slot(&sealed)?,
                 id,
@@ -71,7 +67,7 @@ impl Service {
                 created: tx.event_at(),
             };
             tx.insert_totp(&user.id, &totp)?;
-            append(tx, Kind::TotpStarted, &caller.source, &user, &totp.id)?;
+            call.record_totp(tx, Kind::TotpStarted, &user, Some(&totp.id))?;
             let usernames = tx.usernames(&user.id)?;
             let account = usernames
                 .first()
@@ -91,20 +87,15 @@ impl Service {
     /// otherwise reset the count at will.
     pub fn confirm_totp(
         &self,
-        caller: &Caller,
-        expect: &Expect,
-        user: &UserId,
-        totp: &TotpId,
-        code: &Code,
-        now: Timestamp,
+        context: &Context,
+        user: UserId,
+        totp: TotpId,
+        code: Code,
     ) -> Result<Verdict> {
-        caller.require(Act::WriteTotp, Some(user))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let (user, totp, code) = (user.clone(), totp.clone(), code.clone());
-        self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
-            let totp = find(tx.totps(&user.id, now)?, &totp)?;
-            Inner::require_fit_to_enrol(&caller, &user)?;
+        self.change_user(context, Act::WriteTotp, user, move |call, tx, user| {
+            let user = call.user_in_sight(tx, user, Missing::User)?;
+            let totp = find(tx.totps(&user.id, call.now)?, &totp)?;
+            call.require_fit_to_enrol(&user)?;
             if totp.state == TotpState::Confirmed {
                 return Err(Error::Unfit(Unfit::AlreadyConfirmed));
             }
@@ -112,13 +103,13 @@ impl Service {
                 return Ok(Verdict::Wait { retry_after_s });
             }
             let window = tx.settings()?.window;
-            match inner.step_of(tx, &user, &totp, &code, window)? {
+            match call.inner.step_of(tx, &user, &totp, &code, window)? {
                 Some(step) if tx.confirm_totp(&user.id, &totp.id, step)? => {
-                    append(tx, Kind::TotpConfirmed, &caller.source, &user, &totp.id)?;
+                    call.record_totp(tx, Kind::TotpConfirmed, &user, Some(&totp.id))?;
                     Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
                 }
                 Some(_) => Ok(Verdict::Used),
-                None => refuse(tx, &caller.source, &user, Some(&totp.id)),
+                None => call.count_wrong_code(tx, &user, Some(&totp.id)),
             }
         })
     }
@@ -129,19 +120,14 @@ impl Service {
     /// of requests with one code, one is told yes.
     pub fn check_totp(
         &self,
-        caller: &Caller,
-        expect: &Expect,
-        user: &UserId,
-        totp: Option<&TotpId>,
-        code: &Code,
-        now: Timestamp,
+        context: &Context,
+        user: UserId,
+        totp: Option<TotpId>,
+        code: Code,
     ) -> Result<Verdict> {
-        caller.require(Act::Check, Some(user))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let (user, totp, code) = (user.clone(), totp.cloned(), code.clone());
-        self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
-            let mut totps = tx.totps(&user.id, now)?;
+        self.change_user(context, Act::Check, user, move |call, tx, user| {
+            let user = call.user_in_sight(tx, user, Missing::User)?;
+            let mut totps = tx.totps(&user.id, call.now)?;
             if let Some(id) = &totp {
                 totps = vec![find(totps, id)?];
             }
@@ -158,12 +144,12 @@ impl Service {
             let window = tx.settings()?.window;
             let mut was_good = false;
             for it in &totps {
-                let Some(step) = inner.step_of(tx, &user, it, &code, window)? else {
+                let Some(step) = call.inner.step_of(tx, &user, it, &code, window)? else {
                     continue;
                 };
                 if tx.claim_step(&user.id, &it.id, step)? {
                     tx.clear_failures(&user.id)?;
-                    append(tx, Kind::TotpChecked, &caller.source, &user, &it.id)?;
+                    call.record_totp(tx, Kind::TotpChecked, &user, Some(&it.id))?;
                     return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));
                 }
                 was_good = true;
@@ -171,7 +157,7 @@ impl Service {
             if was_good {
                 return Ok(Verdict::Used);
             }
-            refuse(tx, &caller.source, &user, totp.as_ref())
+            call.count_wrong_code(tx, &user, totp.as_ref())
         })
     }
 
@@ -179,28 +165,18 @@ impl Service {
     ///
     /// Whether it is in sight is judged by the statement that removes it. The user's own row is read only where
     /// nothing was removed, to say what is not there.
-    pub fn remove_totp(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        user: &UserId,
-        totp: &TotpId,
-        now: Timestamp,
-    ) -> Result<Details> {
-        caller.require(Act::WriteTotp, Some(user))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let (user, totp) = (user.clone(), totp.clone());
-        self.inner.store.write(now, move |tx| {
-            let org = inner.sight(&caller, &expect, Missing::User)?;
-            let Some(RemovedTotp { org, created }) = tx.delete_totp(org, &user, &totp)? else {
-                inner.user_in_sight(tx, &caller, &expect, &user, Missing::User)?;
+    pub fn remove_totp(&self, context: &Context, user: UserId, totp: TotpId) -> Result<Details> {
+        self.change_user(context, Act::WriteTotp, user, move |call, tx, user| {
+            let org = call.sight(Missing::User)?;
+            let Some(RemovedTotp { org, created }) = tx.delete_totp(org, user, &totp)? else {
+                call.user_in_sight(tx, user, Missing::User)?;
                 return Err(Error::NotFound(Missing::Totp));
             };
             tx.append(&Event {
                 kind: Kind::TotpRemoved,
-                source: &caller.source,
+                source: &call.identity.source,
                 org: Some(&org),
-                user: Some(&user),
+                user: Some(user),
                 about: Some(totp.as_str()),
             })?;
             let (id, changed) = (totp.to_string(), tx.event_at());
@@ -271,39 +247,18 @@ fn wait_left_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     Ok((!left.is_zero()).then_some(left.as_secs().saturating_add(up)))
 }
 
-/// Counts a wrong code. The error goes out only when the count is on disk.
-fn refuse(
-    tx: &WriteTx<'_>,
-    source: &Source,
-    user: &UserRow,
-    totp: Option<&TotpId>,
-) -> Result<Verdict> {
-    tx.count_failure(&user.id)?;
-    tx.append(&Event {
-        kind: Kind::CodeRefused,
-        source,
-        org: Some(&user.org),
-        user: Some(&user.id),
-        about: totp.map(TotpId::as_str),
-    })?;
-    Ok(Verdict::Wrong)
-}
-
-fn append(
-    tx: &WriteTx<'_>,
-    kind: Kind,
-    source: &Source,
-    user: &UserRow,
-    totp: &TotpId,
-) -> Result<()> {
-    let (org, about) = (Some(&user.org), Some(totp.as_str()));
-    tx.append(&Event {
-        kind,
-        source,
-        org,
-        user: Some(&user.id),
-        about,
-    })
+impl Permitted<'_> {
+    /// Counts a wrong code. The error goes out only when the count is on disk.
+    fn count_wrong_code(
+        &self,
+        tx: &WriteTx<'_>,
+        user: &UserRow,
+        totp: Option<&TotpId>,
+    ) -> Result<Verdict> {
+        tx.count_failure(&user.id)?;
+        self.record_totp(tx, Kind::CodeRefused, user, totp)?;
+        Ok(Verdict::Wrong)
+    }
 }
 
 fn find(totps: Vec<TotpRow>, id: &TotpId) -> Result<TotpRow> {

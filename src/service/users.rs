@@ -1,10 +1,10 @@
 //! Users: whom authenticators belong to.
 
-use super::access::Act;
-use super::{Caller, Details, Expect, Inner, Named, Service};
+use super::call::Permitted;
+use super::{Act, Context, Details, Inner, Named, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
-use crate::store::{Event, Kind, ReadKind, ReadTx, TotpState, UserRow, UsernameRow, WriteTx};
+use crate::store::{Kind, ReadKind, ReadTx, TotpState, UserRow, UsernameRow, WriteTx};
 
 /// Tries at an id of our own that no caller has chosen before.
 const ID_TRIES: usize = 100;
@@ -71,17 +71,9 @@ pub struct Totp {
 
 impl Service {
     /// Makes a user. Without a word about the organization it goes to the caller's, or the first.
-    pub fn create_user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        new: NewUser,
-        now: Timestamp,
-    ) -> Result<Details> {
-        caller.require(Act::WriteUser, None)?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        self.inner.store.write(now, move |tx| {
-            let org = inner.organization_for(tx, &caller, &expect)?;
+    pub fn create_user(&self, context: &Context, new: NewUser) -> Result<Details> {
+        self.change(context, Act::WriteUser, move |call, tx| {
+            let org = call.organization_for_new(tx)?;
             let user = insert_user(tx, &org, &new)?;
             for it in new.usernames {
                 let (id, username) = (tx.new_id()?, it.username);
@@ -95,45 +87,28 @@ impl Service {
                     },
                 )?;
             }
-            append(tx, Kind::UserCreated, &caller, &user)?;
+            call.record(tx, Kind::UserCreated, &user)?;
             Ok(details(&user))
         })
     }
 
     /// Reads a user.
-    pub fn user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
-    ) -> Result<User> {
-        caller.require(Act::ReadUser, Some(id))?;
-        self.inner.store.read_for_request(ReadKind::ById, |tx| {
-            let row = self
-                .inner
-                .user_in_sight(tx, caller, expect, id, Missing::User)?;
-            whole(tx, row, now)
+    pub fn user(&self, context: &Context, id: &UserId) -> Result<User> {
+        let (kind, act) = (ReadKind::ById, Act::ReadUser);
+        self.read(context, kind, act, Some(id), |call, tx| {
+            let row = call.user_in_sight(tx, id, Missing::User)?;
+            whole(tx, row, call.now)
         })
     }
 
     /// Removes a user and everything of it: authenticators, usernames, its own tokens.
-    pub fn remove_user(
-        &self,
-        caller: &Caller,
-        expect: &Expect,
-        id: &UserId,
-        now: Timestamp,
-    ) -> Result<Details> {
-        caller.require(Act::WriteUser, Some(id))?;
-        let (inner, caller, expect) = (self.inner.clone(), caller.clone(), expect.clone());
-        let id = id.clone();
-        self.inner.store.write(now, move |tx| {
-            let user = inner.user_in_sight(tx, &caller, &expect, &id, Missing::UserToRemove)?;
+    pub fn remove_user(&self, context: &Context, user: UserId) -> Result<Details> {
+        self.change_user(context, Act::WriteUser, user, |call, tx, user| {
+            let user = call.user_in_sight(tx, user, Missing::UserToRemove)?;
             if !tx.delete_user(&user.id)? {
                 return Err(Error::NotFound(Missing::UserToRemove));
             }
-            append(tx, Kind::UserRemoved, &caller, &user)?;
+            call.record(tx, Kind::UserRemoved, &user)?;
             Ok(Details {
                 changed: tx.event_at(),
                 ..details(&user)
@@ -144,17 +119,15 @@ impl Service {
     /// Hands every user to `each`, in the order of their ids, a page at a time.
     pub fn each_user(
         &self,
-        caller: &Caller,
-        now: Timestamp,
+        context: &Context,
         mut each: impl FnMut(User) -> Result<()>,
     ) -> Result<()> {
-        caller.require_admin()?;
         let mut after = None;
         loop {
-            let page = self.inner.store.read(|tx| {
+            let page = self.read_all(context, |tx| {
                 let rows = tx.users_after(after.as_ref(), PAGE)?;
                 rows.into_iter()
-                    .map(|it| whole(tx, it, now))
+                    .map(|it| whole(tx, it, context.now))
                     .collect::<Result<Vec<_>>>()
             })?;
             let Some(last) = page.last() else {
@@ -166,23 +139,18 @@ impl Service {
     }
 }
 
-impl Inner {
+impl Permitted<'_> {
     /// Where a new user goes.
-    fn organization_for(
-        &self,
-        tx: &WriteTx<'_>,
-        caller: &Caller,
-        expect: &Expect,
-    ) -> Result<OrgId> {
-        let unknown = Error::NotFound(Missing::Organization);
-        if !expect.instance_is(&self.instance.id) {
+    fn organization_for_new(&self, tx: &WriteTx<'_>) -> Result<OrgId> {
+        let (unknown, power) = (Error::NotFound(Missing::Organization), &self.identity.power);
+        if !self.expects_instance() {
             return Err(unknown);
         }
-        match (&expect.organization, caller.power.organization()) {
+        match (&self.expect.organization, power.organization()) {
             (Some(Named::Domain), _) => Err(unknown),
-            (Some(Named::Id(id)), _) if !caller.sees(id) => Err(unknown),
-            (Some(Named::Id(id)), _) => Self::require_organization(tx, id.clone()),
-            (None, Some(own)) => Self::require_organization(tx, own.clone()),
+            (Some(Named::Id(id)), _) if !power.sees(id) => Err(unknown),
+            (Some(Named::Id(id)), _) => Inner::require_organization(tx, id.clone()),
+            (None, Some(own)) => Inner::require_organization(tx, own.clone()),
             (None, None) => tx.first_organization()?.ok_or(unknown),
         }
     }
@@ -230,17 +198,6 @@ pub(super) fn whole(tx: &ReadTx<'_>, row: UserRow, now: Timestamp) -> Result<Use
         state: row.state,
         schema_id: row.schema_id,
         data: row.data,
-    })
-}
-
-pub(super) fn append(tx: &WriteTx<'_>, kind: Kind, caller: &Caller, user: &UserRow) -> Result<()> {
-    let (org, user) = (Some(&user.org), Some(&user.id));
-    tx.append(&Event {
-        kind,
-        source: &caller.source,
-        org,
-        user,
-        about: None,
     })
 }
 

@@ -178,6 +178,28 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Keeps everybody from writing until `count` changes wait for that, then runs `sql` before all of them. Tells
+    /// `held` when it has begun.
+    pub(crate) fn run_before_waiting(
+        &self,
+        count: usize,
+        held: std::sync::mpsc::Sender<()>,
+        sql: &'static str,
+    ) {
+        let writer = Arc::clone(&self.writer);
+        let done = self.writer.alone(move |connection| {
+            held.send(()).unwrap();
+            while writer.waiting() < count {
+                thread::yield_now();
+            }
+            connection.execute_batch(sql).map_err(unavailable)
+        });
+        done.unwrap();
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         self.log.end();

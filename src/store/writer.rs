@@ -136,6 +136,7 @@ impl Writer {
             connection: Some(connection),
             failure,
             changes,
+            has_changed,
             ..
         }) = SHARED.replace(outer)
         else {
@@ -143,7 +144,7 @@ impl Writer {
             return called.map_err(|_| Error::Bug("a call panicked".to_owned()));
         };
         let settled = match (called, failure) {
-            (Ok(()), None) => execute_cached(&connection, "COMMIT").map_err(unavailable),
+            (Ok(()), None) => end(&connection, has_changed).map_err(unavailable),
             (Ok(()), Some(why)) => Err(Error::Unavailable(why)),
             (Err(_), _) => Err(Error::Bug("a call panicked".to_owned())),
         };
@@ -158,6 +159,12 @@ impl Writer {
     /// Refuses every change that is not queued yet.
     pub(super) fn refuse_changes(&self) {
         lock(&self.queue).is_stopping = true;
+    }
+
+    /// Changes that wait for the connection.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.queue).waiting.len()
     }
 
     /// Whether this thread's changes share a transaction of this very writer.
@@ -190,11 +197,12 @@ impl Writer {
                 })
             });
             shared.changes = shared.changes.saturating_add(1);
-            kept.map_err(|error| {
+            let has_changed = kept.map_err(|error| {
                 let why = format!("the database: {error}");
                 shared.failure = Some(why.clone());
                 Error::Unavailable(why)
             })?;
+            shared.has_changed |= has_changed;
             result
         })
     }
@@ -352,6 +360,8 @@ struct Shared {
     /// Why nothing of it can be kept any more.
     failure: Option<String>,
     changes: usize,
+    /// Whether a row was written that is to be kept.
+    has_changed: bool,
 }
 
 impl Shared {
@@ -361,6 +371,7 @@ impl Shared {
             connection: None,
             failure: None,
             changes: 0,
+            has_changed: false,
         }
     }
 }
@@ -402,30 +413,39 @@ fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite
     execute_cached(connection, "BEGIN IMMEDIATE")?;
     // One change alone is the whole transaction: a savepoint would keep nothing apart from it.
     let is_alone = changes.len() == 1;
+    let mut has_changed = false;
     for change in changes {
-        if !is_alone {
-            in_savepoint(connection, change)?;
-        } else if !change(connection) {
-            require_transaction(connection)?;
-            return execute_cached(connection, "ROLLBACK");
-        }
+        has_changed |= if is_alone {
+            let before = connection.total_changes();
+            change(connection) && connection.total_changes() != before
+        } else {
+            in_savepoint(connection, change)?
+        };
     }
     require_transaction(connection)?;
-    execute_cached(connection, "COMMIT")
+    end(connection, has_changed)
 }
 
-/// Runs `change` so that it alone is undone if it says so.
+/// Commits, or rolls back where nothing was changed: of calls that were all refused nothing goes to the disk, and nobody
+/// waits for a sync.
+fn end(connection: &Connection, has_changed: bool) -> rusqlite::Result<()> {
+    execute_cached(connection, if has_changed { "COMMIT" } else { "ROLLBACK" })
+}
+
+/// Runs `change` so that it alone is undone if it says so. Returns whether it changed a row and is kept.
 fn in_savepoint(
     connection: &Connection,
     change: impl FnOnce(&Connection) -> bool,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     execute_cached(connection, "SAVEPOINT change")?;
+    let before = connection.total_changes();
     let keep = change(connection);
     require_transaction(connection)?;
     if !keep {
         execute_cached(connection, "ROLLBACK TO change")?;
     }
-    execute_cached(connection, "RELEASE change")
+    execute_cached(connection, "RELEASE change")?;
+    Ok(keep && connection.total_changes() != before)
 }
 
 /// A full disk or a failed read rolls the whole transaction back by itself; whatever ran afterwards would be

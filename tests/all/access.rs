@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use totpd::service::{Caller, Power};
+use totpd::service::{Context, Power};
 
 use crate::harness::{Answer, Phone, TestServer};
 
@@ -246,10 +246,10 @@ fn a_token_ends_at_once_by_revocation_by_time_and_with_its_user() {
 
     let (id, token) = server.token_with(Power::Admin, None);
     get(&token).expect_status(200);
-    let caller = Caller::command_line();
+    let context = Context::command_line(server.now());
     server
         .service
-        .revoke_token(&caller, &id.parse().unwrap(), server.now())
+        .revoke_token(&context, id.parse().unwrap())
         .unwrap();
     refused(get(&token));
 

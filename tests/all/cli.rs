@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use rusqlite::Connection;
 use totpd::model::Window;
-use totpd::service::{Caller, DataDir, KeyFile, Service, SettingsChange};
+use totpd::service::{Context, DataDir, KeyFile, Service, SettingsChange};
 
 use crate::binary::{Home, Server, enrolled, now, refused};
 use crate::harness::TestServer;
@@ -341,7 +341,7 @@ fn a_running_server_follows_the_settings() {
         issuer: Some("Beside".parse().unwrap()),
         window: Some(Window::Present),
     };
-    let changed = beside.change_settings(&Caller::command_line(), change, server.now());
+    let changed = beside.change_settings(&Context::command_line(server.now()), change);
     assert_eq!(changed.unwrap().window, Window::Present);
     let early = phone.code_of(server.now(), 1);
     server

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use totpd::model::{ClockReading, Timestamp, VERSION_DATE, Window};
-use totpd::service::{Caller, ClockFixed, DataDir, KeyFile, Level, Power, Service, Settings};
+use totpd::service::{ClockFixed, Context, DataDir, KeyFile, Level, Power, Service, Settings};
 
 use crate::binary::Home;
 use crate::harness::TestServer;
@@ -44,7 +44,7 @@ impl Machine {
     /// Says that the clock is right.
     fn fix(&self) -> ClockFixed {
         let now = self.server.now();
-        let fixed = self.server.service.fix_clock(&Caller::command_line(), now);
+        let fixed = self.server.service.fix_clock(&Context::command_line(now));
         fixed.unwrap()
     }
 
@@ -460,7 +460,7 @@ fn a_fix_that_was_killed_is_run_again() {
         let killed = machine
             .server
             .service
-            .fix_clock(&Caller::command_line(), now);
+            .fix_clock(&Context::command_line(now));
         assert!(
             format!("{killed:?}").contains("killed"),
             "{place}: {killed:?}"
@@ -576,8 +576,8 @@ fn no_fix_takes_a_clock_that_cannot_be_right() {
         VERSION_DATE.after(21 * 365 * DAY),
     ] {
         machine.server.set(now);
-        let caller = Caller::command_line();
-        let refused = machine.server.service.fix_clock(&caller, now);
+        let context = Context::command_line(now);
+        let refused = machine.server.service.fix_clock(&context);
         assert!(refused.unwrap_err().to_string().contains("set it right"));
         assert_eq!(machine.doctor("clock").0, Level::Wrong);
     }

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use totpd::service::{Caller, DataDir, Expect, KeyFile, NewUser, Service};
+use totpd::model::UserId;
+use totpd::service::{Context, DataDir, KeyFile, NewUser, Service, Verdict};
 
 use crate::binary::{Home, Server, now};
 use crate::harness::{Client, Phone};
@@ -22,19 +23,15 @@ const STORE: Option<&str> = Some("TOTPD-Store");
 
 /// A user with a confirmed authenticator, made by the library: the command line would take a process for each.
 fn enrol(service: &Service, user: &str) -> Phone {
-    let (caller, anywhere) = (Caller::command_line(), Expect::default());
     let before = now().before(Duration::from_mins(1));
+    let context = Context::command_line(before);
     let new = NewUser {
         id: Some(user.parse().unwrap()),
         ..NewUser::default()
     };
-    service
-        .create_user(&caller, &anywhere, new, before)
-        .unwrap();
-    let user = user.parse().unwrap();
-    let begun = service
-        .start_totp(&caller, &anywhere, &user, None, before)
-        .unwrap();
+    service.create_user(&context, new).unwrap();
+    let user: UserId = user.parse().unwrap();
+    let begun = service.start_totp(&context, user.clone(), None).unwrap();
     let phone = Phone {
         id: begun.details.id,
         secret: begun.secret,
@@ -43,9 +40,8 @@ fn enrol(service: &Service, user: &str) -> Phone {
         phone.id.parse().unwrap(),
         phone.code_at(before).parse().unwrap(),
     );
-    service
-        .confirm_totp(&caller, &anywhere, &user, &id, &code, before)
-        .unwrap();
+    let confirmed = service.confirm_totp(&context, user, id, code).unwrap();
+    assert!(matches!(confirmed, Verdict::Accepted(_)));
     phone
 }
 

@@ -13,7 +13,7 @@ use data_encoding::BASE32_NOPAD;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use totpd::model::{Timestamp, TotpId, UserId, Window};
-use totpd::service::{Caller, Consent, DataDir, Expect, KeyFile, NewUser, Service, Settings};
+use totpd::service::{Consent, Context, DataDir, KeyFile, NewUser, Service, Settings};
 
 use crate::binary::Home;
 use crate::forensics::{Found, Sought, sealed_secrets, search};
@@ -94,8 +94,8 @@ impl Scene {
                 id: Some(id.clone()),
                 ..NewUser::default()
             };
-            let (caller, anywhere) = (Caller::command_line(), Expect::default());
-            service.create_user(&caller, &anywhere, new, now).unwrap();
+            let context = Context::command_line(now);
+            service.create_user(&context, new).unwrap();
         });
         ids
     }
@@ -106,10 +106,8 @@ impl Scene {
         self.random.shuffle(&mut twice);
         let (mut begun, now) = (Vec::new(), self.now);
         self.each(&twice, |service, user| {
-            let (caller, anywhere) = (Caller::command_line(), Expect::default());
-            let it = service
-                .start_totp(&caller, &anywhere, user, None, now)
-                .unwrap();
+            let context = Context::command_line(now);
+            let it = service.start_totp(&context, user.clone(), None).unwrap();
             let secret = BASE32_NOPAD.decode(it.secret.base32().as_bytes()).unwrap();
             begun.push((user.clone(), it.details.id.parse().unwrap(), secret));
         });
@@ -120,8 +118,8 @@ impl Scene {
     fn remove(&self, these: &[Begun]) {
         let now = self.now;
         self.each(these, |service, (user, totp, _)| {
-            let (caller, anywhere) = (Caller::command_line(), Expect::default());
-            let removed = service.remove_totp(&caller, &anywhere, user, totp, now);
+            let context = Context::command_line(now);
+            let removed = service.remove_totp(&context, user.clone(), totp.clone());
             removed.unwrap();
         });
     }
@@ -129,8 +127,8 @@ impl Scene {
     fn remove_users(&self, users: &[UserId]) {
         let now = self.now;
         self.each(users, |service, user| {
-            let (caller, anywhere) = (Caller::command_line(), Expect::default());
-            service.remove_user(&caller, &anywhere, user, now).unwrap();
+            let context = Context::command_line(now);
+            service.remove_user(&context, user.clone()).unwrap();
         });
     }
 

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::Barrier;
 use std::thread;
 
-use totpd::service::Caller;
+use totpd::service::Context;
 
 use crate::harness::{Client, Phone, TestServer};
 
@@ -104,11 +104,8 @@ fn no_wait_is_for_good_also_if_the_clock_went_back() {
         .check(&alice, &phone.wrong_at(server.now()))
         .expect_error(429, 8, WAIT);
     let id = alice.parse().unwrap();
-    let (caller, anywhere) = (Caller::command_line(), totpd::service::Expect::default());
-    server
-        .service
-        .unlock_user(&caller, &anywhere, &id, server.now())
-        .unwrap();
+    let context = Context::command_line(server.now());
+    server.service.unlock_user(&context, id).unwrap();
     server.pass_seconds(900);
     server
         .check(&alice, &phone.code_at(server.now()))

@@ -18,7 +18,7 @@ use totpd::api::Api;
 use totpd::api::handler::Watch;
 use totpd::model::{Clock, ClockReading, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
-use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Power, Service, Settings};
+use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Power, Service, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
 /// An ordinary moment, in the middle of a step.
@@ -152,15 +152,15 @@ impl TestServer {
         };
         let (id, token) = self
             .service
-            .create_token(&Caller::command_line(), new, self.now())
+            .create_token(&Context::command_line(self.now()), new)
             .unwrap();
         (id.to_string(), token.reveal().to_owned())
     }
 
     pub fn organization(&self, name: &str) -> String {
-        let caller = Caller::command_line();
+        let context = Context::command_line(self.now());
         self.service
-            .create_organization(&caller, name.parse().unwrap(), self.now())
+            .create_organization(&context, name.parse().unwrap())
             .unwrap()
             .to_string()
     }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use totpd::error::Result;
 use totpd::model::{Timestamp, UserId, Window};
 use totpd::service::{
-    Caller, Consent, DataDir, Expect, KeyFile, Level, NewToken, NewUser, Power, Restored, Service,
+    Consent, Context, DataDir, KeyFile, Level, NewToken, NewUser, Power, Restored, Service,
     Settings, Verdict,
 };
 
@@ -96,15 +96,17 @@ impl Node {
         restored
     }
 
+    /// An operator's calls, as of now.
+    pub fn context(&self) -> Context {
+        Context::command_line(self.now)
+    }
+
     pub fn user(&self, id: &str) -> UserId {
         let new = NewUser {
             id: Some(id.parse().unwrap()),
             ..NewUser::default()
         };
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
-        let made = self
-            .service()
-            .create_user(&caller, &anywhere, new, self.now);
+        let made = self.service().create_user(&self.context(), new);
         made.unwrap().id.parse().unwrap()
     }
 
@@ -119,10 +121,9 @@ impl Node {
 
     /// A pending authenticator.
     pub fn begin(&self, user: &UserId) -> Phone {
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let begun = self
             .service()
-            .start_totp(&caller, &anywhere, user, None, self.now)
+            .start_totp(&self.context(), user.clone(), None)
             .unwrap();
         Phone {
             id: begun.details.id,
@@ -131,44 +132,36 @@ impl Node {
     }
 
     pub fn confirm(&self, user: &UserId, phone: &Phone, code: &str) -> Result<Verdict> {
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let (id, code) = (phone.id.parse().unwrap(), code.parse().unwrap());
         self.service()
-            .confirm_totp(&caller, &anywhere, user, &id, &code, self.now)
+            .confirm_totp(&self.context(), user.clone(), id, code)
     }
 
     pub fn check(&self, user: &UserId, code: &str) -> Result<Verdict> {
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let code = code.parse().unwrap();
         self.service()
-            .check_totp(&caller, &anywhere, user, None, &code, self.now)
+            .check_totp(&self.context(), user.clone(), None, code)
     }
 
     pub fn remove(&self, user: &UserId, phone: &Phone) {
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
         let id = phone.id.parse().unwrap();
         self.service()
-            .remove_totp(&caller, &anywhere, user, &id, self.now)
+            .remove_totp(&self.context(), user.clone(), id)
             .unwrap();
     }
 
     pub fn remove_user(&self, user: &UserId) {
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
         self.service()
-            .remove_user(&caller, &anywhere, user, self.now)
+            .remove_user(&self.context(), user.clone())
             .unwrap();
     }
 
     pub fn has_user(&self, user: &UserId) -> bool {
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
-        self.service()
-            .user(&caller, &anywhere, user, self.now)
-            .is_ok()
+        self.service().user(&self.context(), user).is_ok()
     }
 
     pub fn totps(&self, user: &UserId) -> Vec<String> {
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
-        let user = self.service().user(&caller, &anywhere, user, self.now);
+        let user = self.service().user(&self.context(), user);
         let totps = user.unwrap().totps;
         totps.into_iter().map(|it| it.id.to_string()).collect()
     }
@@ -241,35 +234,27 @@ fn what_ended_after_the_backup_stays_ended_when_it_replaces_the_database() {
     let mut node = Node::new();
     let (alice, bob, carol) = (node.user("alice"), node.user("bob"), node.user("carol"));
     let (phone, kept) = (node.enrol(&alice), node.enrol(&alice));
-    let caller = Caller::command_line();
+    let context = Context::command_line(node.now);
     let new = || NewToken {
         power: Power::Admin,
         name: None,
         lasts: None,
     };
-    let (ends, ended) = node
-        .service()
-        .create_token(&caller, new(), node.now)
-        .unwrap();
-    let (_, stays) = node
-        .service()
-        .create_token(&caller, new(), node.now)
-        .unwrap();
+    let (ends, ended) = node.service().create_token(&context, new()).unwrap();
+    let (_, stays) = node.service().create_token(&context, new()).unwrap();
     let first = node.back_up("first");
     let late = node.enrol(&alice);
     let second = node.back_up("second");
 
     node.remove(&alice, &phone);
     node.remove(&alice, &late);
-    node.service()
-        .revoke_token(&caller, &ends, node.now)
-        .unwrap();
+    node.service().revoke_token(&context, ends).unwrap();
     node.remove_user(&bob);
     node.remove_user(&carol);
     node.pass_seconds(1);
     node.user("carol");
     for _ in 0..7 {
-        node.check(&alice, &kept.wrong_at(node.now)).unwrap();
+        let _refused = node.check(&alice, &kept.wrong_at(node.now)).unwrap();
     }
 
     let refused = node.restore(&first, Consent::default()).unwrap_err();

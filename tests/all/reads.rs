@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use totpd::service::{Caller, DataDir, Expect, KeyFile, NewUser, Service};
+use totpd::model::UserId;
+use totpd::service::{Context, DataDir, KeyFile, NewUser, Service};
 
 use crate::binary::{Home, Server, now};
 use crate::harness::Client;
@@ -68,7 +69,7 @@ impl Crowd {
     fn totps(&self, count: usize) -> Vec<String> {
         let dir = DataDir::open(&self.home.data(), KeyFile::InDataDir).unwrap();
         let service = Service::open(dir).unwrap();
-        let (caller, anywhere) = (Caller::command_line(), Expect::default());
+        let context = Context::command_line(now());
         let mut paths = Vec::new();
         let made = service.together(|| {
             for n in 0..count {
@@ -76,11 +77,9 @@ impl Crowd {
                     id: Some(format!("removed{n}").parse().unwrap()),
                     ..NewUser::default()
                 };
-                let made = service.create_user(&caller, &anywhere, new, now()).unwrap();
-                let user = made.id.parse().unwrap();
-                let begun = service
-                    .start_totp(&caller, &anywhere, &user, None, now())
-                    .unwrap();
+                let made = service.create_user(&context, new).unwrap();
+                let user: UserId = made.id.parse().unwrap();
+                let begun = service.start_totp(&context, user.clone(), None).unwrap();
                 paths.push(format!("/users/{user}/totp/{}", begun.details.id));
             }
         });

@@ -5,54 +5,45 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use totpd::model::{Timestamp, UserId};
-use totpd::service::{Caller, Expect, State, Verdict};
+use totpd::service::{State, Verdict};
 
 use crate::harness::{Phone, tidy};
 use crate::keep::{FORCE, Node};
 
-fn anywhere() -> (Caller, Expect) {
-    (Caller::command_line(), Expect::default())
-}
-
 fn lock(node: &Node, user: &UserId) {
-    let (caller, expect) = anywhere();
     node.service()
-        .lock_user(&caller, &expect, user, node.now)
+        .lock_user(&node.context(), user.clone())
         .unwrap();
 }
 
 fn unlock(node: &Node, user: &UserId) {
-    let (caller, expect) = anywhere();
     node.service()
-        .unlock_user(&caller, &expect, user, node.now)
+        .unlock_user(&node.context(), user.clone())
         .unwrap();
 }
 
 fn deactivate(node: &Node, user: &UserId) {
-    let (caller, expect) = anywhere();
     node.service()
-        .deactivate_user(&caller, &expect, user, node.now)
+        .deactivate_user(&node.context(), user.clone())
         .unwrap();
 }
 
 fn activate(node: &Node, user: &UserId) {
-    let (caller, expect) = anywhere();
     node.service()
-        .activate_user(&caller, &expect, user, node.now)
+        .activate_user(&node.context(), user.clone())
         .unwrap();
 }
 
 /// State and time of creation of a user, if it is there.
 fn seen(node: &Node, user: &UserId) -> Option<(State, Timestamp)> {
-    let (caller, expect) = anywhere();
-    let user = node.service().user(&caller, &expect, user, node.now).ok()?;
+    let user = node.service().user(&node.context(), user).ok()?;
     Some((user.state, user.details.created))
 }
 
 fn guess(node: &Node, user: &UserId, phone: &Phone, times: usize) {
     for _ in 0..times {
         let wrong = phone.wrong_at(node.now);
-        node.check(user, &wrong).unwrap();
+        let _refused = node.check(user, &wrong).unwrap();
     }
 }
 

@@ -195,3 +195,49 @@ fn a_commit_that_fails_fails_its_whole_batch_and_the_writer_goes_on() {
     assert!(result.is_ok());
     assert_eq!(count(writer), 1);
 }
+
+/// Two that refuse after they have written, and one that finds nothing to write.
+fn refusals(writer: &Writer) -> [Result<()>; 3] {
+    let refuse = || {
+        writer.write(|connection| {
+            connection.execute("INSERT INTO t VALUES (1)", ()).unwrap();
+            Err(Error::Forbidden)
+        })
+    };
+    let nothing = |connection: &Connection| {
+        connection.execute("DELETE FROM t WHERE n = 7", ()).unwrap();
+        Ok(())
+    };
+    [refuse(), writer.write(nothing), refuse()]
+}
+
+/// SECURITY.md 37
+#[test]
+fn refusals_alone_commit_nothing_and_beside_a_change_undo_nothing() {
+    let (dir, writer) = writer("PRAGMA journal_mode = WAL; CREATE TABLE t (n INTEGER)");
+    let wal = || {
+        std::fs::metadata(dir.path().join("t.db-wal"))
+            .unwrap()
+            .len()
+    };
+    let insert = || {
+        writer.write(|connection| {
+            connection.execute("INSERT INTO t VALUES (0)", ()).unwrap();
+            Ok(())
+        })
+    };
+    insert().unwrap();
+    let before = wal();
+    let _refused = refusals(&writer);
+    assert_eq!(wal(), before, "one by one");
+    writer.together(|| drop(refusals(&writer))).unwrap();
+    assert_eq!(wal(), before, "together");
+    let settled = writer.together(|| {
+        let _refused = refusals(&writer);
+        insert().unwrap();
+        let _refused = refusals(&writer);
+    });
+    settled.unwrap();
+    assert!(wal() > before);
+    assert_eq!(count(&writer), 2);
+}

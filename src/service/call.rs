@@ -1,0 +1,346 @@
+//! How every call runs: in one transaction, in which the caller is judged first.
+
+use std::sync::Arc;
+
+use super::access::Identity;
+use super::{Act, Caller, Expect, Inner, Named, Service};
+use crate::error::{Error, Missing, Result};
+use crate::model::{OrgId, Timestamp, TotpId, UserId};
+use crate::store::{Event, Kind, ReadKind, ReadTx, UserRow, WriteTx};
+
+/// What every call is made with, beside what it is about.
+#[derive(Clone)]
+pub struct Context {
+    /// Who calls.
+    pub caller: Caller,
+    /// Where the caller expects things to be.
+    pub expect: Expect,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+impl Context {
+    /// A call that expects things to be anywhere.
+    pub fn new(caller: Caller, now: Timestamp) -> Self {
+        Self {
+            caller,
+            expect: Expect::default(),
+            now,
+        }
+    }
+
+    /// A call of whoever can open the data directory.
+    pub fn command_line(now: Timestamp) -> Self {
+        Self::new(Caller::command_line(), now)
+    }
+}
+
+/// A call inside its transaction, whose caller was judged and may make it.
+pub(super) struct Permitted<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) identity: Identity,
+    pub(super) expect: &'a Expect,
+    pub(super) now: Timestamp,
+}
+
+impl Service {
+    /// Runs a change that names no user.
+    pub(super) fn change<T: Send + 'static>(
+        &self,
+        context: &Context,
+        act: Act,
+        change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (inner, context) = (Arc::clone(&self.inner), context.clone());
+        self.inner.store.write(context.now, move |tx| {
+            let call = inner.permit(tx, &context, act)?;
+            change(&call, tx)
+        })
+    }
+
+    /// Runs a change of the instance itself, which only an administrator can make.
+    pub(super) fn administer<T: Send + 'static>(
+        &self,
+        context: &Context,
+        change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (inner, context) = (Arc::clone(&self.inner), context.clone());
+        self.inner.store.write(context.now, move |tx| {
+            let call = inner.judge(tx, &context)?;
+            call.identity.require_admin()?;
+            change(&call, tx)
+        })
+    }
+
+    /// Runs a change that names a user.
+    pub(super) fn change_user<T: Send + 'static>(
+        &self,
+        context: &Context,
+        act: Act,
+        user: UserId,
+        change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>, &UserId) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (inner, context) = (Arc::clone(&self.inner), context.clone());
+        self.inner.store.write(context.now, move |tx| {
+            let call = inner.permit(tx, &context, act)?;
+            call.identity.require_user(&user)?;
+            change(&call, tx, &user)
+        })
+    }
+
+    /// Runs a read within the limits that hold for requests.
+    pub(super) fn read<T>(
+        &self,
+        context: &Context,
+        kind: ReadKind,
+        act: Act,
+        user: Option<&UserId>,
+        read: impl FnOnce(&Permitted<'_>, &ReadTx<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.inner.store.read_for_request(kind, |tx| {
+            if context.caller.needs_clock() {
+                // An expired token must not come back to life with a clock that was set back.
+                tx.require_sane_clock(context.now)?;
+            }
+            let call = self.inner.permit(tx, context, act)?;
+            user.map_or(Ok(()), |it| call.identity.require_user(it))?;
+            read(&call, tx)
+        })
+    }
+
+    /// Runs a read of an operator's, however long it takes.
+    pub(super) fn read_all<T>(
+        &self,
+        context: &Context,
+        read: impl FnOnce(&ReadTx<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.inner.store.read(|tx| {
+            if context.caller.needs_clock() {
+                tx.require_sane_clock(context.now)?;
+            }
+            self.inner.judge(tx, context)?.identity.require_admin()?;
+            read(tx)
+        })
+    }
+
+    /// Says why a call is refused whose fields are `malformed`: its token and its role are judged first, where those of
+    /// the call itself would have been.
+    pub fn refuse(&self, context: &Context, act: Act, malformed: Error) -> Error {
+        let judged = match act {
+            Act::ReadUser | Act::Search => {
+                let nothing = |_: &Permitted<'_>, _: &ReadTx<'_>| Ok(());
+                self.read(context, ReadKind::ById, act, None, nothing)
+            }
+            Act::Check | Act::WriteTotp | Act::WriteUser => {
+                self.change(context, act, |_, _| Ok(()))
+            }
+        };
+        judged.err().unwrap_or(malformed)
+    }
+}
+
+impl Inner {
+    /// Judges the caller and its role. What a call may do to one user is judged with the user.
+    fn permit<'a>(
+        &'a self,
+        tx: &ReadTx<'_>,
+        context: &'a Context,
+        act: Act,
+    ) -> Result<Permitted<'a>> {
+        let call = self.judge(tx, context)?;
+        call.identity.require_role(act)?;
+        Ok(call)
+    }
+
+    /// Judges the caller, and not yet what it may do.
+    fn judge<'a>(&'a self, tx: &ReadTx<'_>, context: &'a Context) -> Result<Permitted<'a>> {
+        Ok(Permitted {
+            inner: self,
+            identity: context.caller.identify(tx, context.now)?,
+            expect: &context.expect,
+            now: context.now,
+        })
+    }
+}
+
+impl Permitted<'_> {
+    /// Whether the caller expects this instance.
+    pub(super) fn expects_instance(&self) -> bool {
+        self.expect.instance_is(&self.inner.instance.id)
+    }
+
+    /// The one organization in which the caller looks and may look, or none where that is all of them.
+    pub(super) fn sight(&self, missing: Missing) -> Result<Option<&OrgId>> {
+        let power = &self.identity.power;
+        match &self.expect.organization {
+            _ if !self.expects_instance() => Err(Error::NotFound(missing)),
+            None => Ok(power.organization()),
+            Some(Named::Id(id)) if power.sees(id) => Ok(Some(id)),
+            Some(Named::Id(_) | Named::Domain) => Err(Error::NotFound(missing)),
+        }
+    }
+
+    /// The user, if it exists where the caller looks and may look.
+    pub(super) fn user_in_sight(
+        &self,
+        tx: &ReadTx<'_>,
+        id: &UserId,
+        missing: Missing,
+    ) -> Result<UserRow> {
+        let org = self.sight(missing)?;
+        tx.user(id)?
+            .filter(|it| org.is_none_or(|org| *org == it.org))
+            .ok_or(Error::NotFound(missing))
+    }
+
+    /// Records what the caller did to a user.
+    pub(super) fn record(&self, tx: &WriteTx<'_>, kind: Kind, user: &UserRow) -> Result<()> {
+        tx.append(&Event {
+            kind,
+            source: &self.identity.source,
+            org: Some(&user.org),
+            user: Some(&user.id),
+            about: None,
+        })
+    }
+
+    /// Records what the caller did to a user's authenticator.
+    pub(super) fn record_totp(
+        &self,
+        tx: &WriteTx<'_>,
+        kind: Kind,
+        user: &UserRow,
+        totp: Option<&TotpId>,
+    ) -> Result<()> {
+        tx.append(&Event {
+            kind,
+            source: &self.identity.source,
+            org: Some(&user.org),
+            user: Some(&user.id),
+            about: totp.map(TotpId::as_str),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::model::{Name, Window};
+    use crate::service::{DataDir, KeyFile, NewToken, NewUser, Power, Settings};
+
+    struct Scene {
+        _dir: tempfile::TempDir,
+        service: Service,
+        operator: Context,
+        user: UserId,
+        totp: TotpId,
+        token_id: crate::model::TokenId,
+        /// The context of a manager's token.
+        manager: Context,
+    }
+
+    fn scene() -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::from_seconds(1_795_453_575);
+        let settings = Settings {
+            issuer: Name::parse("issuer", "Test").unwrap(),
+            window: Window::OneEitherSide,
+        };
+        let path = dir.path().join("data");
+        let (service, org) = DataDir::create(&path, KeyFile::InDataDir, &settings, now).unwrap();
+        let operator = Context::command_line(now);
+        let made = service.create_user(&operator, NewUser::default()).unwrap();
+        let user: UserId = made.id.parse().unwrap();
+        let begun = service.start_totp(&operator, user.clone(), None).unwrap();
+        let new = NewToken {
+            power: Power::Manager(org),
+            name: None,
+            lasts: None,
+        };
+        let (token_id, token) = service.create_token(&operator, new).unwrap();
+        Scene {
+            _dir: dir,
+            manager: Context::new(Caller::of_token(token.reveal()), now),
+            totp: begun.details.id.parse().unwrap(),
+            service,
+            operator,
+            user,
+            token_id,
+        }
+    }
+
+    impl Scene {
+        fn removal(&self) -> Result<super::super::Details> {
+            let (user, totp) = (self.user.clone(), self.totp.clone());
+            self.service.remove_totp(&self.manager, user, totp)
+        }
+
+        fn totps(&self) -> usize {
+            let user = self.service.user(&self.operator, &self.user);
+            user.unwrap().totps.len()
+        }
+    }
+
+    /// SECURITY.md 28 and 37
+    #[test]
+    fn a_token_that_is_revoked_while_its_change_waits_is_good_for_nothing() {
+        let scene = &scene();
+        let (held, is_held) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let sql = "DELETE FROM token WHERE role = 'manager'";
+                scene.service.inner.store.run_before_waiting(1, held, sql);
+            });
+            is_held.recv().unwrap();
+            let removal = scene.removal();
+            assert!(matches!(removal, Err(Error::BadToken)), "{removal:?}");
+        });
+        assert_eq!(scene.totps(), 1, "nothing was removed");
+    }
+
+    /// SECURITY.md 28: the revocation is not even committed yet.
+    #[test]
+    fn a_token_that_is_revoked_earlier_in_the_same_commit_is_good_for_nothing() {
+        let scene = scene();
+        let committed = scene.service.together(|| {
+            let id = scene.token_id.clone();
+            scene.service.revoke_token(&scene.operator, id).unwrap();
+            let removal = scene.removal();
+            assert!(matches!(removal, Err(Error::BadToken)), "{removal:?}");
+        });
+        committed.unwrap();
+        assert_eq!(scene.totps(), 1);
+    }
+
+    /// The order of judgement: the token, the role, the fields.
+    #[test]
+    fn a_malformed_call_is_judged_by_its_token_and_role_first() {
+        let scene = scene();
+        let refuse = |context, act| {
+            let malformed = Error::invalid("field", "expected another");
+            scene.service.refuse(context, act, malformed)
+        };
+        let unknown = Context::new(Caller::of_token("unknown"), scene.operator.now);
+        let self_token = NewToken {
+            power: Power::Own(scene.user.clone()),
+            name: None,
+            lasts: None,
+        };
+        let (_, token) = scene
+            .service
+            .create_token(&scene.operator, self_token)
+            .unwrap();
+        let own = Context::new(Caller::of_token(token.reveal()), scene.operator.now);
+        for act in [Act::ReadUser, Act::WriteTotp] {
+            assert!(matches!(refuse(&unknown, act), Error::BadToken));
+            assert!(matches!(refuse(&own, act), Error::Invalid { .. }));
+        }
+        for act in [Act::Search, Act::WriteUser, Act::Check] {
+            assert!(matches!(refuse(&unknown, act), Error::BadToken));
+            assert!(matches!(refuse(&own, act), Error::Forbidden));
+        }
+    }
+}
