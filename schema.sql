@@ -124,6 +124,15 @@ CREATE TABLE restriction (
     PRIMARY KEY (user_id, created)
 ) STRICT, WITHOUT ROWID;
 
+-- What `self` tokens began for their user within the last hour, or longer ago where they began nothing since. There may
+-- be thirty within an hour. No row of it goes when what was begun is removed.
+CREATE TABLE self_change (
+    user_id TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    number  INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (user_id, number)
+) STRICT, WITHOUT ROWID;
+
 -- A bearer token: the SHA-256 of it, never the token.
 CREATE TABLE token (
     id      TEXT    PRIMARY KEY,

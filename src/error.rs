@@ -34,6 +34,11 @@ pub enum Error {
     Taken(&'static str),
     /// A search or list took longer than a read may; a narrower one may not.
     SearchTooLong,
+    /// The user's `self` tokens have begun too much within the last hour.
+    TooOften {
+        /// When they may begin something again, in seconds.
+        retry_after_s: u64,
+    },
     /// The database is busy, full, read-only or unreadable, or the clock cannot be trusted. The text is for
     /// the log, never for a client.
     Unavailable(String),
@@ -118,10 +123,14 @@ impl fmt::Display for Error {
                 Unfit::NoneConfirmed => "there is no confirmed TOTP authenticator to check against",
                 Unfit::UserNotActive => "the user is locked or deactivated",
                 Unfit::TooManyTotps => {
-                    "the user has ten TOTP authenticators already; remove one first"
+                    "the user has ten confirmed TOTP authenticators already; remove one first"
                 }
             }),
             Self::Taken(what) => write!(f, "{what} is taken"),
+            Self::TooOften { retry_after_s } => write!(
+                f,
+                "too many enrolments begun within an hour; try again in {retry_after_s} s"
+            ),
             Self::SearchTooLong => f.write_str(
                 "the search took longer than a read may take; narrow it, or try again when fewer searches run",
             ),

@@ -20,6 +20,7 @@ mod connections;
 pub mod error;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod log_limit;
 pub mod model;
 mod ownership;
 pub mod seal;

@@ -2,10 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::http::{Reply, Request};
 use super::status::AtTheDoor;
 use super::{Api, Outcome, Parsed};
+use crate::log_limit::LogLimit;
 
 /// What answers requests.
 pub struct Handler {
@@ -48,7 +50,9 @@ impl Handler {
 
     /// Answers one request. A panic is the end of it and of nothing else.
     pub(crate) fn reply_to(&self, request: &Request<'_>) -> Result<Reply, AtTheDoor> {
-        caught(|| self.api.encode(self.carry_out(self.api.parse(request))))
+        let reply = caught(|| self.api.encode(self.carry_out(self.api.parse(request))));
+        log_panic(&reply);
+        reply
     }
 
     fn carry_out<'a>(&self, parsed: Parsed<'a>) -> Outcome<'a> {
@@ -93,14 +97,21 @@ impl Handler {
             let outcome = it?;
             caught(|| self.api.encode(outcome))
         });
-        replies.collect()
+        let replies: Vec<_> = replies.collect();
+        replies.iter().for_each(log_panic);
+        replies
     }
 }
 
-/// A panic is the end of one request and of nothing else.
+/// A panic is the end of one request and of nothing else. It is logged with the refusal, after the transaction.
 fn caught<T>(act: impl FnOnce() -> T) -> Result<T, AtTheDoor> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|_| {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|_| AtTheDoor::Bug)
+}
+
+/// Logs that a request panicked.
+fn log_panic<T>(outcome: &Result<T, AtTheDoor>) {
+    static LIMIT: LogLimit = LogLimit::new();
+    if matches!(outcome, Err(AtTheDoor::Bug)) && LIMIT.admit(Instant::now()).is_some() {
         log::error!("a request panicked; it alone is lost");
-        AtTheDoor::Bug
-    })
+    }
 }

@@ -2,10 +2,13 @@
 //!
 //! No match in this file has a `_` arm: a new error does not compile until it has its place.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use super::http::Reply;
 use crate::error::{Error, Missing, Unfit};
+use crate::log_limit::LogLimit;
 
 /// A canonical code of `google.rpc.Code`, as far as totpd answers with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub struct Refusal {
     pub retry_after_s: Option<u64>,
     /// The methods that the path knows, where the method was the trouble.
     pub allow: Option<&'static str>,
+    /// What the log is told of it, and no client.
+    cause: Option<String>,
 }
 
 /// What the front door refuses on its own, before a request is whole or while none can be carried.
@@ -112,6 +117,27 @@ impl Refusal {
             message: message.into(),
             retry_after_s: None,
             allow: None,
+            cause: None,
+        }
+    }
+
+    /// Tells the log what a client is not told, at most ten times a second. To be called where no transaction is open: the
+    /// log may be slow.
+    pub(super) fn log(&self) {
+        static LIMIT: LogLimit = LogLimit::new();
+        let Some(cause) = &self.cause else {
+            return;
+        };
+        let Some(left_out) = LIMIT.admit(Instant::now()) else {
+            return;
+        };
+        if left_out > 0 {
+            log::warn!("{left_out} more refusals like the next one were not logged");
+        }
+        if self.code == Code::Unavailable {
+            log::warn!("unavailable: {cause}");
+        } else {
+            log::error!("a fault of ours: {cause}");
         }
     }
 
@@ -246,12 +272,12 @@ fn as_list<S: serde::Serializer>(
     serializer.collect_seq(detail)
 }
 
-/// The refusal for an error; what is inside it goes to the log here, once, and to nobody else.
+/// The refusal for an error. What is inside the error is for the log alone, which [`Refusal::log`] writes.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        match &error {
-            Error::Bug(inner) => log::error!("a fault of ours: {inner}"),
-            Error::Unavailable(inner) => log::warn!("unavailable: {inner}"),
+        let mut refusal = Self::of(&error);
+        refusal.cause = match error {
+            Error::Bug(inner) | Error::Unavailable(inner) => Some(inner),
             Error::Invalid { .. }
             | Error::NoToken
             | Error::BadToken
@@ -259,9 +285,10 @@ impl From<Error> for Refusal {
             | Error::NotFound(_)
             | Error::Unfit(_)
             | Error::Taken(_)
-            | Error::SearchTooLong => {}
-        }
-        Self::of(&error)
+            | Error::TooOften { .. }
+            | Error::SearchTooLong => None,
+        };
+        refusal
     }
 }
 
@@ -301,11 +328,28 @@ impl Refusal {
                 },
             ),
             Error::Taken(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),
+            Error::TooOften { .. } => (C::ResourceExhausted, 429, Some("TOTPD-Wait2")),
             Error::SearchTooLong => (C::ResourceExhausted, 429, Some("TOTPD-Search")),
             Error::Unavailable(_) => (C::Unavailable, 503, STORE),
             Error::Bug(_) => (C::Internal, 500, None),
         };
-        Self::new(code, http, id, error.to_string())
+        let retry_after_s = match error {
+            Error::TooOften { retry_after_s } => Some(*retry_after_s),
+            Error::Invalid { .. }
+            | Error::NoToken
+            | Error::BadToken
+            | Error::Forbidden
+            | Error::NotFound(_)
+            | Error::Unfit(_)
+            | Error::Taken(_)
+            | Error::SearchTooLong
+            | Error::Unavailable(_)
+            | Error::Bug(_) => None,
+        };
+        Self {
+            retry_after_s,
+            ..Self::new(code, http, id, error.to_string())
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What totpd exists for: enrolling an authenticator, checking codes, removing it for good.
 
+use std::time::Duration;
+
 use zeroize::Zeroizing;
 
 use super::call::Permitted;
@@ -41,19 +43,33 @@ pub enum Verdict {
     },
 }
 
+/// What came of beginning an enrolment. A wait is a value, so that what it found out about the clock is kept.
+enum Started {
+    Begun(Enrolment),
+    Wait(Duration),
+}
+
 impl Service {
-    /// Begins an enrolment. It counts for nothing until it is confirmed, and expires after ten minutes.
+    /// Begins an enrolment. It counts for nothing until it is confirmed, and expires after ten minutes. Where the user
+    /// has ten authenticators, the oldest pending one gives way. A `self` token begins at most thirty within an hour.
     pub fn start_totp(
         &self,
         context: &Context,
         user: UserId,
         name: Option<Name>,
     ) -> Result<Enrolment> {
-        self.change_user(context, Act::WriteTotp, user, |call, tx, user| {
+        let started = self.change_user(context, Act::WriteTotp, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::User)?;
             call.require_fit_to_enrol(&user)?;
-            if tx.totps(&user.id, call.now)?.len() >= MAX_TOTPS {
-                return Err(Error::Unfit(Unfit::TooManyTotps));
+            let gives_way = pending_that_gives_way(tx.totps(&user.id, call.now)?)?;
+            if call.identity.power.user().is_some() {
+                if let Some(wait) = tx.self_change_wait(&user.id)? {
+                    return Ok(Started::Wait(wait));
+                }
+                tx.record_self_change(&user.id)?;
+            }
+            if let Some(oldest) = gives_way {
+                give_way(tx, &user, &oldest.id)?;
             }
             let secret = new_secret()?;
             let id = TotpId::known(tx.new_id()?);
@@ -73,12 +89,18 @@ impl Service {
                 .first()
                 .map_or(user.id.as_str(), |it| it.username.as_str());
             let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
-            Ok(Enrolment {
+            Ok(Started::Begun(Enrolment {
                 details: details(&totp, &user, tx.event_at()),
                 uri,
                 secret,
-            })
-        })
+            }))
+        })?;
+        match started {
+            Started::Begun(enrolment) => Ok(enrolment),
+            Started::Wait(wait) => Err(Error::TooOften {
+                retry_after_s: whole_seconds(wait),
+            }),
+        }
     }
 
     /// Confirms a pending authenticator with its first code, which is used up by that.
@@ -215,10 +237,7 @@ impl Inner {
 
 /// Removes pending enrolments that nobody confirmed in time.
 pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
-    let source = Source {
-        actor: "totpd".to_owned(),
-        peer: None,
-    };
+    let source = by_totpd();
     for (user, totp) in tx.delete_expired_totps(slice)? {
         let (kind, about) = (Kind::TotpExpired, Some(totp.as_str()));
         tx.append(&Event {
@@ -232,6 +251,14 @@ pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
     Ok(())
 }
 
+/// Who does what nobody asked for.
+fn by_totpd() -> Source {
+    Source {
+        actor: "totpd".to_owned(),
+        peer: None,
+    }
+}
+
 /// How long the user has to wait yet before a code is compared again, in whole seconds.
 fn wait_left_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     let Some(failures) = tx.failures(user)? else {
@@ -243,8 +270,37 @@ fn wait_left_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     }
     let passed = tx.now().since(failures.judged_at);
     let left = wait_after(failures.in_a_row).saturating_sub(passed);
-    let up = u64::from(left.subsec_nanos() > 0);
-    Ok((!left.is_zero()).then_some(left.as_secs().saturating_add(up)))
+    Ok((!left.is_zero()).then_some(whole_seconds(left)))
+}
+
+/// Rounded up: who comes back after so many seconds does not come too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs()
+        .saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
+/// Where the user has as many authenticators as one may have, the oldest pending one makes room for a new one.
+fn pending_that_gives_way(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
+    if totps.len() < MAX_TOTPS {
+        return Ok(None);
+    }
+    let mut pending = totps
+        .into_iter()
+        .filter(|it| it.state == TotpState::Pending);
+    let oldest = pending.next().ok_or(Error::Unfit(Unfit::TooManyTotps))?;
+    Ok(Some(oldest))
+}
+
+/// Removes a pending authenticator, as if its time were over.
+fn give_way(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpId) -> Result<()> {
+    tx.delete_totp(Some(&user.org), &user.id, totp)?;
+    tx.append(&Event {
+        kind: Kind::TotpExpired,
+        source: &by_totpd(),
+        org: Some(&user.org),
+        user: Some(&user.id),
+        about: Some(totp.as_str()),
+    })
 }
 
 impl Permitted<'_> {

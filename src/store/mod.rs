@@ -15,6 +15,7 @@ mod instance;
 mod readers;
 mod reapply;
 mod search;
+mod self_changes;
 mod slots;
 mod structure;
 mod tokens;

@@ -57,7 +57,15 @@ fn version_2(connection: &Connection) -> Result<()> {
     judged_at INTEGER NOT NULL,
     PRIMARY KEY (user_id, created)
 ) STRICT, WITHOUT ROWID;";
+    const SELF_CHANGES: &str = "
+CREATE TABLE self_change (
+    user_id TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    number  INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (user_id, number)
+) STRICT, WITHOUT ROWID;";
     connection.execute_batch(RESTRICTION).map_err(unavailable)?;
+    connection.execute_batch(SELF_CHANGES).map_err(unavailable)?;
     fold_names(connection)?;
     add_clock_columns(connection)?;
     secrets_into_slots(connection)

@@ -1,0 +1,64 @@
+//! A bound on lines of the log: who can cause a line must not be able to fill the disk with it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lines that are written within a second.
+const LINES: u32 = 10;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Admits ten lines a second, and counts the rest.
+pub(crate) struct LogLimit(Mutex<Option<State>>);
+
+struct State {
+    /// When the second began that is counted.
+    since: Instant,
+    lines: u32,
+    left_out: u64,
+}
+
+impl LogLimit {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Whether one more line may be written; then, how many were left out before it and are not told of yet.
+    pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.get_or_insert(State {
+            since: now,
+            lines: 0,
+            left_out: 0,
+        });
+        if now.saturating_duration_since(state.since) >= SECOND {
+            state.since = now;
+            state.lines = 0;
+        }
+        if state.lines >= LINES {
+            state.left_out = state.left_out.saturating_add(1);
+            return None;
+        }
+        state.lines = state.lines.saturating_add(1);
+        Some(std::mem::take(&mut state.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SECURITY.md 45
+    #[test]
+    fn ten_lines_a_second_are_written_and_the_rest_is_counted() {
+        let (limit, begun) = (LogLimit::new(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(limit.admit(begun), Some(0));
+        }
+        for n in 0..1_000 {
+            let now = begun + Duration::from_micros(n * 900);
+            assert_eq!(limit.admit(now), None);
+        }
+        assert_eq!(limit.admit(begun + SECOND), Some(1_000));
+        assert_eq!(limit.admit(begun + SECOND), Some(0));
+    }
+}
