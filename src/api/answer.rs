@@ -7,9 +7,7 @@ use serde::Serialize;
 use super::http::Reply;
 #[cfg(feature = "grpc")]
 use super::messages::rpc::HealthCheckResponse;
-use super::messages::{
-    CheckResponse, DetailsResponse, GetUserResponse, SearchUsersResponse, StartResponse,
-};
+use super::messages::{CheckResponse, DetailsResponse, Encoding, GetUserResponse, StartResponse};
 
 /// What a call answers when all went well.
 pub(super) enum Answer {
@@ -24,12 +22,22 @@ pub(super) enum Answer {
     Created(DetailsResponse),
     Details(DetailsResponse),
     User(GetUserResponse),
-    Page(SearchUsersResponse),
+    /// One that is written already, in the encoding that was asked for.
+    Written(Vec<u8>),
     Start(StartResponse),
     Check(CheckResponse),
 }
 
 impl Answer {
+    /// The bytes of the answer in that encoding.
+    pub(super) fn written_as(self, encoding: Encoding) -> Vec<u8> {
+        match encoding {
+            Encoding::Json => self.into_reply().body,
+            #[cfg(feature = "grpc")]
+            Encoding::Protobuf => self.into_message(),
+        }
+    }
+
     /// The answer on REST.
     pub(super) fn into_reply(self) -> Reply {
         match self {
@@ -41,7 +49,7 @@ impl Answer {
             Self::Created(it) => json(201, &it),
             Self::Details(it) => json(200, &it),
             Self::User(it) => json(200, &it),
-            Self::Page(it) => json(200, &it),
+            Self::Written(body) => reply(200, body),
             Self::Start(it) => json(200, &it),
             Self::Check(it) => json(200, &it),
         }
@@ -55,7 +63,7 @@ impl Answer {
             Self::Health(it) => it.encode_to_vec(),
             Self::Created(it) | Self::Details(it) => it.encode_to_vec(),
             Self::User(it) => it.encode_to_vec(),
-            Self::Page(it) => it.encode_to_vec(),
+            Self::Written(it) => it,
             Self::Start(it) => it.encode_to_vec(),
             Self::Check(it) => it.encode_to_vec(),
         }
@@ -64,7 +72,10 @@ impl Answer {
 
 fn json(status: u16, message: &impl Serialize) -> Reply {
     // Text, numbers, booleans and lists of them: serializing them cannot fail.
-    let body = serde_json::to_vec(message).unwrap_or_default();
+    reply(status, serde_json::to_vec(message).unwrap_or_default())
+}
+
+fn reply(status: u16, body: Vec<u8>) -> Reply {
     Reply {
         status,
         content_type: "application/json",

@@ -9,18 +9,11 @@ use zeroize::Zeroizing;
 use super::filters;
 use super::messages::{
     CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, Organization,
-    SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
+    SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest, UserRequest,
 };
 use crate::error::{Error, Result};
 use crate::model::{Code, Name, Search, TotpId, UserId};
 use crate::service::{Act, Expect, Named, NewUser, NewUsername};
-
-/// Usernames that a user may be given at once. A person has a few; each is a row and an index entry.
-const MAX_USERNAMES: usize = 50;
-
-/// How deep objects and lists may stand in each other in a user's data. Each object is three messages of protobuf, whose
-/// parsers give up at a hundred: a client of gRPC could not read a page of users with a deeper one among them.
-const MAX_DATA_DEPTH: usize = 30;
 
 /// A call, whichever transport brought it.
 pub(super) enum Call {
@@ -187,12 +180,6 @@ fn new_user(user: CreateUser) -> Result<NewUser> {
             "totpd keeps no passwords; leave it out",
         ));
     }
-    if authenticators.usernames.len() > MAX_USERNAMES {
-        return Err(Error::invalid(
-            "authenticators.usernames",
-            "expected at most 50 usernames",
-        ));
-    }
     let usernames = authenticators.usernames.into_iter().map(|it| {
         Ok(NewUsername {
             username: Name::parse("username", &it.username)?,
@@ -200,13 +187,7 @@ fn new_user(user: CreateUser) -> Result<NewUser> {
         })
     });
     let schema_id = Some(user.schema_id).filter(|it| !it.is_empty());
-    let data = user.data.map(|it| {
-        if !it.is_within(MAX_DATA_DEPTH) {
-            return Err(Error::invalid("data", "nested too deeply: at most 30"));
-        }
-        let json = it.into_json().map(|it| it.to_string());
-        json.ok_or_else(|| Error::invalid("data", "expected what JSON can say: finite numbers"))
-    });
+    let data = user.data.map(Struct::into_text);
     Ok(NewUser {
         id: user.user_id.map(|it| it.parse()).transpose()?,
         schema_id: schema_id

@@ -4,13 +4,20 @@
 
 use super::answer::Answer;
 use super::call::{Call, ParsedCall, Target};
-use super::messages::{
-    DetailsResponse, GetUserResponse, ListDetails, SearchUsersResponse, StartResponse, User,
-};
-use super::status::Refusal;
+use super::messages::{DetailsResponse, Encoding, Failure, GetUserResponse, Page, StartResponse};
+use super::status::{AtTheDoor, Refusal};
 use crate::error::Result;
 use crate::model::{Search, Timestamp, UserId};
 use crate::service::{Caller, Context, Details, Service, Verdict};
+
+/// How a long answer is written.
+pub(super) struct Writing<'a> {
+    pub(super) encoding: Encoding,
+    /// How long a page of a search may be.
+    pub(super) page_bytes: usize,
+    /// See [`super::http::Request::reserve`].
+    pub(super) reserve: &'a dyn Fn(usize) -> bool,
+}
 
 /// Carries a call out. Its token is judged first, then its role, then its fields, then all else (the order of judgement
 /// is the contract's), all of it inside one transaction.
@@ -19,6 +26,7 @@ pub(super) fn carry_out(
     caller: Caller,
     now: Timestamp,
     parsed: ParsedCall,
+    writing: &Writing<'_>,
 ) -> Result<Answer, Refusal> {
     let in_context = |expect| Context {
         caller,
@@ -41,9 +49,12 @@ pub(super) fn carry_out(
         Call::GetUser(target) => {
             let (context, user) = on(target);
             let user = service.user(&context, &user)?;
-            Ok(Answer::User(GetUserResponse::of(user)?))
+            let user = GetUserResponse::written_as(writing.encoding, user)?;
+            writing.reserved(Answer::User(user).written_as(writing.encoding))
         }
-        Call::SearchUsers { expect, search } => search_users(service, &in_context(expect), &search),
+        Call::SearchUsers { expect, search } => {
+            search_users(service, &in_context(expect), &search, writing)
+        }
         Call::DeleteUser(target) => details(on(target), service, Service::remove_user),
         Call::LockUser(target) => details(on(target), service, Service::lock_user),
         Call::UnlockUser(target) => details(on(target), service, Service::unlock_user),
@@ -72,12 +83,34 @@ pub(super) fn carry_out(
     }
 }
 
-fn search_users(service: &Service, context: &Context, search: &Search) -> Result<Answer, Refusal> {
-    let found = service.search_users(context, search)?;
-    let details = Some(ListDetails::of(&found, search.limit));
-    let result = found.users.into_iter().map(User::of);
-    let result = result.collect::<Result<_>>()?;
-    Ok(Answer::Page(SearchUsersResponse { details, result }))
+fn search_users(
+    service: &Service,
+    context: &Context,
+    search: &Search,
+    writing: &Writing<'_>,
+) -> Result<Answer, Refusal> {
+    let mut page = Page::new(writing.encoding, writing.page_bytes, writing.reserve);
+    let found = service.search_users(context, search, |user| page.push(user))?;
+    match page.finish(&found, search.limit) {
+        Ok(bytes) => Ok(Answer::Written(bytes)),
+        Err(Failure::NoMemory) => Err(no_memory()),
+        Err(Failure::Error(error)) => Err(error.into()),
+    }
+}
+
+impl Writing<'_> {
+    /// A long answer to a read, if there is memory for it. While it was written it was the only one on its thread.
+    fn reserved(&self, bytes: Vec<u8>) -> Result<Answer, Refusal> {
+        if (self.reserve)(bytes.len()) {
+            Ok(Answer::Written(bytes))
+        } else {
+            Err(no_memory())
+        }
+    }
+}
+
+fn no_memory() -> Refusal {
+    AtTheDoor::Busy { retry_after_s: 1 }.into()
 }
 
 /// A call that names a user and nothing else.

@@ -1,4 +1,4 @@
-//! What a search asks for, out of its message: filters of bounded number and depth, an order, a page.
+//! What a search asks for, out of its message: filters, an order, a page.
 
 use super::messages::State;
 use super::messages::{
@@ -11,10 +11,6 @@ use crate::model::{Filter, Name, Search, SortBy, TextFilter, TextMethod, UserSta
 /// Users on a page where nothing is said, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-/// How deep filters may stand in each other: a person writes three.
-const MAX_DEPTH: usize = 16;
-/// How many filters one search may have: each costs a look at every user.
-const MAX_FILTERS: usize = 100;
 
 /// Reads a search.
 pub(super) fn search(request: &SearchUsersRequest) -> Result<Search> {
@@ -24,9 +20,8 @@ pub(super) fn search(request: &SearchUsersRequest) -> Result<Search> {
         limit if limit <= MAX_PAGE => limit,
         _ => return Err(Error::invalid("query.limit", "expected at most 1000")),
     };
-    let mut left = MAX_FILTERS;
     Ok(Search {
-        filters: all(&request.filters, 1, &mut left)?,
+        filters: all(&request.filters)?,
         sort: sort_by(request.sorting_column)?,
         descending: query.desc,
         offset: query.offset,
@@ -50,31 +45,24 @@ fn sort_by(column: i32) -> Result<SortBy> {
     }
 }
 
-fn all(filters: &[SearchFilter], depth: usize, left: &mut usize) -> Result<Vec<Filter>> {
-    let read = filters.iter().map(|it| filter(it, depth, left));
-    read.collect()
+fn all(filters: &[SearchFilter]) -> Result<Vec<Filter>> {
+    filters.iter().map(filter).collect()
 }
 
-fn filter(it: &SearchFilter, depth: usize, left: &mut usize) -> Result<Filter> {
+/// Reads a filter. How many there are and how deep they stand in each other was judged before they were decoded.
+fn filter(it: &SearchFilter) -> Result<Filter> {
     let wrong = |problem| Error::invalid("filters", problem);
-    if depth > MAX_DEPTH {
-        return Err(wrong("nested too deeply: at most 16"));
-    }
-    *left = left
-        .checked_sub(1)
-        .ok_or_else(|| wrong("too many: at most 100"))?;
-    let inner = depth.saturating_add(1);
     let mut found = Vec::with_capacity(1);
     if let Some(any) = &it.or_filter {
-        found.push(Filter::Or(some(any, inner, left)?));
+        found.push(Filter::Or(some(any)?));
     }
     if let Some(every) = &it.and_filter {
-        found.push(Filter::And(some(every, inner, left)?));
+        found.push(Filter::And(some(every)?));
     }
     if let Some(not) = &it.not_filter {
         let query = not.query.as_deref();
         let query = query.ok_or_else(|| wrong("notFilter needs a query"))?;
-        found.push(Filter::Not(Box::new(filter(query, inner, left)?)));
+        found.push(Filter::Not(Box::new(filter(query)?)));
     }
     if let Some(IdFilter { id, method }) = &it.user_id_filter {
         found.push(Filter::Id(text("userIdFilter.id", id, *method)?));
@@ -112,11 +100,11 @@ fn filter(it: &SearchFilter, depth: usize, left: &mut usize) -> Result<Filter> {
     }
 }
 
-fn some(filters: &Filters, depth: usize, left: &mut usize) -> Result<Vec<Filter>> {
+fn some(filters: &Filters) -> Result<Vec<Filter>> {
     if filters.queries.is_empty() {
         return Err(Error::invalid("filters", "expected at least one query"));
     }
-    all(&filters.queries, depth, left)
+    all(&filters.queries)
 }
 
 fn text(field: &'static str, text: &str, method: i32) -> Result<TextFilter> {

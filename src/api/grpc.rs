@@ -11,6 +11,7 @@ use super::messages::rpc::{
     Any, Duration, ErrorDetail, HealthCheckRequest, HealthCheckResponse, RetryInfo, ServingStatus,
     Status,
 };
+use super::messages::{Bound, FILTERS_OF_SEARCH, USERNAMES_OF_USER};
 use super::status::Refusal;
 use crate::error::Error;
 use crate::service::Act;
@@ -43,11 +44,16 @@ fn users(rpc: &str, message: &[u8]) -> Result<ParsedCall, Refusal> {
         parsed(Act::WriteUser, message, read)
     };
     Ok(match rpc {
-        "SearchUsers" => parsed(Act::Search, message, call::search_users),
+        "SearchUsers" => bounded(Act::Search, message, &FILTERS_OF_SEARCH, call::search_users),
         "GetUser" => parsed(Act::ReadUser, message, |it| {
             call::get_user(&it, RestOnly::default())
         }),
-        "CreateUser" => parsed(Act::WriteUser, message, call::create_user),
+        "CreateUser" => bounded(
+            Act::WriteUser,
+            message,
+            &USERNAMES_OF_USER,
+            call::create_user,
+        ),
         "DeleteUser" => on_user(Call::DeleteUser),
         "LockUser" => on_user(Call::LockUser),
         "UnlockUser" => on_user(Call::UnlockUser),
@@ -68,6 +74,18 @@ fn parsed<Q: Message + Default>(
     read: impl FnOnce(Q) -> Result<Call, Error>,
 ) -> ParsedCall {
     let call = decode(message).and_then(read);
+    ParsedCall { act, call }
+}
+
+/// The same of a message that may hold only so many others, which are counted before they are decoded.
+fn bounded<Q: Message + Default>(
+    act: Act,
+    message: &[u8],
+    bound: &Bound,
+    read: impl FnOnce(Q) -> Result<Call, Error>,
+) -> ParsedCall {
+    let judged = bound.judge_protobuf(message);
+    let call = judged.and_then(|()| decode(message)).and_then(read);
     ParsedCall { act, call }
 }
 

@@ -8,6 +8,8 @@ use super::{Api, Work, grpc};
 
 /// A frame's flag and length.
 const PREFIX_BYTES: usize = 5;
+/// What the frames of an answer that went well take, and more than that.
+const FRAMING_BYTES: usize = 64;
 /// The flags of frames: a message, and the trailers.
 const MESSAGE: u8 = 0;
 const TRAILERS: u8 = 0x80;
@@ -28,6 +30,16 @@ impl Form {
             "application/grpc-web" | "application/grpc-web+proto" => Some(Self::Binary),
             "application/grpc-web-text" | "application/grpc-web-text+proto" => Some(Self::Text),
             _ => None,
+        }
+    }
+
+    /// How long a message may be for so many bytes to be sent: base64 makes four of three, and trailers follow.
+    pub(super) const fn page_bytes(self, sent_bytes: usize) -> usize {
+        match self {
+            Self::Binary => sent_bytes.saturating_sub(FRAMING_BYTES),
+            Self::Text => (sent_bytes / 4)
+                .saturating_mul(3)
+                .saturating_sub(FRAMING_BYTES),
         }
     }
 

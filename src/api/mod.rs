@@ -6,6 +6,8 @@
 mod answer;
 mod call;
 mod calls;
+#[cfg(test)]
+mod cost;
 mod filters;
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -26,11 +28,16 @@ use crate::model::Clock;
 use crate::service::{Caller, Service};
 use answer::Answer;
 use call::ParsedCall;
+use calls::Writing;
 #[cfg(feature = "grpc")]
 use http::Via;
 use http::{Reply, Request};
+use messages::Encoding;
 pub use routes::is_change;
 use status::{AtTheDoor, Refusal};
+
+/// How long a page of a search may be as sent. Clients of gRPC take no longer message unless they are told to.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Answers requests with a service.
 pub struct Api {
@@ -64,8 +71,11 @@ impl Api {
     /// Runs what answers several requests, whose changes then share one commit. `false` if that failed: nothing
     /// happened, whatever the answers say.
     pub fn together(&self, calls: &mut dyn FnMut()) -> bool {
-        let kept = self.service.together(calls);
-        kept.map_err(Refusal::from).is_ok()
+        let kept = self.service.together(calls).map_err(Refusal::from);
+        if let Err(refusal) = &kept {
+            refusal.log();
+        }
+        kept.is_ok()
     }
 
     /// Answers one request.
@@ -79,6 +89,7 @@ impl Api {
         Parsed {
             authorization: request.authorization,
             peer: request.peer,
+            reserve: request.reserve,
             work,
             to: ReplyTo {
                 form,
@@ -95,10 +106,16 @@ impl Api {
         let Parsed {
             authorization,
             peer,
+            reserve,
             work,
             to,
         } = parsed;
-        let answer = work.and_then(|work| self.do_work(work, authorization, peer));
+        let writing = Writing {
+            encoding: to.form.encoding(),
+            page_bytes: to.form.page_bytes(),
+            reserve,
+        };
+        let answer = work.and_then(|work| self.do_work(work, authorization, peer, &writing));
         Outcome { to, answer }
     }
 
@@ -107,6 +124,7 @@ impl Api {
         work: Work,
         authorization: Option<&str>,
         peer: Option<IpAddr>,
+        writing: &Writing<'_>,
     ) -> Result<Answer, Refusal> {
         let now = (self.clock)();
         match work {
@@ -121,7 +139,7 @@ impl Api {
             Work::Preflight(reply) => Ok(Answer::Reply(reply)),
             Work::Call(parsed) => {
                 let caller = caller(authorization)?.from_peer(peer);
-                calls::carry_out(&self.service, caller, now, parsed)
+                calls::carry_out(&self.service, caller, now, parsed, writing)
             }
         }
     }
@@ -129,6 +147,9 @@ impl Api {
     /// Writes the answer down in the form that the request asked for. Runs after the commit.
     pub fn encode(&self, outcome: Outcome<'_>) -> Reply {
         let Outcome { to, answer } = outcome;
+        if let Err(refusal) = &answer {
+            refusal.log();
+        }
         let reply = match to.form {
             Form::Rest => answer.map_or_else(Refusal::into_reply, Answer::into_reply),
             #[cfg(feature = "grpc")]
@@ -213,6 +234,7 @@ fn caller(authorization: Option<&str>) -> Result<Caller> {
 pub struct Parsed<'a> {
     authorization: Option<&'a str>,
     peer: Option<IpAddr>,
+    reserve: &'a (dyn Fn(usize) -> bool + 'a),
     /// What to do, or why the path alone refuses it.
     work: Result<Work, Refusal>,
     to: ReplyTo<'a>,
@@ -247,6 +269,27 @@ enum Form {
     Grpc,
     #[cfg(feature = "grpc")]
     Web(grpc_web::Form),
+}
+
+impl Form {
+    const fn encoding(&self) -> Encoding {
+        match self {
+            Self::Rest => Encoding::Json,
+            #[cfg(feature = "grpc")]
+            Self::Grpc | Self::Web(_) => Encoding::Protobuf,
+        }
+    }
+
+    /// How long a page of a search may be.
+    const fn page_bytes(&self) -> usize {
+        match self {
+            Self::Rest => PAGE_BYTES,
+            #[cfg(feature = "grpc")]
+            Self::Grpc => PAGE_BYTES,
+            #[cfg(feature = "grpc")]
+            Self::Web(form) => form.page_bytes(PAGE_BYTES),
+        }
+    }
 }
 
 /// What a request asks for.

@@ -1,11 +1,16 @@
 //! Paths and queries: what percent-encoding hides, and what may stand there only once.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
 use super::messages::{self, FieldName, Instance, Organization, SearchQuery};
 use crate::error::{Error, Result};
+
+/// Parameters that a query may have: more than all calls together know.
+const MAX_PARAMETERS: usize = 32;
 
 /// The text behind a percent-encoded one. What does not decode is refused, never guessed at.
 pub(super) fn decode(field: &'static str, raw: &str) -> Result<String> {
@@ -29,14 +34,18 @@ pub(super) fn decode(field: &'static str, raw: &str) -> Result<String> {
 
 /// What a query says. Parameters that a call does not know are ignored.
 pub(super) struct Query {
-    parameters: Vec<(String, String)>,
+    parameters: BTreeMap<String, String>,
 }
 
 impl Query {
     /// Reads a query. A parameter that is given twice is refused, for nobody can say which was meant.
     pub(super) fn read(query: &str) -> Result<Self> {
-        let mut parameters: Vec<(String, String)> = Vec::new();
-        for pair in query.split('&').filter(|it| !it.is_empty()) {
+        let mut parameters = BTreeMap::new();
+        let pairs = || query.split('&').filter(|it| !it.is_empty());
+        if pairs().nth(MAX_PARAMETERS).is_some() {
+            return Err(Error::invalid("query", "too many parameters: at most 32"));
+        }
+        for pair in pairs() {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode("query", &name.replace('+', " "))?;
             let value = decode("query", &value.replace('+', " "))?;
@@ -47,10 +56,13 @@ impl Query {
                 "sorting_column" => "sortingColumn".to_owned(),
                 _ => name,
             };
-            if parameters.iter().any(|(seen, _)| *seen == name) {
-                return Err(Error::invalid(name, "given twice; give it once"));
-            }
-            parameters.push((name, value));
+            match parameters.entry(name) {
+                Entry::Vacant(place) => place.insert(value),
+                Entry::Occupied(seen) => {
+                    let name = seen.key().clone();
+                    return Err(Error::invalid(name, "given twice; give it once"));
+                }
+            };
         }
         Ok(Self { parameters })
     }
@@ -100,8 +112,7 @@ impl Query {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        let found = self.parameters.iter().find(|(it, _)| it == name);
-        found.map(|(_, value)| value.as_str())
+        self.parameters.get(name).map(String::as_str)
     }
 
     fn owned(&self, name: &str) -> Option<String> {

@@ -66,7 +66,7 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
         Rpc::CreateUser => call::create_user(CreateUserRequest {
             instance,
             organization,
-            user: Some(messages::read(body)?),
+            user: Some(messages::read_user(body)?),
         }),
         Rpc::GetUser(raw) => {
             let id = id(raw)?;

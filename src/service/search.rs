@@ -6,28 +6,35 @@ use crate::error::{Error, Missing, Result};
 use crate::model::{Search, Timestamp};
 use crate::store::ReadKind;
 
-/// A page of what a search found.
+/// What is known of a search beside the users of its page.
 pub struct Found {
-    /// The page.
-    pub users: Vec<User>,
-    /// How many there are on all pages.
+    /// How many users there are on all pages.
     pub total: u64,
     /// When that was so.
     pub at: Timestamp,
 }
 
 impl Service {
-    /// Searches among the users in sight. Page and count are of one moment.
-    pub fn search_users(&self, context: &Context, search: &Search) -> Result<Found> {
+    /// Searches among the users in sight, and hands those of the page to `each` one by one until that says `false`.
+    /// Page and count are of one moment.
+    pub fn search_users(
+        &self,
+        context: &Context,
+        search: &Search,
+        mut each: impl FnMut(User) -> bool,
+    ) -> Result<Found> {
         self.read(context, ReadKind::Search, Act::Search, None, |call, tx| {
             if !call.expects_instance() {
                 return Err(Error::NotFound(Missing::User));
             }
             let org = call.identity.power.organization();
-            let (rows, total) = tx.search_users(search, org)?;
-            let users = rows.into_iter().map(|it| whole(tx, it, call.now));
+            let (page, total) = tx.search_users(search, org)?;
+            for number in page {
+                if !each(whole(tx, tx.user_numbered(number)?, call.now)?) {
+                    break;
+                }
+            }
             Ok(Found {
-                users: users.collect::<Result<_>>()?,
                 total,
                 at: call.now,
             })

@@ -14,23 +14,26 @@ use crate::model::{Filter, OrgId, Search, SortBy, TextFilter, TextMethod, fold};
 
 /// Rows that are sorted for a page rather than found in order: beyond, a page is nearer than the end of sorting.
 const SORTED_AT_MOST: u64 = 2_000;
+/// Filters that are counted apart from the others at most: each takes a statement with all the others in it.
+const COUNTED_APART: usize = 4;
 /// Organizations that a filter by organization is held against: one node serves a handful.
 const MAX_ORGANIZATIONS: u32 = 10_000;
 
 impl ReadTx<'_> {
-    /// The users that a search finds, within one organization or over all: a page of them, and their number.
+    /// What a search finds, within one organization or over all: the numbers of the rows on a page, and how many there
+    /// are on all. The rows themselves are read one by one ([`Self::user_numbered`]): a page may be cut before its end.
     pub(crate) fn search_users(
         &self,
         search: &Search,
         org: Option<&OrgId>,
-    ) -> Result<(Vec<UserRow>, u64)> {
+    ) -> Result<(Vec<i64>, u64)> {
         let filters: Vec<&Filter> = search.filters.iter().collect();
         let (page, total) = if filters.iter().any(|it| is_narrow(it)) {
             let mut numbers = self.numbers(&filters, org, Lead::Filters)?;
             numbers.push(order(search.sort, search.descending));
             self.page_of_all(&numbers, search).map_err(unavailable)?
         } else {
-            let total = self.total(&filters, org)?;
+            let total = self.total(&filters, org, COUNTED_APART)?;
             let end = search.offset.saturating_add(search.limit.into());
             let lead = match (total > SORTED_AT_MOST, end > SORTED_AT_MOST) {
                 (true, true) => Lead::Order,
@@ -42,14 +45,14 @@ impl ReadTx<'_> {
             let page = self.page(page, search).map_err(unavailable)?;
             (page, total)
         };
-        let rows = page.into_iter().map(|it| self.user_numbered(it));
-        Ok((rows.collect::<Result<_>>()?, total))
+        Ok((page, total))
     }
 
     /// For how many users all of `filters` hold. Those whom a narrow one or a state excludes have an index to be
     /// found by: they are counted and taken off, and not everybody held against it.
-    fn total(&self, filters: &[&Filter], org: Option<&OrgId>) -> Result<u64> {
-        let excluded = filters.iter().enumerate().find_map(|(at, it)| {
+    fn total(&self, filters: &[&Filter], org: Option<&OrgId>, apart: usize) -> Result<u64> {
+        let mut candidates = filters.iter().enumerate().filter(|_| apart > 0);
+        let excluded = candidates.find_map(|(at, it)| {
             let Filter::Not(excluded) = it else {
                 return None;
             };
@@ -68,7 +71,7 @@ impl ReadTx<'_> {
         };
         let mut rest = filters.to_vec();
         rest.remove(at);
-        let all = self.total(&rest, org)?;
+        let all = self.total(&rest, org, apart.saturating_sub(1))?;
         rest.push(excluded);
         let few = self.numbers(&rest, org, lead)?;
         let few = self.count(&few).map_err(unavailable)?;
@@ -135,7 +138,8 @@ impl ReadTx<'_> {
         rows.collect()
     }
 
-    fn user_numbered(&self, number: i64) -> Result<UserRow> {
+    /// The user in the row of that number.
+    pub(crate) fn user_numbered(&self, number: i64) -> Result<UserRow> {
         const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
             FROM user WHERE rowid = ?1";
         let found = self.one(SQL, (number,), user)?;

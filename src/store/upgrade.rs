@@ -65,7 +65,9 @@ CREATE TABLE self_change (
     PRIMARY KEY (user_id, number)
 ) STRICT, WITHOUT ROWID;";
     connection.execute_batch(RESTRICTION).map_err(unavailable)?;
-    connection.execute_batch(SELF_CHANGES).map_err(unavailable)?;
+    connection
+        .execute_batch(SELF_CHANGES)
+        .map_err(unavailable)?;
     fold_names(connection)?;
     add_clock_columns(connection)?;
     secrets_into_slots(connection)

@@ -16,7 +16,11 @@
 
 mod access;
 mod addresses;
+#[cfg(feature = "grpc")]
+mod attacks;
 mod binary;
+#[cfg(feature = "grpc")]
+mod bounds;
 mod carrying;
 mod cli;
 mod clock;
@@ -45,6 +49,7 @@ mod restore;
 mod rpc;
 mod search;
 mod secrets;
+mod starts;
 mod states;
 mod structure;
 #[cfg(feature = "grpc")]

@@ -225,8 +225,8 @@ fn a_search_sees_what_the_token_may_see_and_nothing_else() {
     ] {
         let token = server.token(power);
         search(&server, &token, "", &json!([])).expect_error(403, 7, Some("AUTH-AWfge"));
-        // Fields are judged before rights.
-        search(&server, &token, "", &json!([{}])).expect_error(400, 3, FIELD);
+        // The role is judged before the fields.
+        search(&server, &token, "", &json!([{}])).expect_error(403, 7, Some("AUTH-AWfge"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use totpd::error::Error;
 use totpd::model::{Timestamp, UserId};
-use totpd::service::{Caller, DataDir, Expect, KeyFile, Power, Service};
+use totpd::service::{Caller, Context, DataDir, KeyFile, Power, Service};
 
 use crate::harness::{Answer, TestServer};
 
@@ -78,9 +78,9 @@ fn the_thirty_are_known_after_a_restart() {
     let dir = DataDir::open(server.path(), KeyFile::InDataDir).unwrap();
     let other = Service::open(dir).unwrap();
     let begin = |now: Timestamp| {
-        let caller: Caller = other.authenticate(&token, now).unwrap();
+        let context = Context::new(Caller::of_token(&token), now);
         let user: UserId = alice.parse().unwrap();
-        other.start_totp(&caller, &Expect::default(), &user, None, now)
+        other.start_totp(&context, user, None)
     };
     assert!(matches!(
         begin(server.now()),

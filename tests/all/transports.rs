@@ -443,7 +443,12 @@ fn bad_calls() -> Vec<Case> {
     };
     vec![
         case("GetUser", json!({}), "GET", "/users/"),
-        case("GetUser", json!({"id": "a\u{7}"}), "GET", "/users/a%07"),
+        case(
+            "GetUser",
+            json!({"id": "alice", "instance": {"id": ""}}),
+            "GET",
+            "/users/alice?instance.id=",
+        ),
         case("LockUser", json!({"id": ""}), "POST", "/users//_lock"),
         case(
             "RemoveTOTPAuthenticator",

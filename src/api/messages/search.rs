@@ -3,12 +3,13 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use super::Instance;
+use super::bounds::FILTERS_OF_SEARCH;
 use super::json::{
     Named, enumeration_in, is_unset, message, messages, nullable, number_as_text, read_list,
 };
 use super::users::{Anything, State};
 use super::well_known::Timestamp;
-use super::{Instance, User};
 use crate::error::Result;
 use crate::service;
 
@@ -113,6 +114,7 @@ pub(in crate::api) fn read_filters(body: &[u8]) -> Result<Vec<SearchFilter>> {
     if body.trim_ascii().is_empty() {
         return Ok(Vec::new());
     }
+    FILTERS_OF_SEARCH.judge_json(body)?;
     read_list(body)
 }
 
@@ -196,23 +198,11 @@ impl Named for TextFilterMethod {
     ];
 }
 
-/// `SearchUsersResponse`
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[prost(skip_debug)]
-pub(in crate::api) struct SearchUsersResponse {
-    #[prost(message, optional, tag = "1")]
-    #[serde(skip_serializing_if = "is_unset")]
-    pub(in crate::api) details: Option<ListDetails>,
-    #[prost(message, repeated, tag = "2")]
-    #[serde(skip_serializing_if = "is_unset")]
-    pub(in crate::api) result: Vec<User>,
-}
-
 /// `zitadel.resources.object.v3alpha.ListDetails`
 #[derive(Clone, PartialEq, Message, Serialize)]
 #[prost(skip_debug)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct ListDetails {
+pub(super) struct ListDetails {
     #[prost(uint64, tag = "1")]
     #[serde(skip_serializing_if = "is_unset", serialize_with = "number_as_text")]
     applied_limit: u64,
@@ -225,10 +215,10 @@ pub(in crate::api) struct ListDetails {
 }
 
 impl ListDetails {
-    /// What is to be said of a page of a search.
-    pub(in crate::api) fn of(found: &service::Found, limit: u32) -> Self {
+    /// What is to be said of a page of a search: how many users it may hold, or holds where it was cut.
+    pub(super) fn of(found: &service::Found, applied_limit: u64) -> Self {
         Self {
-            applied_limit: limit.into(),
+            applied_limit,
             total_result: found.total,
             timestamp: Some(found.at.into()),
         }

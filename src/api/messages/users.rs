@@ -3,10 +3,12 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::json::{Named, enumeration_out, is_unset, message, messages, nullable};
-use super::well_known::Struct;
-use super::{Details, Instance, Organization};
-use crate::error::{Error, Result};
+use super::bounds::USERNAMES_OF_USER;
+use super::data_in::Struct;
+use super::data_out::Data;
+use super::json::{Named, enumeration_out, is_unset, message, messages, nullable, read};
+use super::{Details, Encoding, Instance, Organization};
+use crate::error::Result;
 use crate::service;
 
 /// `CreateUserRequest`; on REST the body is its `user`.
@@ -68,6 +70,12 @@ pub(in crate::api) struct SetUsername {
     pub(in crate::api) is_organization_specific: bool,
 }
 
+/// Reads the body that says what a new user is to be.
+pub(in crate::api) fn read_user(body: &[u8]) -> Result<CreateUser> {
+    USERNAMES_OF_USER.judge_json(body)?;
+    read(body)
+}
+
 /// A message of which it only matters that it is there: what totpd does not keep or serve is refused.
 #[derive(Clone, PartialEq, Message, Deserialize)]
 #[prost(skip_debug)]
@@ -94,11 +102,15 @@ pub struct GetUserResponse {
 }
 
 impl GetUserResponse {
-    /// The answer for this user.
+    /// The answer for this user, to be written as JSON.
     pub fn of(user: service::User) -> Result<Self> {
-        Ok(Self {
-            user: Some(User::of(user)?),
-        })
+        Self::written_as(Encoding::Json, user)
+    }
+
+    /// The answer for this user.
+    pub(in crate::api) fn written_as(encoding: Encoding, user: service::User) -> Result<Self> {
+        let user = Some(User::written_as(encoding, user)?);
+        Ok(Self { user })
     }
 }
 
@@ -114,7 +126,7 @@ pub struct User {
     schema: Option<Schema>,
     #[prost(message, optional, tag = "3")]
     #[serde(skip_serializing_if = "is_unset")]
-    data: Option<Struct>,
+    data: Option<Data>,
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "is_unset")]
     authenticators: Option<Authenticators>,
@@ -213,10 +225,14 @@ impl From<service::Totp> for Totp {
 }
 
 impl User {
+    /// The message for this user, to be written as JSON.
+    pub fn of(user: service::User) -> Result<Self> {
+        Self::written_as(Encoding::Json, user)
+    }
+
     /// The message for this user.
-    pub fn of(it: service::User) -> Result<Self> {
-        let data = it.data.as_deref().map(serde_json::from_str).transpose();
-        let data = data.map_err(|error| Error::Bug(format!("stored data: {error}")))?;
+    pub(super) fn written_as(encoding: Encoding, it: service::User) -> Result<Self> {
+        let data = it.data.as_deref().map(|it| Data::of(it, encoding));
         let authenticators = Authenticators {
             usernames: it
                 .usernames
@@ -237,7 +253,7 @@ impl User {
         Ok(Self {
             details: Some(it.details.into()),
             schema: it.schema_id.map(|id| Schema { id }),
-            data: data.map(Struct::of),
+            data: data.transpose()?,
             authenticators: (!is_unset(&authenticators)).then_some(authenticators),
             state: state.into(),
         })

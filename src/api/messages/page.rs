@@ -1,0 +1,213 @@
+//! A page of a search, written while its users are read: bounded in bytes, and counted before it grows.
+
+#[cfg(feature = "grpc")]
+use prost::encoding;
+use serde::Serialize;
+
+use super::search::ListDetails;
+use super::{Encoding, User};
+use crate::error::{Error, Result};
+use crate::service;
+
+/// What is said of the page as a whole, at most.
+const DETAILS_BYTES: usize = 256;
+/// A page asks for memory in steps of so many bytes.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// A page to which users are added one by one.
+///
+/// Beside the page itself one user is in memory at a time.
+pub(in crate::api) struct Page<'a> {
+    encoding: Encoding,
+    max_bytes: usize,
+    reserve: &'a dyn Fn(usize) -> bool,
+    bytes: Vec<u8>,
+    users: u64,
+    is_cut: bool,
+    /// Why it cannot be answered.
+    failure: Option<Failure>,
+}
+
+/// Why there is no page.
+pub(in crate::api) enum Failure {
+    /// There is no memory for it right now.
+    NoMemory,
+    /// A user could not be written.
+    Error(Error),
+}
+
+impl<'a> Page<'a> {
+    /// An empty page of at most `max_bytes`, which asks `reserve` before it grows.
+    pub(in crate::api) fn new(
+        encoding: Encoding,
+        max_bytes: usize,
+        reserve: &'a dyn Fn(usize) -> bool,
+    ) -> Self {
+        Self {
+            encoding,
+            max_bytes,
+            reserve,
+            bytes: Vec::new(),
+            users: 0,
+            is_cut: false,
+            failure: None,
+        }
+    }
+
+    /// Adds a user, and says whether another one may follow. A user that does not fit any more ends the page; the first
+    /// one always fits.
+    pub(in crate::api) fn push(&mut self, user: service::User) -> bool {
+        match self.add(user) {
+            Ok(goes_on) => goes_on,
+            Err(failure) => {
+                self.failure = Some(failure);
+                false
+            }
+        }
+    }
+
+    fn add(&mut self, user: service::User) -> Result<bool, Failure> {
+        let user = User::written_as(self.encoding, user).map_err(Failure::Error)?;
+        let user = self.written(&user)?;
+        let length = self.bytes.len().saturating_add(user.len());
+        if self.users > 0 && length.saturating_add(DETAILS_BYTES) > self.max_bytes {
+            self.is_cut = true;
+            return Ok(false);
+        }
+        self.grow_to(length.saturating_add(DETAILS_BYTES))?;
+        self.bytes.extend_from_slice(&user);
+        self.users = self.users.saturating_add(1);
+        Ok(true)
+    }
+
+    /// One user as it stands on the page.
+    fn written(&self, user: &User) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        match self.encoding {
+            Encoding::Json => {
+                bytes.push(if self.users == 0 { b'[' } else { b',' });
+                let written = serde_json::to_writer(&mut bytes, user);
+                written
+                    .map_err(|it| Failure::Error(Error::Bug(format!("a user as JSON: {it}"))))?;
+            }
+            #[cfg(feature = "grpc")]
+            Encoding::Protobuf => encoding::message::encode(2, user, &mut bytes),
+        }
+        Ok(bytes)
+    }
+
+    fn grow_to(&mut self, length: usize) -> Result<(), Failure> {
+        if length <= self.bytes.capacity() {
+            return Ok(());
+        }
+        let wanted = length.next_multiple_of(STEP_BYTES);
+        let more = wanted.saturating_sub(self.bytes.capacity());
+        let reserved = (self.reserve)(more);
+        let grown = self
+            .bytes
+            .try_reserve_exact(wanted.saturating_sub(self.bytes.len()));
+        if reserved && grown.is_ok() {
+            Ok(())
+        } else {
+            Err(Failure::NoMemory)
+        }
+    }
+
+    /// The whole answer. `limit` is the number of users that was asked for.
+    pub(in crate::api) fn finish(
+        mut self,
+        found: &service::Found,
+        limit: u32,
+    ) -> Result<Vec<u8>, Failure> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let applied_limit = if self.is_cut {
+            self.users
+        } else {
+            limit.into()
+        };
+        let details = ListDetails::of(found, applied_limit);
+        let head = match self.encoding {
+            Encoding::Json => {
+                let mut head = json(&Head { details: &details })?;
+                // The object goes on with the users.
+                head.pop();
+                if self.users > 0 {
+                    head.extend_from_slice(b",\"result\":");
+                    self.bytes.push(b']');
+                }
+                self.bytes.push(b'}');
+                head
+            }
+            #[cfg(feature = "grpc")]
+            Encoding::Protobuf => {
+                let mut head = Vec::new();
+                encoding::message::encode(1, &details, &mut head);
+                head
+            }
+        };
+        // What was reserved is enough for it.
+        self.bytes.splice(..0, head);
+        Ok(self.bytes)
+    }
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    details: &'a ListDetails,
+}
+
+fn json(it: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    let bytes = serde_json::to_vec(it);
+    bytes.map_err(|it| Failure::Error(Error::Bug(format!("a page as JSON: {it}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::model::{Timestamp, UserState};
+
+    fn user() -> service::User {
+        let now = Timestamp::from_seconds(0);
+        service::User {
+            details: service::Details {
+                id: "1".to_owned(),
+                created: now,
+                changed: now,
+                owner: "2".parse().unwrap(),
+            },
+            schema_id: None,
+            data: Some(format!(r#"{{"a":"{}"}}"#, "x".repeat(60_000))),
+            usernames: Vec::new(),
+            totps: Vec::new(),
+            state: UserState::Active,
+        }
+    }
+
+    /// SECURITY.md 45
+    #[test]
+    fn a_page_asks_for_its_memory_before_it_grows() {
+        let found = service::Found {
+            total: 9,
+            at: Timestamp::from_seconds(0),
+        };
+        let (asked, left) = (Cell::new(0), Cell::new(300_000));
+        let reserve = |bytes| {
+            asked.set(asked.get() + bytes);
+            left.set(left.get() - i64::try_from(bytes).unwrap());
+            left.get() >= 0
+        };
+        let mut page = Page::new(Encoding::Json, 4_000_000, &reserve);
+        for _ in 0..4 {
+            assert!(page.push(user()));
+            assert!(page.bytes.capacity() <= asked.get());
+        }
+        assert!(!page.push(user()), "there is no memory for a fifth");
+        assert!(page.bytes.len() < 300_000);
+        let finished = page.finish(&found, 100);
+        assert!(matches!(finished, Err(Failure::NoMemory)));
+    }
+}
