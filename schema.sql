@@ -43,29 +43,35 @@ CREATE TABLE user (
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL
 ) STRICT;
--- A search comes in one of these orders, within one organization or over all, and counts what it finds. Every
--- index ends in the row's number, which is the order of making.
+-- What a call has to know of a user before it may do anything: the row itself, with all of `data`, is read only where
+-- it is shown. The organization stands in front, so that a user of another one costs what an unknown user costs.
+CREATE INDEX user_in_org ON user (org_id, id, state, created, changed);
+-- A search within one organization comes in one of these orders, and counts what it finds. Every index ends in the
+-- row's number, which is the order of making.
+CREATE INDEX user_org_created ON user (org_id, created);
+CREATE INDEX user_org_changed ON user (org_id, changed);
+CREATE INDEX user_org_state ON user (org_id, state, created);
+CREATE INDEX user_org_folded ON user (org_id, id_folded);
+-- A search over all organizations, which only an administrator makes.
 CREATE INDEX user_created ON user (created);
 CREATE INDEX user_changed ON user (changed);
 CREATE INDEX user_state ON user (state, created);
-CREATE INDEX user_of_org ON user (org_id, state, created);
 CREATE INDEX user_folded ON user (id_folded);
--- Whom a username belongs to is looked up by id: what else a search asks of them is here too.
-CREATE INDEX user_searched ON user (id, org_id, state, created);
 
 CREATE TABLE username (
     id           TEXT    PRIMARY KEY,
     user_id      TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
     org_id       TEXT    NOT NULL REFERENCES organization (id),
     username     TEXT    NOT NULL CHECK (length(username) BETWEEN 1 AND 200),
-    -- As with ids.
+    -- The key by which usernames are unique within an organization. Who clashed before that rule stays, so no index
+    -- judges it: whoever inserts a row does.
     folded       TEXT    NOT NULL,
-    org_specific INTEGER NOT NULL CHECK (org_specific IN (0, 1)),
-    -- Usernames are found by name alone too: the command line asks so.
-    UNIQUE (username, org_id)
+    org_specific INTEGER NOT NULL CHECK (org_specific IN (0, 1))
 ) STRICT;
-CREATE INDEX username_of_user ON username (user_id);
-CREATE INDEX username_folded ON username (folded);
+CREATE INDEX username_of_user ON username (user_id, org_id);
+-- Where all organizations are searched, each is looked into by these.
+CREATE INDEX username_exact ON username (org_id, username, user_id);
+CREATE INDEX username_folded ON username (org_id, folded, user_id);
 
 -- Sealed secrets, one a row. SQLite copies cells between pages when a b-tree balances, and does not overwrite
 -- the copies that stay behind. So these rows never move: they are only ever appended, never deleted, and all of
@@ -99,7 +105,8 @@ CREATE TABLE totp (
     void_to   INTEGER CHECK (void_to >= void_from),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL,
-    PRIMARY KEY (user_id, id)
+    -- With the organization in it, a removal within another one finds nothing where it would find an unknown user's.
+    PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX totp_pending ON totp (created) WHERE state = 'pending';
 

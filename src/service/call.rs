@@ -188,9 +188,7 @@ impl Permitted<'_> {
         missing: Missing,
     ) -> Result<UserRow> {
         let org = self.sight(missing)?;
-        tx.user(id)?
-            .filter(|it| org.is_none_or(|org| *org == it.org))
-            .ok_or(Error::NotFound(missing))
+        tx.user(org, id)?.ok_or(Error::NotFound(missing))
     }
 
     /// Records what the caller did to a user.

@@ -47,7 +47,7 @@ impl Service {
 }
 
 fn by_id(tx: &ReadTx<'_>, id: &UserId) -> Result<Option<FoundUser>> {
-    let found = tx.user(id)?;
+    let found = tx.user(None, id)?;
     Ok(found.map(|it| FoundUser {
         id: it.id,
         org: it.org,

@@ -30,7 +30,7 @@ impl Service {
             let org = call.identity.power.organization();
             let (page, total) = tx.search_users(search, org)?;
             for number in page {
-                if !each(whole(tx, tx.user_numbered(number)?, call.now)?) {
+                if !each(whole(tx, &tx.user_numbered(number)?, call.now)?) {
                     break;
                 }
             }

@@ -54,7 +54,7 @@ impl Service {
     pub fn unlock_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_user(context, Act::WriteUser, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::UserToUnlock)?;
-            let unlocked = tx.change_state(&user.id, &[UserState::Locked], UserState::Active)?;
+            let unlocked = tx.change_state(&user, &[UserState::Locked], UserState::Active)?;
             let cleared = tx.clear_failures(&user.id)?;
             if unlocked || cleared {
                 call.record(tx, Kind::UserUnlocked, &user)?;
@@ -71,7 +71,7 @@ impl Service {
     ) -> Result<Details> {
         self.change_user(context, Act::WriteUser, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, change.missing)?;
-            if !tx.change_state(&user.id, change.from, change.to)? {
+            if !tx.change_state(&user, change.from, change.to)? {
                 return Err(Error::NotFound(change.missing));
             }
             call.record(tx, change.kind, &user)?;

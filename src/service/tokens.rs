@@ -50,7 +50,7 @@ impl Service {
                 Inner::require_organization(tx, org.clone())?;
             }
             if let Some(user) = new.power.user()
-                && tx.user(user)?.is_none()
+                && tx.user(None, user)?.is_none()
             {
                 return Err(Error::NotFound(Missing::User));
             }

@@ -61,7 +61,7 @@ impl Service {
         let started = self.change_user(context, Act::WriteTotp, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::User)?;
             call.require_fit_to_enrol(&user)?;
-            let gives_way = pending_that_gives_way(tx.totps(&user.id, call.now)?)?;
+            let gives_way = pending_that_gives_way(tx.totps(&user, call.now)?)?;
             if call.identity.power.user().is_some() {
                 if let Some(wait) = tx.self_change_wait(&user.id)? {
                     return Ok(Started::Wait(wait));
@@ -82,9 +82,9 @@ impl Service {
                 parameters: Parameters::ENROLLED,
                 created: tx.event_at(),
             };
-            tx.insert_totp(&user.id, &totp)?;
+            tx.insert_totp(&user, &totp)?;
             call.record_totp(tx, Kind::TotpStarted, &user, Some(&totp.id))?;
-            let usernames = tx.usernames(&user.id)?;
+            let usernames = tx.usernames(&user)?;
             let account = usernames
                 .first()
                 .map_or(user.id.as_str(), |it| it.username.as_str());
@@ -116,7 +116,7 @@ impl Service {
     ) -> Result<Verdict> {
         self.change_user(context, Act::WriteTotp, user, move |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::User)?;
-            let totp = find(tx.totps(&user.id, call.now)?, &totp)?;
+            let totp = find(tx.totps(&user, call.now)?, &totp)?;
             call.require_fit_to_enrol(&user)?;
             if totp.state == TotpState::Confirmed {
                 return Err(Error::Unfit(Unfit::AlreadyConfirmed));
@@ -126,7 +126,7 @@ impl Service {
             }
             let window = tx.settings()?.window;
             match call.inner.step_of(tx, &user, &totp, &code, window)? {
-                Some(step) if tx.confirm_totp(&user.id, &totp.id, step)? => {
+                Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
                     call.record_totp(tx, Kind::TotpConfirmed, &user, Some(&totp.id))?;
                     Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
                 }
@@ -149,7 +149,7 @@ impl Service {
     ) -> Result<Verdict> {
         self.change_user(context, Act::Check, user, move |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::User)?;
-            let mut totps = tx.totps(&user.id, call.now)?;
+            let mut totps = tx.totps(&user, call.now)?;
             if let Some(id) = &totp {
                 totps = vec![find(totps, id)?];
             }
@@ -169,7 +169,7 @@ impl Service {
                 let Some(step) = call.inner.step_of(tx, &user, it, &code, window)? else {
                     continue;
                 };
-                if tx.claim_step(&user.id, &it.id, step)? {
+                if tx.claim_step(&user, &it.id, step)? {
                     tx.clear_failures(&user.id)?;
                     call.record_totp(tx, Kind::TotpChecked, &user, Some(&it.id))?;
                     return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));

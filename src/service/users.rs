@@ -4,7 +4,7 @@ use super::call::Permitted;
 use super::{Act, Context, Details, Inner, Named, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
-use crate::store::{Kind, ReadKind, ReadTx, TotpState, UserRow, UsernameRow, WriteTx};
+use crate::store::{Kind, ReadKind, ReadTx, TotpState, UserContent, UserRow, UsernameRow, WriteTx};
 
 /// Tries at an id of our own that no caller has chosen before.
 const ID_TRIES: usize = 100;
@@ -97,7 +97,7 @@ impl Service {
         let (kind, act) = (ReadKind::ById, Act::ReadUser);
         self.read(context, kind, act, Some(id), |call, tx| {
             let row = call.user_in_sight(tx, id, Missing::User)?;
-            whole(tx, row, call.now)
+            whole(tx, &row, call.now)
         })
     }
 
@@ -105,7 +105,7 @@ impl Service {
     pub fn remove_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_user(context, Act::WriteUser, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::UserToRemove)?;
-            if !tx.delete_user(&user.id)? {
+            if !tx.delete_user(&user)? {
                 return Err(Error::NotFound(Missing::UserToRemove));
             }
             call.record(tx, Kind::UserRemoved, &user)?;
@@ -127,7 +127,7 @@ impl Service {
             let page = self.read_all(context, |tx| {
                 let rows = tx.users_after(after.as_ref(), PAGE)?;
                 rows.into_iter()
-                    .map(|it| whole(tx, it, context.now))
+                    .map(|it| whole(tx, &it, context.now))
                     .collect::<Result<Vec<_>>>()
             })?;
             let Some(last) = page.last() else {
@@ -159,6 +159,10 @@ impl Permitted<'_> {
 /// Inserts the user under the id that was chosen, or under the next one of ours that nobody chose.
 fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> {
     let tries = if new.id.is_some() { 1 } else { ID_TRIES };
+    let content = UserContent {
+        schema_id: new.schema_id.as_ref().map(ToString::to_string),
+        data: new.data.clone(),
+    };
     for _ in 0..tries {
         let id = match &new.id {
             Some(id) => id.clone(),
@@ -168,36 +172,35 @@ fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> 
             id,
             org: org.clone(),
             state: UserState::Active,
-            schema_id: new.schema_id.as_ref().map(ToString::to_string),
-            data: new.data.clone(),
             created: tx.event_at(),
             changed: tx.event_at(),
         };
-        if tx.insert_user(&user)? {
+        if tx.insert_user(&user, &content)? {
             return Ok(user);
         }
     }
     Err(Error::Taken("the user id"))
 }
 
-pub(super) fn whole(tx: &ReadTx<'_>, row: UserRow, now: Timestamp) -> Result<User> {
-    let usernames = tx.usernames(&row.id)?.into_iter().map(|it| Username {
+pub(super) fn whole(tx: &ReadTx<'_>, row: &UserRow, now: Timestamp) -> Result<User> {
+    let content = tx.user_content(row)?;
+    let usernames = tx.usernames(row)?.into_iter().map(|it| Username {
         id: it.id,
         username: it.username,
         is_organization_specific: it.is_organization_specific,
     });
-    let totps = tx.totps(&row.id, now)?.into_iter().map(|it| Totp {
+    let totps = tx.totps(row, now)?.into_iter().map(|it| Totp {
         id: it.id,
         name: it.name,
         is_confirmed: it.state == TotpState::Confirmed,
     });
     Ok(User {
-        details: details(&row),
+        details: details(row),
         usernames: usernames.collect(),
         totps: totps.collect(),
         state: row.state,
-        schema_id: row.schema_id,
-        data: row.data,
+        schema_id: content.schema_id,
+        data: content.data,
     })
 }
 

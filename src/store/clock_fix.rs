@@ -131,7 +131,7 @@ impl ReadTx<'_> {
         now: Timestamp,
     ) -> Result<Vec<(UserId, TotpId)>> {
         const SQL: &str = "SELECT user_id, id FROM totp WHERE (user_id, id) > (?1, ?2)
-            AND (last_step > ?3 OR created > ?4 OR changed > ?4) ORDER BY user_id, id LIMIT ?5";
+            AND (last_step > ?3 OR created > ?4 OR changed > ?4) ORDER BY user_id, org_id, id LIMIT ?5";
         let (user, totp) = after;
         let params = (
             user.as_str(),

@@ -18,6 +18,8 @@ mod search;
 mod self_changes;
 mod slots;
 mod structure;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod totps;
 mod upgrade;
@@ -45,7 +47,7 @@ pub(crate) use slots::Slot;
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};
 pub use users::FoundUser;
-pub(crate) use users::{UserRow, UsernameRow};
+pub(crate) use users::{UserContent, UserRow, UsernameRow};
 
 use crate::error::{Error, Result};
 use crate::model::{LATEST_MOMENT, Name, OrgId, Timestamp};

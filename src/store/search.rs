@@ -84,12 +84,12 @@ impl ReadTx<'_> {
             sql: String::new(),
             params: Vec::new(),
             lead,
+            org: org.cloned(),
         };
         numbers.push("SELECT u.rowid FROM user u WHERE 1");
         if let Some(org) = org {
-            numbers.push(" AND ");
-            numbers.push(numbers.lead.column("u.org_id", "+u.org_id"));
-            numbers.push(" = ");
+            // Every index that is meant for a search within one organization begins with it.
+            numbers.push(" AND u.org_id = ");
             numbers.bind(org.to_string());
         }
         for filter in filters {
@@ -97,6 +97,24 @@ impl ReadTx<'_> {
             self.filter(&mut numbers, filter)?;
         }
         Ok(numbers)
+    }
+
+    /// The statements that a search may lead to, whichever way it takes.
+    #[cfg(test)]
+    pub(super) fn statements_of(
+        &self,
+        search: &Search,
+        org: Option<&OrgId>,
+    ) -> Result<Vec<String>> {
+        let filters: Vec<&Filter> = search.filters.iter().collect();
+        let mut statements = Vec::new();
+        for lead in [Lead::Filters, Lead::States, Lead::Order, Lead::Near] {
+            let mut numbers = self.numbers(&filters, org, lead)?;
+            statements.push(numbers.sql.replacen("u.rowid", "count(*)", 1));
+            numbers.push(order(search.sort, search.descending));
+            statements.push(numbers.sql);
+        }
+        Ok(statements)
     }
 
     /// The numbers of the rows on a page, and how many rows there are on all: found in one pass.
@@ -140,8 +158,7 @@ impl ReadTx<'_> {
 
     /// The user in the row of that number.
     pub(crate) fn user_numbered(&self, number: i64) -> Result<UserRow> {
-        const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
-            FROM user WHERE rowid = ?1";
+        const SQL: &str = "SELECT id, org_id, state, created, changed FROM user WHERE rowid = ?1";
         let found = self.one(SQL, (number,), user)?;
         found.ok_or_else(|| Error::Bug("a row is gone from its own snapshot".to_owned()))
     }
@@ -156,6 +173,11 @@ impl ReadTx<'_> {
             }
             Filter::Id(like) => to.text(["u.id", "u.id_folded"], like),
             Filter::Organization(like) => {
+                // Within one organization every user is of that one, and no other is looked at.
+                if let Some(own) = &to.org {
+                    to.constant(like.holds(own.as_str()));
+                    return Ok(());
+                }
                 // Organizations are few: they are compared here, and there as a list.
                 let all = self.organizations(MAX_ORGANIZATIONS)?.into_iter();
                 let ids = all.map(|it| it.id.to_string());
@@ -169,12 +191,21 @@ impl ReadTx<'_> {
                 like,
                 specific_only,
             } => {
-                to.push(match to.lead {
-                    Lead::Near => "EXISTS (SELECT 1 FROM username n WHERE n.user_id = u.id AND ",
-                    Lead::Filters | Lead::States | Lead::Order => {
-                        "u.id IN (SELECT n.user_id FROM username n WHERE "
+                match (to.lead, to.org.clone()) {
+                    (Lead::Near, _) => to.push(
+                        "EXISTS (SELECT 1 FROM username n INDEXED BY username_of_user
+                        WHERE n.user_id = u.id AND n.org_id = u.org_id AND ",
+                    ),
+                    (Lead::Filters | Lead::States | Lead::Order, Some(org)) => {
+                        to.push("u.id IN (SELECT n.user_id FROM username n WHERE n.org_id = ");
+                        to.bind(org.to_string());
+                        to.push(" AND ");
                     }
-                });
+                    (Lead::Filters | Lead::States | Lead::Order, None) => to.push(
+                        "u.id IN (SELECT n.user_id FROM username n
+                        WHERE n.org_id IN (SELECT id FROM organization) AND ",
+                    ),
+                }
                 to.text(["n.username", "n.folded"], like);
                 if *specific_only {
                     to.push(" AND n.org_specific = 1");
@@ -186,7 +217,7 @@ impl ReadTx<'_> {
                 to.push(" = ");
                 to.bind(state_name(*state).to_owned());
             }
-            Filter::Nothing => to.push("0"),
+            Filter::Nothing => to.constant(false),
         }
         Ok(())
     }
@@ -264,6 +295,8 @@ struct Statement {
     sql: String,
     params: Vec<Value>,
     lead: Lead,
+    /// The one organization that is searched, or none where all are.
+    org: Option<OrgId>,
 }
 
 impl Statement {
@@ -277,13 +310,21 @@ impl Statement {
         self.sql.push_str(&self.params.len().to_string());
     }
 
-    /// Compares a column, or the same column with case taken out.
+    /// What holds of all users or of none. Bound and not part of the text, so that it does not change the plan.
+    fn constant(&mut self, holds: bool) {
+        self.bind(Value::Integer(holds.into()));
+    }
+
+    /// Compares a column, or the same column without case and normalization.
     fn text(&mut self, [column, folded]: [&'static str; 2], like: &TextFilter) {
         let text = like.text.as_str();
         match like.method {
             TextMethod::Equals => {
+                // A range of one: with `=` SQLite would go by the index that makes ids unique over all organizations.
                 self.push(column);
-                self.push(" = ");
+                self.push(" BETWEEN ");
+                self.bind(text.to_owned());
+                self.push(" AND ");
                 self.bind(text.to_owned());
             }
             TextMethod::EqualsIgnoreCase => {

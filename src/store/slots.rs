@@ -6,9 +6,8 @@
 //! only the number of a slot. What deletes a row of `totp` zeroes its slot in the same transaction; `ON DELETE
 //! CASCADE` would zero nothing.
 
-use super::{ReadTx, WriteTx};
+use super::{ReadTx, UserRow, WriteTx};
 use crate::error::{Error, Result};
-use crate::model::UserId;
 use crate::seal::Sealed;
 
 /// The number of the slot that holds an authenticator's secret.
@@ -24,6 +23,10 @@ impl Slot {
         self.0
     }
 }
+
+/// See the statements in `super::users`.
+pub(super) const ZERO_SLOTS_OF_USER: &str = "UPDATE slot SET secret = zeroblob(165)
+    WHERE number IN (SELECT slot FROM totp WHERE user_id = ?2 AND org_id = ?1)";
 
 impl ReadTx<'_> {
     /// The sealed secret that lies in a slot.
@@ -85,10 +88,9 @@ impl WriteTx<'_> {
     }
 
     /// Zeroes the slots of all authenticators of a user.
-    pub(super) fn zero_slots_of_user(&self, user: &UserId) -> Result<()> {
-        const SQL: &str = "UPDATE slot SET secret = zeroblob(165)
-            WHERE number IN (SELECT slot FROM totp WHERE user_id = ?1)";
-        self.execute(SQL, (user.as_str(),)).map(|_| ())
+    pub(super) fn zero_slots_of_user(&self, of: &UserRow) -> Result<()> {
+        self.execute(ZERO_SLOTS_OF_USER, (of.org.as_str(), of.id.as_str()))
+            .map(|_| ())
     }
 
     /// Zeroes every slot that no authenticator names.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Row;
 
-use super::{ReadTx, Slot, WriteTx};
+use super::{ReadTx, Slot, UserRow, WriteTx};
 use crate::error::Result;
 use crate::model::{Name, OrgId, Step, Timestamp, TotpId, UserId};
 use crate::totp::{Algorithm, Parameters};
@@ -73,6 +73,26 @@ fn expired_before(now: Timestamp) -> i64 {
     now.before(PENDING_FOR).micros()
 }
 
+/// The statements that a caller bound to one organization can reach with ids of its own choice, or for a user in it.
+/// `super::tests` holds their query plans against SECURITY.md 23.
+pub(super) const TOTPS: &str = "SELECT id, name, state, slot, algorithm, digits, created
+    FROM totp WHERE user_id = ?2 AND org_id = ?1 AND (state = 'confirmed' OR created > ?3)
+    ORDER BY CAST(id AS INTEGER)";
+pub(super) const CLAIM_STEP: &str = "UPDATE totp SET last_step = ?4, changed = ?5
+    WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'confirmed' AND last_step < ?4
+    AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
+pub(super) const CONFIRM_TOTP: &str =
+    "UPDATE totp SET state = 'confirmed', last_step = ?4, changed = ?5
+    WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'pending' AND last_step < ?4
+    AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
+pub(super) const DELETE_TOTP_IN_ORG: &str = "DELETE FROM totp
+    WHERE user_id = ?1 AND org_id = ?4 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
+    RETURNING org_id, created, slot";
+/// The same for whoever sees all organizations.
+const DELETE_TOTP: &str = "DELETE FROM totp
+    WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
+    RETURNING org_id, created, slot";
+
 impl ReadTx<'_> {
     /// The last step in which no code of some authenticator is good, for a clock was ahead when it was used.
     pub(crate) fn last_void_step(&self) -> Result<Option<Step>> {
@@ -82,23 +102,22 @@ impl ReadTx<'_> {
     }
 
     /// The authenticators of a user in the order they were begun, without the expired.
-    pub(crate) fn totps(&self, user: &UserId, now: Timestamp) -> Result<Vec<TotpRow>> {
-        const SQL: &str = "SELECT id, name, state, slot, algorithm, digits, created
-            FROM totp WHERE user_id = ?1 AND (state = 'confirmed' OR created > ?2)
-            ORDER BY CAST(id AS INTEGER)";
-        self.all(SQL, (user.as_str(), expired_before(now)), totp)
+    pub(crate) fn totps(&self, of: &UserRow, now: Timestamp) -> Result<Vec<TotpRow>> {
+        let key = (of.org.as_str(), of.id.as_str(), expired_before(now));
+        self.all(TOTPS, key, totp)
     }
 }
 
 impl WriteTx<'_> {
     /// Inserts a pending authenticator, in the organization that its user is in.
-    pub(crate) fn insert_totp(&self, user: &UserId, it: &TotpRow) -> Result<()> {
+    pub(crate) fn insert_totp(&self, user: &UserRow, it: &TotpRow) -> Result<()> {
         const SQL: &str = "INSERT INTO totp
             (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed)
-            VALUES (?1, ?2, (SELECT org_id FROM user WHERE id = ?2), ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?8)";
+            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?6, ?7, ?8, ?9, ?9)";
         let row = (
             it.id.as_str(),
-            user.as_str(),
+            user.id.as_str(),
+            user.org.as_str(),
             it.name.as_ref().map(Name::as_str),
             it.slot.number(),
             algorithm_name(it.parameters.algorithm),
@@ -113,25 +132,25 @@ impl WriteTx<'_> {
     /// a clock that was ahead.
     ///
     /// Of two requests racing with one code only one can win.
-    pub(crate) fn claim_step(&self, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
-        const SQL: &str = "UPDATE totp SET last_step = ?3, changed = ?4
-            WHERE user_id = ?1 AND id = ?2 AND state = 'confirmed' AND last_step < ?3
-            AND (void_from IS NULL OR ?3 NOT BETWEEN void_from AND void_to)";
-        self.take_step(SQL, user, id, step)
+    pub(crate) fn claim_step(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
+        self.take_step(CLAIM_STEP, user, id, step)
     }
 
     /// Confirms a pending authenticator; the code that did it counts as used. A restored one may know a floor
     /// already, and the same rule holds.
-    pub(crate) fn confirm_totp(&self, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
-        const SQL: &str = "UPDATE totp SET state = 'confirmed', last_step = ?3, changed = ?4
-            WHERE user_id = ?1 AND id = ?2 AND state = 'pending' AND last_step < ?3
-            AND (void_from IS NULL OR ?3 NOT BETWEEN void_from AND void_to)";
-        self.take_step(SQL, user, id, step)
+    pub(crate) fn confirm_totp(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
+        self.take_step(CONFIRM_TOTP, user, id, step)
     }
 
-    fn take_step(&self, sql: &'static str, user: &UserId, id: &TotpId, step: Step) -> Result<bool> {
-        let at = self.event_at().micros();
-        let row = (user.as_str(), id.as_str(), step.number(), at);
+    fn take_step(
+        &self,
+        sql: &'static str,
+        user: &UserRow,
+        id: &TotpId,
+        step: Step,
+    ) -> Result<bool> {
+        let (at, org) = (self.event_at().micros(), user.org.as_str());
+        let row = (org, user.id.as_str(), id.as_str(), step.number(), at);
         Ok(self.execute(sql, row)? == 1)
     }
 
@@ -143,18 +162,21 @@ impl WriteTx<'_> {
         user: &UserId,
         id: &TotpId,
     ) -> Result<Option<RemovedTotp>> {
-        const SQL: &str = "DELETE FROM totp
-            WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
-            AND (?4 IS NULL OR org_id = ?4)
-            RETURNING org_id, created, slot";
-        let (expired, org) = (expired_before(self.now()), org.map(OrgId::as_str));
-        let removed = self.one(SQL, (user.as_str(), id.as_str(), expired, org), |row| {
+        let removed = |row: &Row<'_>| {
             let removed = RemovedTotp {
                 org: OrgId::known(row.get(0)?),
                 created: Timestamp::from_micros(row.get(1)?),
             };
             Ok((removed, Slot::known(row.get(2)?)))
-        })?;
+        };
+        let (user, id, expired) = (user.as_str(), id.as_str(), expired_before(self.now()));
+        let removed = match org {
+            Some(org) => {
+                let key = (user, id, expired, org.as_str());
+                self.one(DELETE_TOTP_IN_ORG, key, removed)?
+            }
+            None => self.one(DELETE_TOTP, (user, id, expired), removed)?,
+        };
         let Some((removed, slot)) = removed else {
             return Ok(None);
         };
@@ -164,8 +186,8 @@ impl WriteTx<'_> {
 
     /// Removes pending enrolments that have expired and zeroes their secrets, at most `slice` of them.
     pub(crate) fn delete_expired_totps(&self, slice: u32) -> Result<Vec<(UserId, TotpId)>> {
-        const SQL: &str = "DELETE FROM totp WHERE (user_id, id) IN (
-            SELECT user_id, id FROM totp
+        const SQL: &str = "DELETE FROM totp WHERE (user_id, org_id, id) IN (
+            SELECT user_id, org_id, id FROM totp
             WHERE state = 'pending' AND created <= ?1 ORDER BY created LIMIT ?2
         ) RETURNING user_id, id, slot";
         let removed = self.all(SQL, (expired_before(self.now()), slice), |row| {

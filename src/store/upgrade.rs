@@ -70,6 +70,7 @@ CREATE TABLE self_change (
         .map_err(unavailable)?;
     fold_names(connection)?;
     add_clock_columns(connection)?;
+    organizations_first(connection)?;
     secrets_into_slots(connection)
 }
 
@@ -112,6 +113,35 @@ fn fold_names(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// Lets what is searched within one organization be found by it, and takes the UNIQUE constraint off usernames.
+fn organizations_first(connection: &Connection) -> Result<()> {
+    const SQL: &str = "
+DROP INDEX user_of_org;
+DROP INDEX user_searched;
+CREATE INDEX user_in_org ON user (org_id, id, state, created, changed);
+CREATE INDEX user_org_created ON user (org_id, created);
+CREATE INDEX user_org_changed ON user (org_id, changed);
+CREATE INDEX user_org_state ON user (org_id, state, created);
+CREATE INDEX user_org_folded ON user (org_id, id_folded);
+ALTER TABLE username RENAME TO username_1;
+CREATE TABLE username (
+    id           TEXT    PRIMARY KEY,
+    user_id      TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    org_id       TEXT    NOT NULL REFERENCES organization (id),
+    username     TEXT    NOT NULL CHECK (length(username) BETWEEN 1 AND 200),
+    -- The key by which usernames are unique within an organization. Who clashed before that rule stays, so no index
+    -- judges it: whoever inserts a row does.
+    folded       TEXT    NOT NULL,
+    org_specific INTEGER NOT NULL CHECK (org_specific IN (0, 1))
+) STRICT;
+INSERT INTO username SELECT id, user_id, org_id, username, folded, org_specific FROM username_1 ORDER BY rowid;
+DROP TABLE username_1;
+CREATE INDEX username_of_user ON username (user_id, org_id);
+CREATE INDEX username_exact ON username (org_id, username, user_id);
+CREATE INDEX username_folded ON username (org_id, folded, user_id);";
+    connection.execute_batch(SQL).map_err(unavailable)
+}
+
 /// Moves the sealed secrets out of the authenticators' rows into slots.
 ///
 /// The old table is dropped and not altered: its pages hold copies of removed secrets in the gaps between rows,
@@ -144,7 +174,8 @@ CREATE TABLE totp (
     void_to   INTEGER CHECK (void_to >= void_from),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL,
-    PRIMARY KEY (user_id, id)
+    -- With the organization in it, a removal within another one finds nothing where it would find an unknown user's.
+    PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;";
     const OLD: &str = "SELECT user_id, id, secret FROM totp_1 ORDER BY user_id, id";
     const SLOT: &str = "INSERT INTO slot (number, secret) VALUES (?1, ?2)";

@@ -6,16 +6,20 @@ use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
 use crate::model::{Name, OrgId, Timestamp, UserId, UserState, fold};
 
-/// A user's row.
+/// A user's row, as far as every call needs it.
 pub(crate) struct UserRow {
     pub(crate) id: UserId,
     pub(crate) org: OrgId,
     pub(crate) state: UserState,
+    pub(crate) created: Timestamp,
+    pub(crate) changed: Timestamp,
+}
+
+/// The rest of a user's row, which may be long and is read only where it is shown.
+pub(crate) struct UserContent {
     pub(crate) schema_id: Option<String>,
     /// JSON, as it was given.
     pub(crate) data: Option<String>,
-    pub(crate) created: Timestamp,
-    pub(crate) changed: Timestamp,
 }
 
 /// A user that was found, and whose it is.
@@ -49,7 +53,7 @@ pub(super) const fn state_name(state: UserState) -> &'static str {
     }
 }
 
-/// A user's row out of the columns id, org_id, state, schema_id, data, created, changed.
+/// A user's row out of the columns id, org_id, state, created, changed.
 pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     let state: String = row.get(2)?;
     Ok(UserRow {
@@ -61,23 +65,54 @@ pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
             // Whatever else may stand there checks nothing.
             _ => UserState::Locked,
         },
-        schema_id: row.get(3)?,
-        data: row.get(4)?,
-        created: Timestamp::from_micros(row.get(5)?),
-        changed: Timestamp::from_micros(row.get(6)?),
+        created: Timestamp::from_micros(row.get(3)?),
+        changed: Timestamp::from_micros(row.get(4)?),
     })
 }
 
+/// The statements that a caller bound to one organization can reach with ids of its own choice, or for a user that one
+/// of them found. `super::tests` holds their query plans against SECURITY.md 23.
+pub(super) const USER_IN_ORG: &str = "SELECT id, org_id, state, created, changed
+    FROM user INDEXED BY user_in_org WHERE org_id = ?1 AND id = ?2";
+pub(super) const USER_CONTENT: &str = "SELECT schema_id, data
+    FROM user INDEXED BY user_in_org WHERE org_id = ?1 AND id = ?2";
+pub(super) const USERNAMES: &str = "SELECT id, username, org_specific FROM username
+    WHERE user_id = ?2 AND org_id = ?1 ORDER BY CAST(id AS INTEGER)";
+pub(super) const USERNAME_IS_TAKEN: &str =
+    "SELECT 1 FROM username WHERE org_id = ?1 AND folded = ?2";
+pub(super) const DELETE_USER: &str =
+    "DELETE FROM user INDEXED BY user_in_org WHERE org_id = ?1 AND id = ?2";
+pub(super) const CHANGE_STATE: &str =
+    "UPDATE user INDEXED BY user_in_org SET state = ?3, changed = ?4
+    WHERE org_id = ?1 AND id = ?2 AND state IN (?5, ?6)";
+
 impl ReadTx<'_> {
-    pub(crate) fn user(&self, id: &UserId) -> Result<Option<UserRow>> {
-        const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
-            FROM user WHERE id = ?1";
-        self.one(SQL, (id.as_str(),), user)
+    /// A user of one organization, or of any.
+    pub(crate) fn user(&self, org: Option<&OrgId>, id: &UserId) -> Result<Option<UserRow>> {
+        // `org_id` stands before `data` in the row and the other columns behind it: they are read from the index.
+        const ANYWHERE: &str = "SELECT u.id, u.org_id, u.state, u.created, u.changed
+            FROM user AS found CROSS JOIN user AS u INDEXED BY user_in_org
+            ON u.org_id = found.org_id AND u.id = found.id WHERE found.id = ?1";
+        match org {
+            Some(org) => self.one(USER_IN_ORG, (org.as_str(), id.as_str()), user),
+            None => self.one(ANYWHERE, (id.as_str(),), user),
+        }
+    }
+
+    /// What is shown of a user beside its row.
+    pub(crate) fn user_content(&self, of: &UserRow) -> Result<UserContent> {
+        let found = self.one(USER_CONTENT, (of.org.as_str(), of.id.as_str()), |row| {
+            Ok(UserContent {
+                schema_id: row.get(0)?,
+                data: row.get(1)?,
+            })
+        })?;
+        found.ok_or_else(|| Error::Bug("a row is gone from its own snapshot".to_owned()))
     }
 
     /// Users after `after` in the order of their ids, at most `limit`.
     pub(crate) fn users_after(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserRow>> {
-        const SQL: &str = "SELECT id, org_id, state, schema_id, data, created, changed
+        const SQL: &str = "SELECT id, org_id, state, created, changed
             FROM user WHERE id > ?1 ORDER BY id LIMIT ?2";
         self.all(SQL, (after.map_or("", UserId::as_str), limit), user)
     }
@@ -89,8 +124,8 @@ impl ReadTx<'_> {
         username: &Name,
         org: Option<&OrgId>,
     ) -> Result<Vec<FoundUser>> {
-        const ANYWHERE: &str =
-            "SELECT DISTINCT user_id, org_id FROM username WHERE folded = ?1 LIMIT 3";
+        const ANYWHERE: &str = "SELECT DISTINCT user_id, org_id FROM username
+            WHERE org_id IN (SELECT id FROM organization) AND folded = ?1 LIMIT 3";
         const IN_ONE: &str = "SELECT DISTINCT user_id, org_id FROM username
             WHERE folded = ?1 AND org_id = ?2 LIMIT 3";
         let folded = fold(username.as_str());
@@ -107,10 +142,8 @@ impl ReadTx<'_> {
     }
 
     /// The usernames of a user in the order they were given.
-    pub(crate) fn usernames(&self, user: &UserId) -> Result<Vec<UsernameRow>> {
-        const SQL: &str = "SELECT id, username, org_specific FROM username
-            WHERE user_id = ?1 ORDER BY CAST(id AS INTEGER)";
-        self.all(SQL, (user.as_str(),), |row| {
+    pub(crate) fn usernames(&self, of: &UserRow) -> Result<Vec<UsernameRow>> {
+        self.all(USERNAMES, (of.org.as_str(), of.id.as_str()), |row| {
             Ok(UsernameRow {
                 id: row.get(0)?,
                 username: Name::known(row.get(1)?),
@@ -133,7 +166,7 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Inserts a user, unless the id is taken.
-    pub(crate) fn insert_user(&self, it: &UserRow) -> Result<bool> {
+    pub(crate) fn insert_user(&self, it: &UserRow, content: &UserContent) -> Result<bool> {
         const SQL: &str = "INSERT INTO user
             (id, id_folded, org_id, schema_id, data, created, changed)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING";
@@ -141,8 +174,8 @@ impl WriteTx<'_> {
             it.id.as_str(),
             fold(it.id.as_str()),
             it.org.as_str(),
-            &it.schema_id,
-            &it.data,
+            &content.schema_id,
+            &content.data,
             it.created.micros(),
             it.changed.micros(),
         );
@@ -155,50 +188,48 @@ impl WriteTx<'_> {
     pub(crate) fn insert_username(&self, user: &UserRow, it: &UsernameRow) -> Result<()> {
         const SQL: &str = "INSERT INTO username
             (id, user_id, org_id, username, folded, org_specific)
-            SELECT ?1, ?2, ?3, ?4, ?5, ?6
-            WHERE NOT EXISTS (SELECT 1 FROM username WHERE org_id = ?3 AND folded = ?5)";
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let folded = fold(it.username.as_str());
+        let key = (user.org.as_str(), folded.as_str());
+        if self.one(USERNAME_IS_TAKEN, key, |_| Ok(()))?.is_some() {
+            return Err(Error::Taken("the username"));
+        }
         let specific = it.is_organization_specific;
         let row = (
             &it.id,
             user.id.as_str(),
             user.org.as_str(),
             it.username.as_str(),
-            fold(it.username.as_str()),
+            folded.as_str(),
             specific,
         );
-        if self.execute(SQL, row)? == 1 {
-            Ok(())
-        } else {
-            Err(Error::Taken("the username"))
-        }
+        self.execute(SQL, row).map(|_| ())
     }
 
     /// Removes a user and everything of it: usernames, authenticators with their secrets, failures, its own tokens.
-    pub(crate) fn delete_user(&self, id: &UserId) -> Result<bool> {
-        const SQL: &str = "DELETE FROM user WHERE id = ?1";
+    pub(crate) fn delete_user(&self, it: &UserRow) -> Result<bool> {
         // Before the rows go that name the slots.
-        self.zero_slots_of_user(id)?;
-        Ok(self.execute(SQL, (id.as_str(),))? == 1)
+        self.zero_slots_of_user(it)?;
+        Ok(self.execute(DELETE_USER, (it.org.as_str(), it.id.as_str()))? == 1)
     }
 
     /// Puts a user from one of the states in `from` into the state `to`, and says whether it was in one.
     pub(crate) fn change_state(
         &self,
-        id: &UserId,
+        of: &UserRow,
         from: &[UserState],
         to: UserState,
     ) -> Result<bool> {
-        const SQL: &str = "UPDATE user SET state = ?2, changed = ?3
-            WHERE id = ?1 AND state IN (?4, ?5)";
         let at = |n: usize| from.get(n).or(from.first()).copied().map(state_name);
         let key = (
-            id.as_str(),
+            of.org.as_str(),
+            of.id.as_str(),
             state_name(to),
             self.event_at().micros(),
             at(0),
             at(1),
         );
-        Ok(self.execute(SQL, key)? == 1)
+        Ok(self.execute(CHANGE_STATE, key)? == 1)
     }
 
     /// Counts one more failure in a row.

@@ -90,9 +90,9 @@ fn another_structure_is_refused() {
             "NOT NULL PRIMARY KEY ON CONFLICT IGNORE",
         ),
         (
-            "username",
-            "UNIQUE (username, org_id)",
-            "UNIQUE (username, org_id) ON CONFLICT REPLACE",
+            "token",
+            "NOT NULL UNIQUE",
+            "NOT NULL UNIQUE ON CONFLICT REPLACE",
         ),
         ("user", "DEFAULT 'active'", "DEFAULT 'locked'"),
         ("user", "'active', 'inactive'", "\"active\", 'inactive'"),
@@ -149,7 +149,9 @@ fn another_structure_is_refused() {
 #[test]
 fn ids_at_the_end_of_their_range_are_refused() {
     const EVENT: &str = "INSERT INTO event (id, at, kind, actor) VALUES";
-    const INSTANCE: &str = "INSERT INTO instance VALUES (1, '1', 'T', 1, zeroblob(8),";
+    const INSTANCE: &str =
+        "INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at)
+        VALUES (1, '1', 'T', 1, zeroblob(8),";
     for (sql, is_taken) in [
         (format!("{EVENT} (1, 1, 'x', 'x')"), true),
         (format!("{EVENT} ({HIGHEST_ID}, 1, 'x', 'x')"), true),
