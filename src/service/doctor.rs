@@ -101,6 +101,7 @@ impl DataDir {
                 {
                     report.note("secrets", secrets(&examined, sealer, &self.key_path()));
                 }
+                report.note("usernames", usernames(&examined));
                 report.note("clock", time::clock(&examined.read(), now));
                 report.note("tokens", time::tokens(&examined.read(), now));
             }
@@ -201,6 +202,17 @@ fn whole(examined: &Examined) -> Result<Seen> {
             ),
         )),
     }
+}
+
+/// Whether all usernames keep the rule that they are unique. Those that are older than the rule stay.
+fn usernames(examined: &Examined) -> Result<Seen> {
+    Ok(match examined.read().usernames_that_clash()?.as_slice() {
+        [] => Seen::ok("unique within each organization"),
+        [first, ..] => Seen::warn(format!(
+            "some differ in case or normalization alone within one organization, such as {first:?}; commands need --id \
+             for such users"
+        )),
+    })
 }
 
 fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<Seen> {

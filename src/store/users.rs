@@ -141,6 +141,13 @@ impl ReadTx<'_> {
         }
     }
 
+    /// A username of several in one organization that differ in case and normalization alone, if there are such.
+    pub(crate) fn usernames_that_clash(&self) -> Result<Vec<String>> {
+        const SQL: &str = "SELECT min(username) FROM username
+            GROUP BY org_id, folded HAVING count(*) > 1 LIMIT 1";
+        self.all(SQL, (), |row| row.get(0))
+    }
+
     /// The usernames of a user in the order they were given.
     pub(crate) fn usernames(&self, of: &UserRow) -> Result<Vec<UsernameRow>> {
         self.all(USERNAMES, (of.org.as_str(), of.id.as_str()), |row| {

@@ -1,5 +1,6 @@
 //! Which names may be given, and which are the same.
 
+use crate::binary::Home;
 use crate::harness::TestServer;
 
 fn create(server: &TestServer, org: &str, username: &str) -> crate::harness::Answer {
@@ -117,6 +118,43 @@ fn characters_that_cannot_be_seen_are_refused_where_something_is_made_and_looked
             .expect_error(404, 5, Some("COMMAND-Hd9sd"));
         assert!(ids_of(&server, &raw, "TEXT_FILTER_METHOD_EQUALS").is_empty());
     }
+}
+
+/// Who clashed before usernames were unique so stays, and a person is told.
+#[test]
+fn usernames_that_clash_are_kept_and_doctor_warns() {
+    let (home, _) = Home::init();
+    let usernames = || {
+        let findings = home.json(&["doctor"]);
+        let of = |it: &&serde_json::Value| it["check"] == "usernames";
+        findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(of)
+            .unwrap()
+            .clone()
+    };
+    let alice = home.json(&["user", "create", "alice"])["details"]["id"].clone();
+    home.json(&["user", "create", "bob"]);
+    assert_eq!(usernames()["level"], "ok");
+    let older = "UPDATE username SET username = 'ALICE', folded = 'alice' WHERE username = 'bob'";
+    rusqlite::Connection::open(home.data().join("totpd.db"))
+        .unwrap()
+        .execute(older, ())
+        .unwrap();
+    let warned = usernames();
+    assert_eq!(warned["level"], "warn");
+    assert!(
+        warned["message"].as_str().unwrap().contains("ALICE"),
+        "{warned}"
+    );
+    home.refuses(&["user", "show", "Alice"], 1, "more than one user");
+    let shown = home.json(&["user", "show", "--id", alice.as_str().unwrap()]);
+    assert_eq!(
+        shown["user"]["authenticators"]["usernames"][0]["username"],
+        "alice"
+    );
 }
 
 /// Whoever has a name that the rules of today refuse keeps it, and is found by it.
