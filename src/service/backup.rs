@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::{DataDir, Service};
 use crate::error::{Error, Result};
-use crate::model::{Step, Timestamp, Window};
+use crate::model::{Step, Timestamp, Window, require_plausible};
 use crate::ownership;
 use crate::seal::Sealer;
 use crate::store::{AppliedAgain, Backup, Examined};
+use crate::totp::LONGEST_WAIT;
 
 /// A copy that was taken.
 #[derive(Debug, Clone)]
@@ -90,14 +91,15 @@ impl DataDir {
                 "this is not the master key that the backup was sealed under; put the right one there",
             ));
         }
+        date_copy(&backup, is_there.then_some(&*database), consent, now)?;
         let replaced = is_there.then(|| backup.meet(&database, now)).transpose()?;
         let ahead = replaced.as_ref().and_then(|it| it.ahead_of(now));
         if let Some(newest) = ahead.filter(|_| !consent.loss) {
             return Err(Error::invalid(
                 "the clock",
                 format!(
-                    "it says {now}, but an event of {newest} is on record here; set it right, or say \
-                     --accept-loss if it was ahead at that time"
+                    "it says {now}, but an event of {newest} is on record here; set it right, or, if it was ahead at \
+                     that time, run `totpd doctor --fix clock` first; where that fails, say --accept-loss"
                 ),
             ));
         }
@@ -112,10 +114,7 @@ impl DataDir {
             ));
         }
         let now = replaced.as_ref().map_or(now, |it| it.moment(now));
-        // The window may have been wider here than it was when the backup was made: codes up to the end of the
-        // widest one may be used.
-        let window = i64::from(Window::OneEitherSide.steps());
-        let floor = Step::from_number(now.step().number().saturating_add(window));
+        let floor = floor(now);
         let known = replaced.as_ref().map(|it| (database.as_path(), it));
         let applied_again = backup.settle(known, floor, now)?;
         self.put_in_place(unfinished)?;
@@ -148,6 +147,43 @@ impl DataDir {
             .become_file(&database, Replace::Always)
             .map_err(|error| self.cannot_write(&error))
     }
+}
+
+/// The last step of which a code may be used at this moment. The window may have been wider here than it was when
+/// the backup was made.
+fn floor(now: Timestamp) -> Step {
+    let window = i64::from(Window::OneEitherSide.steps());
+    Step::from_number(now.step().number().saturating_add(window))
+}
+
+/// Puts right a copy that was dated by a clock that was ahead (SECURITY.md 35). The database that it replaces knows to
+/// which moment, if the same was put right there. Else a person has to say so: the clock may as well be wrong now.
+fn date_copy(
+    backup: &Backup,
+    replaced: Option<&Path>,
+    consent: Consent,
+    now: Timestamp,
+) -> Result<()> {
+    let known = match replaced {
+        Some(replaced) => backup.dated_in(replaced, now)?,
+        None => None,
+    };
+    if let Some(to) = known {
+        return backup.date(to, floor(now));
+    }
+    let newest = backup.read().newest_event_at()?;
+    if newest <= now.after(LONGEST_WAIT) {
+        return Ok(());
+    }
+    if !consent.loss {
+        let problem = format!(
+            "it says {now}, but an event of {newest} is in the backup; set it right, or say --accept-loss if it is right \
+             and was ahead at that time"
+        );
+        return Err(Error::invalid("the clock", problem));
+    }
+    require_plausible(now)?;
+    backup.date(now, floor(now))
 }
 
 /// A private file that is not yet what it is to become, and is gone if it never does.

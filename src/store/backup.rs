@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::reapply::AppliedAgain;
 use super::{Event, Kind, ReadTx, Source, Store, WriteTx, file, unavailable};
 use crate::error::{Error, Result};
-use crate::model::{Step, Timestamp};
+use crate::model::{LONGEST_SILENCE, Step, Timestamp};
 use crate::totp::LONGEST_WAIT;
 
 /// What a database that is about to be replaced says about itself.
@@ -89,6 +89,43 @@ impl Backup {
             connection: &self.connection,
             deadline: None,
         }
+    }
+
+    /// To which moment the database that this copy is to replace has dated the newest event of the copy, where a
+    /// clock that was ahead has been put right there since. It is found by what it was dated first.
+    pub(crate) fn dated_in(&self, replaced: &Path, now: Timestamp) -> Result<Option<Timestamp>> {
+        const NEWEST: &str = "SELECT id, at, kind, user_id, about_id, coalesce(original_at, at)
+            FROM event ORDER BY id DESC LIMIT 1";
+        const SAME: &str = "SELECT at FROM event WHERE id = ?1 AND at < ?2 AND kind = ?3
+            AND user_id IS ?4 AND about_id IS ?5 AND coalesce(original_at, at) = ?6";
+        type Mark = (i64, i64, String, Option<String>, Option<String>, i64);
+        let newest: Option<Mark> = self.read().one(NEWEST, (), |row| row.try_into())?;
+        let (Some(newest), instance) = (newest, self.read().instance()?.id) else {
+            return Ok(None);
+        };
+        // What cannot be read is told where it is met.
+        let Ok(connection) = file::open_for_writing(replaced) else {
+            return Ok(None);
+        };
+        let read = ReadTx {
+            connection: &connection,
+            deadline: None,
+        };
+        if read.instance()?.id != instance {
+            return Ok(None);
+        }
+        let dated = read.one(SAME, newest, |row| row.get(0).map(Timestamp::from_micros))?;
+        Ok(dated.filter(|it| *it <= now.after(LONGEST_WAIT)))
+    }
+
+    /// Dates everything that is dated later than `to` to that moment, and puts authenticators back to `floor`.
+    pub(crate) fn date(&self, to: Timestamp, floor: Step) -> Result<()> {
+        let transaction = self
+            .connection
+            .unchecked_transaction()
+            .map_err(unavailable)?;
+        WriteTx::by_confirmed_clock(&transaction, to).date_all(floor)?;
+        transaction.commit().map_err(unavailable)
     }
 
     /// Looks at the database that this copy is to replace.
@@ -174,6 +211,12 @@ impl Backup {
             user: None,
             about: Some(&instance),
         })?;
+        if from
+            .and_then(|(_, it)| it.newest_event_at)
+            .is_some_and(|it| now <= it.after(LONGEST_SILENCE))
+        {
+            tx.take_over_clock_trust()?;
+        }
         transaction.commit().map_err(unavailable)?;
         if from.is_some() {
             self.connection

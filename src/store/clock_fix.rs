@@ -34,6 +34,13 @@ pub(crate) enum Dated {
 }
 
 impl Dated {
+    const ALL: [Self; 4] = [
+        Self::Failures,
+        Self::Tokens,
+        Self::Users,
+        Self::Organizations,
+    ];
+
     /// Keys after ?1 of rows with a time later than ?2, at most ?3.
     const fn find(self) -> &'static str {
         match self {
@@ -237,15 +244,66 @@ impl WriteTx<'_> {
         Ok((count, Some(last)))
     }
 
-    /// Records that a person has confirmed the clock. The end of a fix: no event is later any more.
-    pub(crate) fn confirm_clock(&self, source: &Source) -> Result<()> {
-        const SQL: &str = "UPDATE instance SET probed_at = min(probed_at, ?1),
-            clock_doubted_from = NULL, clock_confirmed_at = ?1 WHERE one = 1";
-        // A few rows at most: restores leave them.
+    /// Dates to now everything that is dated later, all in this transaction: for a copy that nobody else uses.
+    pub(super) fn date_all(&self, floor: Step) -> Result<()> {
+        let now = self.now();
+        let (first, since) = self.events_ahead(now)?;
+        let mut last = first;
+        while let Some((until, uses)) = self.codes_used_after(last)? {
+            for it in &uses {
+                self.put_back(&it.user, &it.totp, it.at, floor)?;
+            }
+            last = until;
+        }
+        let mut after = (UserId::known(String::new()), TotpId::known(String::new()));
+        loop {
+            let totps = self.totps_ahead(&after, floor, now)?;
+            for (user, totp) in &totps {
+                self.put_back(user, totp, since.unwrap_or(now), floor)?;
+            }
+            match totps.into_iter().last() {
+                Some(it) => after = it,
+                None => break,
+            }
+        }
+        for of in Dated::ALL {
+            let mut after = String::new();
+            loop {
+                let keys = self.dated_ahead(of, &after, now)?;
+                for key in &keys {
+                    self.execute(of.change(), (key, now.micros()))?;
+                }
+                match keys.into_iter().last() {
+                    Some(it) => after = it,
+                    None => break,
+                }
+            }
+        }
+        let mut last = Some(first);
+        while let Some(after) = last {
+            (_, last) = self.date_events_now(after)?;
+        }
+        self.date_the_rest()
+    }
+
+    /// The dates of which there are few.
+    fn date_the_rest(&self) -> Result<()> {
+        const PROBE: &str = "UPDATE instance SET probed_at = min(probed_at, ?1) WHERE one = 1";
+        // Restores leave them.
         const RESTRICTIONS: &str = "UPDATE OR REPLACE restriction
             SET created = min(created, ?1), judged_at = min(judged_at, ?1)
             WHERE created > ?1 OR judged_at > ?1";
-        self.execute(RESTRICTIONS, (self.now().micros(),))?;
+        for sql in [PROBE, RESTRICTIONS] {
+            self.execute(sql, (self.now().micros(),))?;
+        }
+        Ok(())
+    }
+
+    /// Records that a person has confirmed the clock. The end of a fix: no event is later any more.
+    pub(crate) fn confirm_clock(&self, source: &Source) -> Result<()> {
+        const SQL: &str = "UPDATE instance SET clock_doubted_from = NULL, clock_confirmed_at = ?1
+            WHERE one = 1";
+        self.date_the_rest()?;
         self.execute(SQL, (self.now().micros(),))?;
         let instance = self.instance()?.id;
         self.append(&Event {

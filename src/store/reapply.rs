@@ -25,6 +25,7 @@ impl WriteTx<'_> {
         self.find_endings()?;
         let applied = self.apply_endings()?;
         self.apply_restrictions()?;
+        self.apply_void_steps()?;
         let end = "DROP TABLE temp.ending";
         self.connection.execute_batch(end).map_err(unavailable)?;
         Ok(applied)
@@ -51,6 +52,27 @@ impl WriteTx<'_> {
                 WHERE kind IN ('totp.removed', 'token.revoked', 'user.removed'))";
         self.connection.execute_batch(TABLE).map_err(unavailable)?;
         self.execute(FIND, ()).map(|_| ())
+    }
+
+    /// Voids the steps that the replaced database knows to have been used by a clock that was ahead: the copy may be
+    /// older than that. Every floor of the copy is at the present already.
+    fn apply_void_steps(&self) -> Result<()> {
+        const SQL: &str = "UPDATE main.totp SET
+            void_from = CASE WHEN totp.void_to > totp.last_step
+                THEN min(totp.void_from, there.void_from) ELSE there.void_from END,
+            void_to = CASE WHEN totp.void_to > totp.last_step
+                THEN max(totp.void_to, there.void_to) ELSE there.void_to END
+            FROM replaced.totp AS there
+            WHERE there.user_id = totp.user_id AND there.id = totp.id AND there.void_to > totp.last_step";
+        self.execute(SQL, ()).map(|_| ())
+    }
+
+    /// Takes over what the replaced database knows of the clock, in place of what the gap since the backup suggests.
+    pub(super) fn take_over_clock_trust(&self) -> Result<()> {
+        const SQL: &str = "UPDATE main.instance SET clock_doubted_from = there.clock_doubted_from,
+            clock_confirmed_at = there.clock_confirmed_at
+            FROM replaced.instance AS there WHERE main.instance.one = 1 AND there.one = 1";
+        self.execute(SQL, ()).map(|_| ())
     }
 
     fn apply_endings(&self) -> Result<AppliedAgain> {

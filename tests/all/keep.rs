@@ -619,3 +619,99 @@ fn a_log_that_a_crash_left_does_not_meet_a_backup() {
     assert!(other.has_user(&alice) && other.is_content());
     assert!(!log.exists());
 }
+
+const AHEAD: Duration = Duration::from_hours(30 * 24);
+const BOTH: Consent = Consent {
+    replace: true,
+    loss: true,
+};
+
+/// A node with a backup from before its clock was ahead and one from that time, put right since: the backups, the
+/// user, the phone, and the moment ahead at which its code was accepted.
+fn put_right() -> (Node, [PathBuf; 2], UserId, Phone, Timestamp) {
+    let mut node = Node::new();
+    let alice = node.user("alice");
+    let (phone, gone) = (node.enrol(&alice), node.enrol(&alice));
+    let before = node.back_up("before");
+    let right = node.now;
+    node.now = right.after(AHEAD);
+    let then = node.now;
+    let used = node.check(&alice, &phone.code_at(then)).unwrap();
+    assert!(matches!(used, Verdict::Accepted(_)));
+    let dave = node.user("dave");
+    let ahead = node.back_up("ahead");
+    node.now = right.after(Duration::from_hours(1));
+    let fixed = node.service().fix_clock(&node.context());
+    assert_eq!(fixed.unwrap().totps, 1);
+    node.pass_seconds(3_600);
+    node.remove(&alice, &gone);
+    node.remove_user(&dave);
+    (node, [before, ahead], alice, phone, then)
+}
+
+/// No code that was used is good, now or when its time comes again, and all others are.
+fn expect_used(node: &mut Node, alice: &UserId, phone: &Phone, then: Timestamp) {
+    assert!(node.is_content());
+    for offset in -1..=1 {
+        let code = phone.code_of(node.now, offset);
+        assert_eq!(node.check(alice, &code).unwrap(), Verdict::Used, "{offset}");
+    }
+    node.pass_seconds(60);
+    let good = node.check(alice, &phone.code_at(node.now)).unwrap();
+    assert!(matches!(good, Verdict::Accepted(_)), "{good:?}");
+    let right = node.now;
+    node.now = then;
+    assert_eq!(
+        node.check(alice, &phone.code_at(then)).unwrap(),
+        Verdict::Used
+    );
+    node.now = right;
+}
+
+/// SECURITY.md 32, 35
+#[test]
+fn a_backup_that_is_dated_ahead_is_put_right_while_it_is_restored() {
+    let (mut node, [before, ahead], alice, phone, then) = put_right();
+    for backup in [&ahead, &ahead, &before] {
+        let restored = node.restore(backup, FORCE).unwrap();
+        assert!(!restored.has_loss, "{restored:?}");
+        assert!(!node.has_user(&"dave".parse().unwrap()), "removed since");
+        assert_eq!(node.totps(&alice), [phone.id.as_str()]);
+        expect_used(&mut node, &alice, &phone, then);
+    }
+    // What came of the other backup has not been through that future.
+    let refused = node.restore(&ahead, FORCE).unwrap_err();
+    assert!(refused.to_string().contains("the clock"), "{refused}");
+}
+
+/// SECURITY.md 35: the date that it has is not ahead any more, and still is not the right one.
+#[test]
+fn a_backup_that_was_dated_ahead_is_put_right_when_its_time_has_come() {
+    let (mut node, [_, ahead], alice, phone, then) = put_right();
+    node.now = then.after(AHEAD);
+    let restored = node.restore(&ahead, FORCE).unwrap();
+    assert!(!restored.has_loss, "{restored:?}");
+    assert!(!node.has_user(&"dave".parse().unwrap()), "removed since");
+    assert_eq!(node.totps(&alice), [phone.id.as_str()]);
+}
+
+/// SECURITY.md 35: where nobody knows that a clock was ahead, it may as well be wrong now.
+#[test]
+fn a_backup_that_is_ahead_of_all_that_is_known_needs_a_word() {
+    let (mut node, [before, ahead], alice, phone, then) = put_right();
+    let mut other = node.elsewhere();
+    let refused = other.restore(&ahead, Consent::default()).unwrap_err();
+    assert!(refused.to_string().contains("the clock"), "{refused}");
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+    assert!(!other.file("totpd.db").exists(), "nothing was changed");
+    other.restore(&ahead, LOSS).unwrap();
+    expect_used(&mut other, &alice, &phone, then);
+
+    // What is on record is ahead, and was not put right.
+    node.now = then;
+    node.user("erin");
+    node.now = then.before(AHEAD).after(Duration::from_hours(2));
+    let refused = node.restore(&before, FORCE).unwrap_err().to_string();
+    assert!(refused.contains("totpd doctor --fix clock"), "{refused}");
+    assert!(node.restore(&before, BOTH).unwrap().has_loss);
+}
