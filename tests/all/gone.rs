@@ -13,9 +13,10 @@ use data_encoding::BASE32_NOPAD;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use totpd::model::{Timestamp, TotpId, UserId, Window};
-use totpd::service::{Consent, Context, DataDir, KeyFile, NewUser, Service, Settings};
+use totpd::service::{Consent, Context, DataDir, KeyFile, NewUser, Service, Settings, Verdict};
+use totpd::totp::{Parameters, Secret, code_at};
 
-use crate::binary::Home;
+use crate::binary::{Home, now};
 use crate::forensics::{Found, Sought, sealed_secrets, search};
 use crate::harness::{Client, tidy};
 
@@ -115,6 +116,17 @@ impl Scene {
         begun
     }
 
+    /// Confirms them. Their rows grow by that, and where a page is full, cells move to another.
+    fn confirm(&self, these: &[Begun]) {
+        let now = self.now;
+        self.each(these, |service, (user, totp, secret)| {
+            let code = present_code(secret, now).parse().unwrap();
+            let context = Context::command_line(now);
+            let confirmed = service.confirm_totp(&context, user.clone(), totp.clone(), code);
+            assert!(matches!(confirmed, Ok(Verdict::Accepted(_))));
+        });
+    }
+
     fn remove(&self, these: &[Begun]) {
         let now = self.now;
         self.each(these, |service, (user, totp, _)| {
@@ -159,6 +171,12 @@ impl Scene {
     }
 }
 
+fn present_code(secret: &[u8], now: Timestamp) -> String {
+    let secret = Secret::from_bytes(secret).unwrap();
+    let code = code_at(&secret, Parameters::ENROLLED, now.step()).unwrap();
+    code.digits().to_owned()
+}
+
 fn sought(dir: &Path, begun: &[Begun]) -> Vec<Sought> {
     let mut sealed = sealed_secrets(&dir.join("totpd.db"));
     let mut of = |(user, totp, secret): &Begun| Sought {
@@ -189,7 +207,8 @@ fn gone(count: usize) {
     let (first, second) = begun.split_at(begun.len() / 2);
     let mut removed = scene.sought(first);
     let mut left = scene.sought(second);
-    // Others are enrolled meanwhile: where a page is full, cells move to another.
+    scene.confirm(first);
+    // Others are enrolled meanwhile.
     let more = scene.users("v", count / 2);
     let mut of_users = Vec::new();
     for (part, more) in first.chunks(16).zip(more.chunks(8)) {
@@ -274,6 +293,11 @@ fn nothing_of_10_000_removed_secrets_is_left_by_a_stop_a_kill_or_a_rest() {
     random.shuffle(&mut tasks);
     let mut begun = run(&server.address, &token, &tasks);
     random.shuffle(&mut begun);
+    let confirm = |(user, totp, secret): &Begun| {
+        Task::Confirm(user.to_string(), totp.to_string(), secret.clone())
+    };
+    let tasks: Vec<_> = begun.iter().map(confirm).collect();
+    run(&server.address, &token, &tasks);
     let (gone, left) = begun.split_at(begun.len() / 2);
     let left = sought(&home.data(), left);
 
@@ -330,6 +354,7 @@ fn nothing_of_10_000_removed_secrets_is_left_by_a_stop_a_kill_or_a_rest() {
 enum Task {
     Create(String),
     Enrol(String),
+    Confirm(String, String, Vec<u8>),
     Remove(String, String),
 }
 
@@ -361,6 +386,11 @@ fn run(address: &str, token: &str, tasks: &[Task]) -> Vec<Begun> {
                                 .lock()
                                 .unwrap()
                                 .push((user.parse().unwrap(), id, secret));
+                        }
+                        Task::Confirm(user, totp, secret) => {
+                            let body = format!("\"{}\"", present_code(secret, now()));
+                            let path = format!("/{user}/totp/{totp}/_verify");
+                            ask("POST", &path, &body).expect_status(200);
                         }
                         Task::Remove(user, totp) => {
                             ask("DELETE", &format!("/{user}/totp/{totp}"), "").expect_status(200);
