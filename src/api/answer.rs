@@ -1,11 +1,9 @@
 //! The answer to a call that was carried out, and its two encodings.
 
-#[cfg(feature = "grpc")]
 use prost::Message;
 use serde::Serialize;
 
 use super::http::Reply;
-#[cfg(feature = "grpc")]
 use super::messages::rpc::HealthCheckResponse;
 use super::messages::{CheckResponse, DetailsResponse, Encoding, GetUserResponse, StartResponse};
 
@@ -14,10 +12,8 @@ pub(super) enum Answer {
     /// What a probe is told on REST.
     Ok,
     /// What a probe is told on gRPC.
-    #[cfg(feature = "grpc")]
     Health(HealthCheckResponse),
     /// What needs no call.
-    #[cfg(feature = "grpc")]
     Reply(Reply),
     Created(DetailsResponse),
     Details(DetailsResponse),
@@ -33,7 +29,6 @@ impl Answer {
     pub(super) fn written_as(self, encoding: Encoding) -> Vec<u8> {
         match encoding {
             Encoding::Json => self.into_reply().body,
-            #[cfg(feature = "grpc")]
             Encoding::Protobuf => self.into_message(),
         }
     }
@@ -41,10 +36,7 @@ impl Answer {
     /// The answer on REST.
     pub(super) fn into_reply(self) -> Reply {
         match self {
-            Self::Ok => text("ok"),
-            #[cfg(feature = "grpc")]
-            Self::Health(_) => text("ok"),
-            #[cfg(feature = "grpc")]
+            Self::Ok | Self::Health(_) => text("ok"),
             Self::Reply(it) => it,
             Self::Created(it) => json(201, &it),
             Self::Details(it) => json(200, &it),
@@ -56,7 +48,6 @@ impl Answer {
     }
 
     /// The answer as a message of protobuf.
-    #[cfg(feature = "grpc")]
     pub(super) fn into_message(self) -> Vec<u8> {
         match self {
             Self::Ok | Self::Reply(_) => Vec::new(),

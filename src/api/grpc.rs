@@ -12,6 +12,7 @@ use super::messages::rpc::{
     Status,
 };
 use super::messages::{Bound, FILTERS_OF_SEARCH, USERNAMES_OF_USER};
+use super::routes::Kind;
 use super::status::Refusal;
 use crate::error::Error;
 use crate::service::Act;
@@ -24,48 +25,99 @@ const HEALTH: &str = "grpc.health.v1.Health";
 /// What `grpc-message` may hold unescaped: visible ASCII but the sign of escaping.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Reads one call. The path alone can refuse it here.
-pub(super) fn parse(target: &str, message: &[u8]) -> Result<Work, Refusal> {
+/// A call that totpd offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rpc {
+    SearchUsers,
+    GetUser,
+    CreateUser,
+    DeleteUser,
+    LockUser,
+    UnlockUser,
+    DeactivateUser,
+    ActivateUser,
+    StartTotp,
+    ConfirmTotp,
+    RemoveTotp,
+    CheckTotp,
+    Health,
+}
+
+/// Finds the call of a path.
+pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
     let path = target.strip_prefix('/').unwrap_or_default();
-    let (service, rpc) = path.split_once('/').ok_or_else(Refusal::not_offered)?;
-    match service {
-        USERS => users(rpc, message).map(Work::Call),
-        TOTPS if rpc == "CheckTOTP" => Ok(Work::Call(parsed(Act::Check, message, |it| {
-            call::check_totp(it, RestOnly::default())
-        }))),
-        HEALTH if rpc == "Check" => health(message),
-        _ => Err(Refusal::not_offered()),
+    Ok(match path.split_once('/') {
+        Some((USERS, rpc)) => match rpc {
+            "SearchUsers" => Rpc::SearchUsers,
+            "GetUser" => Rpc::GetUser,
+            "CreateUser" => Rpc::CreateUser,
+            "DeleteUser" => Rpc::DeleteUser,
+            "LockUser" => Rpc::LockUser,
+            "UnlockUser" => Rpc::UnlockUser,
+            "DeactivateUser" => Rpc::DeactivateUser,
+            "ActivateUser" => Rpc::ActivateUser,
+            "StartTOTPRegistration" => Rpc::StartTotp,
+            "VerifyTOTPRegistration" => Rpc::ConfirmTotp,
+            "RemoveTOTPAuthenticator" => Rpc::RemoveTotp,
+            _ => return Err(Refusal::not_offered()),
+        },
+        Some((TOTPS, "CheckTOTP")) => Rpc::CheckTotp,
+        Some((HEALTH, "Check")) => Rpc::Health,
+        _ => return Err(Refusal::not_offered()),
+    })
+}
+
+impl Rpc {
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Self::Health | Self::GetUser => Kind::Read,
+            Self::SearchUsers => Kind::Search,
+            Self::CreateUser
+            | Self::DeleteUser
+            | Self::LockUser
+            | Self::UnlockUser
+            | Self::DeactivateUser
+            | Self::ActivateUser
+            | Self::StartTotp
+            | Self::ConfirmTotp
+            | Self::RemoveTotp
+            | Self::CheckTotp => Kind::Change,
+        }
     }
 }
 
-fn users(rpc: &str, message: &[u8]) -> Result<ParsedCall, Refusal> {
+/// Reads one call. The path alone can refuse it here.
+pub(super) fn parse(target: &str, message: &[u8]) -> Result<Work, Refusal> {
     let on_user = |call| {
         let read = |it| call::on_user(it, call);
         parsed(Act::WriteUser, message, read)
     };
-    Ok(match rpc {
-        "SearchUsers" => bounded(Act::Search, message, &FILTERS_OF_SEARCH, call::search_users),
-        "GetUser" => parsed(Act::ReadUser, message, |it| {
+    Ok(Work::Call(match rpc(target)? {
+        Rpc::Health => return health(message),
+        Rpc::SearchUsers => bounded(Act::Search, message, &FILTERS_OF_SEARCH, call::search_users),
+        Rpc::GetUser => parsed(Act::ReadUser, message, |it| {
             call::get_user(&it, RestOnly::default())
         }),
-        "CreateUser" => bounded(
+        Rpc::CreateUser => bounded(
             Act::WriteUser,
             message,
             &USERNAMES_OF_USER,
             call::create_user,
         ),
-        "DeleteUser" => on_user(Call::DeleteUser),
-        "LockUser" => on_user(Call::LockUser),
-        "UnlockUser" => on_user(Call::UnlockUser),
-        "DeactivateUser" => on_user(Call::DeactivateUser),
-        "ActivateUser" => on_user(Call::ActivateUser),
-        "StartTOTPRegistration" => parsed(Act::WriteTotp, message, |it| {
+        Rpc::DeleteUser => on_user(Call::DeleteUser),
+        Rpc::LockUser => on_user(Call::LockUser),
+        Rpc::UnlockUser => on_user(Call::UnlockUser),
+        Rpc::DeactivateUser => on_user(Call::DeactivateUser),
+        Rpc::ActivateUser => on_user(Call::ActivateUser),
+        Rpc::StartTotp => parsed(Act::WriteTotp, message, |it| {
             call::start_totp(it, &RestOnly::default())
         }),
-        "VerifyTOTPRegistration" => parsed(Act::WriteTotp, message, call::confirm_totp),
-        "RemoveTOTPAuthenticator" => parsed(Act::WriteTotp, message, call::remove_totp),
-        _ => return Err(Refusal::not_offered()),
-    })
+        Rpc::ConfirmTotp => parsed(Act::WriteTotp, message, call::confirm_totp),
+        Rpc::RemoveTotp => parsed(Act::WriteTotp, message, call::remove_totp),
+        Rpc::CheckTotp => parsed(Act::Check, message, |it| {
+            call::check_totp(it, RestOnly::default())
+        }),
+    }))
 }
 
 fn parsed<Q: Message + Default>(

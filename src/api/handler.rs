@@ -8,6 +8,7 @@ use super::http::{Reply, Request};
 use super::status::AtTheDoor;
 use super::{Api, Outcome, Parsed};
 use crate::log_limit::LogLimit;
+use crate::model::Timestamp;
 
 /// What answers requests.
 pub struct Handler {
@@ -36,6 +37,11 @@ impl Handler {
     /// The same, and `watch` is told of requests.
     pub fn watched(api: Api, watch: Watch) -> Arc<Self> {
         Arc::new(Self { api, watch })
+    }
+
+    /// The time, as the date of an answer.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.api.now()
     }
 
     /// A refusal that is not the answer's, to a request of that content type and origin.

@@ -9,9 +9,7 @@ mod calls;
 #[cfg(test)]
 mod cost;
 mod filters;
-#[cfg(feature = "grpc")]
 mod grpc;
-#[cfg(feature = "grpc")]
 mod grpc_web;
 pub mod handler;
 pub mod http;
@@ -24,16 +22,15 @@ pub mod status;
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
-use crate::model::Clock;
+use crate::model::{Clock, Timestamp};
 use crate::service::{Caller, Service};
 use answer::Answer;
 use call::ParsedCall;
 use calls::Writing;
-#[cfg(feature = "grpc")]
 use http::Via;
 use http::{Reply, Request};
 use messages::Encoding;
-pub use routes::is_change;
+pub use routes::Kind;
 use status::{AtTheDoor, Refusal};
 
 /// How long a page of a search may be as sent. Clients of gRPC take no longer message unless they are told to.
@@ -44,7 +41,6 @@ pub struct Api {
     service: Service,
     clock: Clock,
     /// Whose pages may call by gRPC-Web.
-    #[cfg(feature = "grpc")]
     origins: Vec<String>,
 }
 
@@ -54,14 +50,12 @@ impl Api {
         Self {
             service,
             clock,
-            #[cfg(feature = "grpc")]
             origins: Vec::new(),
         }
     }
 
     /// The same API for pages of these origins too, such as `https://example.org`: their browsers let them call
     /// it by gRPC-Web.
-    #[cfg(feature = "grpc")]
     #[must_use]
     pub fn for_origins(mut self, origins: Vec<String>) -> Self {
         self.origins = origins;
@@ -76,6 +70,11 @@ impl Api {
             refusal.log();
         }
         kept.is_ok()
+    }
+
+    /// The time now.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// Answers one request.
@@ -95,7 +94,6 @@ impl Api {
                 form,
                 method: request.method,
                 target: request.target,
-                #[cfg(feature = "grpc")]
                 origin: request.origin,
             },
         }
@@ -130,12 +128,10 @@ impl Api {
         match work {
             Work::Healthz => Ok(Answer::Ok),
             Work::Ready => Ok(self.service.ready(now).map(|()| Answer::Ok)?),
-            #[cfg(feature = "grpc")]
             Work::Health => {
                 let is_ready = self.service.ready(now).is_ok();
                 Ok(Answer::Health(grpc::health_response(is_ready)))
             }
-            #[cfg(feature = "grpc")]
             Work::Preflight(reply) => Ok(Answer::Reply(reply)),
             Work::Call(parsed) => {
                 let caller = caller(authorization)?.from_peer(peer);
@@ -152,17 +148,15 @@ impl Api {
         }
         let reply = match to.form {
             Form::Rest => answer.map_or_else(Refusal::into_reply, Answer::into_reply),
-            #[cfg(feature = "grpc")]
             Form::Grpc => {
                 let headers = grpc::trailers(answer.as_ref().map(|_| ()));
                 Reply {
-                    status: 200,
+                    status: answer.as_ref().map_or_else(|it| it.http, |_| 200),
                     content_type: "application/grpc",
                     headers,
                     body: answer.map(Answer::into_message).unwrap_or_default(),
                 }
             }
-            #[cfg(feature = "grpc")]
             Form::Web(form) => {
                 let outcome = answer.map(Answer::into_message);
                 grpc_web::reply(self, &outcome, form, to.origin)
@@ -178,7 +172,6 @@ impl Api {
         reply
     }
 
-    #[cfg(feature = "grpc")]
     fn form_and_work(&self, request: &Request<'_>) -> (Form, Result<Work, Refusal>) {
         if request.via == Via::Grpc {
             return (Form::Grpc, grpc::parse(request.target, request.body));
@@ -192,14 +185,7 @@ impl Api {
         (Form::Rest, work)
     }
 
-    #[cfg(not(feature = "grpc"))]
-    #[expect(clippy::unused_self, reason = "with gRPC it needs the origins")]
-    fn form_and_work(&self, request: &Request<'_>) -> (Form, Result<Work, Refusal>) {
-        (Form::Rest, rest::parse(request))
-    }
-
     /// A refusal of whoever carries requests, in the form that a request of this content type and origin asks for.
-    #[cfg(feature = "grpc")]
     pub fn refused(
         &self,
         refusal: AtTheDoor,
@@ -210,12 +196,6 @@ impl Api {
             Some(form) => grpc_web::reply(self, &Err(refusal.into()), form, origin),
             None => Refusal::from(refusal).into_reply(),
         }
-    }
-
-    /// A refusal of whoever carries requests.
-    #[cfg(not(feature = "grpc"))]
-    pub fn refused(&self, refusal: AtTheDoor, _: Option<&str>, _: Option<&str>) -> Reply {
-        Refusal::from(refusal).into_reply()
     }
 }
 
@@ -258,16 +238,13 @@ struct ReplyTo<'a> {
     form: Form,
     method: &'a str,
     target: &'a str,
-    #[cfg(feature = "grpc")]
     origin: Option<&'a str>,
 }
 
 /// The form that a request came in, and its answer goes out in.
 enum Form {
     Rest,
-    #[cfg(feature = "grpc")]
     Grpc,
-    #[cfg(feature = "grpc")]
     Web(grpc_web::Form),
 }
 
@@ -275,7 +252,6 @@ impl Form {
     const fn encoding(&self) -> Encoding {
         match self {
             Self::Rest => Encoding::Json,
-            #[cfg(feature = "grpc")]
             Self::Grpc | Self::Web(_) => Encoding::Protobuf,
         }
     }
@@ -283,10 +259,7 @@ impl Form {
     /// How long a page of a search may be.
     const fn page_bytes(&self) -> usize {
         match self {
-            Self::Rest => PAGE_BYTES,
-            #[cfg(feature = "grpc")]
-            Self::Grpc => PAGE_BYTES,
-            #[cfg(feature = "grpc")]
+            Self::Rest | Self::Grpc => PAGE_BYTES,
             Self::Web(form) => form.page_bytes(PAGE_BYTES),
         }
     }
@@ -297,16 +270,27 @@ enum Work {
     Healthz,
     Ready,
     /// Readiness, asked by gRPC.
-    #[cfg(feature = "grpc")]
     Health,
     /// What a browser asks before it lets a page of another origin call.
-    #[cfg(feature = "grpc")]
     Preflight(Reply),
     Call(ParsedCall),
 }
 
+/// What kind of request this is, as the path and the method alone tell.
+pub fn kind(method: &str, target: &str, content_type: Option<&str>) -> Kind {
+    if method == "POST" && grpc_web::Form::of(content_type).is_some() {
+        return kind_of_grpc(target);
+    }
+    let path = target.split('?').next().unwrap_or_default();
+    routes::route(method, path).map_or(Kind::Read, routes::Call::kind)
+}
+
+/// The same of a call of gRPC.
+pub fn kind_of_grpc(target: &str) -> Kind {
+    grpc::rpc(target).map_or(Kind::Read, grpc::Rpc::kind)
+}
+
 /// How a refusal of whoever carries a call of gRPC is told, as trailers.
-#[cfg(feature = "grpc")]
 pub fn refused_trailers(refusal: &Refusal) -> Vec<(&'static str, String)> {
     grpc::trailers(Err(refusal))
 }

@@ -11,7 +11,6 @@ use super::routes::{self, Rpc};
 use super::status::Refusal;
 use super::{Work, routes::Call as Route};
 use crate::error::Result;
-use crate::service::Act;
 
 /// Reads one request. The path alone can refuse it here.
 pub(super) fn parse(request: &Request<'_>) -> Result<Work, Refusal> {
@@ -24,26 +23,10 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Work, Refusal> {
         Route::Healthz => Work::Healthz,
         Route::Ready => Work::Ready,
         Route::Rpc(rpc) => Work::Call(ParsedCall {
-            act: act(rpc),
+            act: rpc.act(),
             call: Query::read(query).and_then(|it| fields(rpc, &it, request.body)),
         }),
     })
-}
-
-/// The permission that a call needs.
-const fn act(rpc: Rpc<'_>) -> Act {
-    match rpc {
-        Rpc::GetUser(_) => Act::ReadUser,
-        Rpc::SearchUsers => Act::Search,
-        Rpc::CreateUser
-        | Rpc::DeleteUser(_)
-        | Rpc::LockUser(_)
-        | Rpc::UnlockUser(_)
-        | Rpc::DeactivateUser(_)
-        | Rpc::ActivateUser(_) => Act::WriteUser,
-        Rpc::StartTotp(_) | Rpc::ConfirmTotp(..) | Rpc::RemoveTotp(..) => Act::WriteTotp,
-        Rpc::CheckTotp(..) => Act::Check,
-    }
 }
 
 fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {

@@ -1,6 +1,8 @@
 //! Which path and method mean which call, as a table of contents.
 
+use super::PAGE_BYTES;
 use super::status::Refusal;
+use crate::service::Act;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +44,63 @@ pub(super) enum Rpc<'a> {
     RemoveTotp(&'a str, &'a str),
 }
 
-/// Whether a request of that method and target may change something, on any transport. What only looks may take
-/// its time, and does not hold changes up.
-pub fn is_change(method: &str, target: &str) -> bool {
-    const LOOK: [&str; 4] = ["/_search", "/GetUser", "/SearchUsers", "/Check"];
-    let path = target.split('?').next().unwrap_or_default();
-    !matches!(method, "GET" | "HEAD" | "OPTIONS") && !LOOK.iter().any(|it| path.ends_with(it))
+/// What a request needs to be carried out: so it waits for its turn among others of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: it only asks whether the process lives.
+    Health,
+    /// It reads, or is refused.
+    Read,
+    /// It looks through many rows.
+    Search,
+    /// It may change something.
+    Change,
+}
+
+impl Kind {
+    pub(super) const fn of(act: Act) -> Self {
+        match act {
+            Act::ReadUser => Self::Read,
+            Act::Search => Self::Search,
+            Act::Check | Act::WriteTotp | Act::WriteUser => Self::Change,
+        }
+    }
+
+    /// What is reserved of memory before the answer is built. Others are short, and few are built at once.
+    pub(crate) const fn answer_bytes(self) -> usize {
+        match self {
+            Self::Search => PAGE_BYTES,
+            Self::Health | Self::Read | Self::Change => 0,
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Self::Healthz => Kind::Health,
+            Self::Ready => Kind::Read,
+            Self::Rpc(rpc) => Kind::of(rpc.act()),
+        }
+    }
+}
+
+impl Rpc<'_> {
+    /// The permission that the call needs.
+    pub(super) const fn act(self) -> Act {
+        match self {
+            Self::GetUser(_) => Act::ReadUser,
+            Self::SearchUsers => Act::Search,
+            Self::CreateUser
+            | Self::DeleteUser(_)
+            | Self::LockUser(_)
+            | Self::UnlockUser(_)
+            | Self::DeactivateUser(_)
+            | Self::ActivateUser(_) => Act::WriteUser,
+            Self::StartTotp(_) | Self::ConfirmTotp(..) | Self::RemoveTotp(..) => Act::WriteTotp,
+            Self::CheckTotp(..) => Act::Check,
+        }
+    }
 }
 
 /// Finds the call. The path alone decides here; no token has been looked at.
@@ -142,4 +195,53 @@ fn not_offered<T>(method: &str, offered: &'static str) -> Result<T, Refusal> {
     } else {
         Refusal::method_not_allowed(offered)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{kind, kind_of_grpc};
+    use super::*;
+
+    /// Ids may look like the paths of calls.
+    #[test]
+    fn what_is_a_change_is_told_by_the_call_and_not_by_how_its_path_ends() {
+        let users = "/resources/v3alpha/users";
+        for (method, target, expected) in [
+            ("GET", "/debug/healthz", Kind::Health),
+            ("GET", "/debug/ready", Kind::Read),
+            ("POST", "/debug/healthz", Kind::Read),
+            (
+                "POST",
+                &format!("{users}/_search?query.limit=1"),
+                Kind::Search,
+            ),
+            ("DELETE", &format!("{users}/_search"), Kind::Change),
+            ("GET", &format!("{users}/_search"), Kind::Read),
+            ("DELETE", &format!("{users}/Check"), Kind::Change),
+            ("DELETE", &format!("{users}/GetUser"), Kind::Change),
+            ("DELETE", &format!("{users}/a/totp/Check"), Kind::Change),
+            (
+                "POST",
+                &format!("{users}/a/totp/_check?x=/Check"),
+                Kind::Change,
+            ),
+            ("POST", users, Kind::Change),
+            ("POST", "/no/such/path", Kind::Read),
+        ] {
+            assert_eq!(kind(method, target, None), expected, "{method} {target}");
+        }
+        let service = "/zitadel.resources.user.v3alpha.ZITADELUsers";
+        for (target, expected) in [
+            (format!("{service}/GetUser"), Kind::Read),
+            (format!("{service}/SearchUsers"), Kind::Search),
+            (format!("{service}/RemoveTOTPAuthenticator"), Kind::Change),
+            ("/totpd.v1.TOTPService/CheckTOTP".to_owned(), Kind::Change),
+            ("/grpc.health.v1.Health/Check".to_owned(), Kind::Read),
+            (format!("{service}/Check"), Kind::Read),
+        ] {
+            assert_eq!(kind_of_grpc(&target), expected, "{target}");
+            let web = Some("application/grpc-web-text; charset=x");
+            assert_eq!(kind("POST", &target, web), expected, "{target}");
+        }
+    }
 }

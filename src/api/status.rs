@@ -86,6 +86,8 @@ pub enum AtTheDoor {
     HeadTooLarge,
     /// The answer is longer than there can ever be a place for.
     AnswerTooLarge,
+    /// A message is compressed, which no client is told that it may be.
+    Compressed,
     /// The request was not whole in time.
     TooSlow,
     /// The caller's own deadline has passed.
@@ -101,6 +103,17 @@ pub enum AtTheDoor {
     NotKept,
     /// The worker died under the request.
     Bug,
+}
+
+impl AtTheDoor {
+    /// There is no memory for an answer of this length: never, or not now.
+    pub(crate) const fn no_room(answer: usize, budget: usize) -> Self {
+        if answer > budget {
+            Self::AnswerTooLarge
+        } else {
+            Self::Busy { retry_after_s: 1 }
+        }
+    }
 }
 
 const FIELD: Option<&str> = Some("TOTPD-Field");
@@ -198,7 +211,6 @@ impl Refusal {
     }
 
     /// A service that `grpc.health.v1` knows nothing of.
-    #[cfg(feature = "grpc")]
     pub(super) fn unknown_service() -> Self {
         Self::new(Code::NotFound, 404, None, "no such service")
     }
@@ -375,6 +387,10 @@ impl From<AtTheDoor> for Refusal {
                 LARGE,
                 "the answer is too large: ask for fewer at once",
             ),
+            AtTheDoor::Compressed => {
+                let message = "messages may not be compressed";
+                Self::new(Code::Unimplemented, 501, None, message)
+            }
             AtTheDoor::TooSlow => {
                 let message = "the request was not whole in time";
                 Self::new(Code::DeadlineExceeded, 408, Some("TOTPD-Slow"), message)

@@ -150,7 +150,6 @@ pub(super) struct Serve {
     )]
     pub(super) trusted_proxy: Vec<Cidr>,
     /// An origin whose pages may call by gRPC-Web, such as https://example.org; may be given more than once
-    #[cfg(feature = "grpc")]
     #[arg(
         long,
         env = "TOTPD_CORS_ORIGIN",
@@ -171,7 +170,7 @@ pub(super) struct Serve {
     /// How long events are kept
     #[arg(long, env = "TOTPD_KEEP_EVENTS", value_name = "TIME", default_value = "400d", value_parser = span)]
     pub(super) keep_events: Duration,
-    /// Changes that are worked on at once; reads have workers of their own
+    /// Changes in progress at once, over all transports; the next ones wait for their turn
     #[arg(long, env = "TOTPD_WORKERS", value_name = "N", default_value = "64",
         value_parser = clap::value_parser!(u16).range(2..=1024))]
     pub(super) workers: u16,
@@ -195,7 +194,7 @@ pub(super) struct Serve {
     #[arg(long, env = "TOTPD_MAX_BODY_BYTES", value_name = "N", default_value = "65536",
         value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
     pub(super) max_body_bytes: u32,
-    /// Requests that wait for a worker
+    /// Requests of a kind (changes, reads, searches) that wait for their turn; a quarter of them may be of one address
     #[arg(long, env = "TOTPD_MAX_WAITING", value_name = "N", default_value = "512",
         value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_waiting: u16,
@@ -404,7 +403,6 @@ fn lifetime(text: &str) -> Result<Lifetime, String> {
 }
 
 /// Reads an origin as browsers write it (RFC 6454 §6.2): nothing after the port, no default port, no capitals.
-#[cfg(feature = "grpc")]
 fn origin(text: &str) -> Result<String, String> {
     let rest = ["https://", "http://"]
         .iter()
@@ -476,7 +474,6 @@ mod tests {
         Args::command().debug_assert();
     }
 
-    #[cfg(feature = "grpc")]
     #[test]
     fn an_origin_is_what_a_browser_would_send() {
         for good in [

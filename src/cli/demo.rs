@@ -74,7 +74,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         trusted_proxies: Vec::new(),
         unix_mode: 0o600,
         private_dir: dir.to_owned(),
-        changes: CHANGES,
+        changes_at_once: CHANGES,
         commit_batch: COMMIT_BATCH,
         limits: Limits::default(),
         insecure_plaintext: false,

@@ -31,7 +31,6 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
     let too_large = signal_hook::flag::register(SIGXFSZ, Arc::default());
     too_large.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     let api = Api::new(service.clone(), Arc::new(now));
-    #[cfg(feature = "grpc")]
     let api = api.for_origins(args.cors_origin);
     let handler = Handler::of(api);
     let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {
@@ -55,7 +54,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
         trusted_proxies: args.trusted_proxy,
         unix_mode: args.unix_mode,
         private_dir: home.path.clone(),
-        changes: args.workers.into(),
+        changes_at_once: args.workers.into(),
         commit_batch: args.commit_batch.into(),
         limits: Limits {
             connections: args.max_connections.into(),
@@ -67,6 +66,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
             idle_time: args.idle_timeout,
             take_time: args.take_timeout,
             waiting: args.max_waiting.into(),
+            ..Limits::default()
         },
         insecure_plaintext: args.insecure_plaintext,
         on_death: Box::new(|why| {

@@ -78,6 +78,18 @@ impl Lease {
         }
         grown
     }
+
+    /// Keeps `bytes` instead of what was reserved. Returns `false`, and keeps that, if the budget does not have them.
+    pub(crate) fn resize(&self, bytes: usize) -> bool {
+        let held = self.bytes.load(Ordering::Relaxed);
+        let resized = self
+            .share
+            .change(|all| all.saturating_sub(held).saturating_add(bytes));
+        if resized {
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
+        resized
+    }
 }
 
 impl Drop for Lease {
@@ -104,6 +116,12 @@ mod tests {
         assert!(!lease.grow(1));
         drop(all);
         assert!(lease.grow(300) && !lease.grow(1));
+        drop(lease);
+        // An answer keeps what it takes of what was reserved for it.
+        let lease = modest.lease(400).unwrap();
+        assert!(greedy.lease(101).is_none());
+        assert!(lease.resize(150) && !lease.resize(401));
+        assert!(greedy.lease(100 + 250).is_some());
         drop(lease);
         assert_eq!(budget.left.load(Ordering::Relaxed), 300);
     }

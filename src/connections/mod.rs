@@ -6,6 +6,7 @@ pub(crate) mod descriptors;
 mod forwarded;
 pub(crate) mod listen;
 mod memory;
+mod permits;
 mod registry;
 pub(crate) mod stream;
 pub(crate) mod tls;
@@ -16,17 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "grpc")]
-pub(crate) use connection::Health;
-pub(crate) use connection::{Connection, InFlight, Peer};
+pub(crate) use connection::{Connection, Health};
+pub(crate) use connection::{InFlight, Peer};
 pub use forwarded::Cidr;
 use forwarded::last_untrusted_hop;
 pub(crate) use memory::{Lease, MemoryBudget, Share};
+#[cfg(feature = "grpc")]
+pub(crate) use permits::Permit;
+pub(crate) use permits::{Gates, Permits, READS, SEARCHES};
 use registry::NamedRequest;
 pub(crate) use registry::{ConnectionGuard, Registry};
 use tls::Tls;
-
-/// What all requests may hold of memory beyond what each connection has for itself: a hundred of the longest.
-pub(crate) const MEMORY_BYTES: usize = 8 * 1024 * 1024;
 
 /// What one client, and all of them, may take.
 #[derive(Debug, Clone)]
@@ -41,14 +42,20 @@ pub struct Limits {
     pub body_bytes: usize,
     /// From the first byte of a request to its last, however slowly it drips.
     pub request_time: Duration,
-    /// How long a whole request waits for a worker.
+    /// How long a whole request waits for its turn.
     pub answer_time: Duration,
     /// How long a client may be silent between requests.
     pub idle_time: Duration,
     /// How long a client has to take an answer, in all.
     pub take_time: Duration,
-    /// Requests that wait for a worker: the next is told to come back.
+    /// Requests of a kind (changes, reads, searches) that wait for their turn: the next is told to come back. A quarter of
+    /// them may be of one address.
     pub waiting: usize,
+    /// What all requests may hold of memory beyond what each connection has for itself.
+    pub request_memory_bytes: usize,
+    /// The same of all answers, from before they are built until they are taken. Apart, so that requests that nobody
+    /// finishes keep no answer from others.
+    pub answer_memory_bytes: usize,
 }
 
 impl Default for Limits {
@@ -63,6 +70,8 @@ impl Default for Limits {
             idle_time: Duration::from_mins(1),
             take_time: Duration::from_secs(10),
             waiting: 512,
+            request_memory_bytes: 8 * 1024 * 1024,
+            answer_memory_bytes: 24 * 1024 * 1024,
         }
     }
 }
@@ -73,7 +82,9 @@ pub(crate) struct Connections {
     pub(crate) trusted_proxies: Vec<Cidr>,
     pub(crate) tls: Option<Tls>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) memory: MemoryBudget,
+    pub(crate) requests: MemoryBudget,
+    pub(crate) answers: MemoryBudget,
+    pub(crate) gates: Gates,
 }
 
 /// Whose request it is, counted as long as this is there.

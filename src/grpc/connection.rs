@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::StartHandshake;
 
-use super::call::CallContext;
-use super::queue::Queue;
+use super::call::{CallContext, h2_head_bytes};
+use super::calls::Calls;
 use super::socket::Socket;
 use super::{Handover, Stage};
 use crate::connections::{Connection, Health};
@@ -36,17 +36,17 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(handover: Handover, queue: Arc<Queue>, stage: watch::Receiver<Stage>) {
+pub(super) async fn serve(handover: Handover, calls: Arc<Calls>, stage: watch::Receiver<Stage>) {
     let connection = &handover.connection;
     let outcome = async {
         let socket = Socket::new(handover.stream, handover.first, Arc::clone(connection))?;
         let Some((accepted, config)) = handover.tls else {
-            return speak(socket, &queue, connection, stage).await;
+            return speak(socket, &calls, connection, stage).await;
         };
         let handshake = StartHandshake::from_parts(accepted, socket).into_stream(config);
-        let request_time = queue.connections.limits.request_time;
+        let request_time = calls.connections.limits.request_time;
         let stream = timeout(request_time, handshake).await??;
-        speak(stream, &queue, connection, stage).await
+        speak(stream, &calls, connection, stage).await
     };
     if let Err(error) = outcome.await {
         log::debug!("a connection of HTTP/2 has ended: {error}");
@@ -55,22 +55,22 @@ pub(super) async fn serve(handover: Handover, queue: Arc<Queue>, stage: watch::R
 
 async fn speak(
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    queue: &Arc<Queue>,
+    calls: &Arc<Calls>,
     shared: &Arc<Connection>,
     mut stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
-    let limits = &queue.connections.limits;
+    let limits = &calls.connections.limits;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(h2_head_bytes(limits)).unwrap_or(u32::MAX))
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(MAX_RESETS_UNSEEN)
         .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS);
-    let calls = Arc::new(CallContext::new(Arc::clone(queue), Arc::clone(shared)));
-    let service = service_fn(move |request| Arc::clone(&calls).answer(request));
+    let context = Arc::new(CallContext::new(Arc::clone(calls), Arc::clone(shared)));
+    let service = service_fn(move |request| Arc::clone(&context).answer(request));
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
 

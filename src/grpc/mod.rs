@@ -4,11 +4,11 @@
 //! number of blocking threads and all changes on one, through the same [`Handler`] as REST. This module knows framing
 //! and deadlines, and nothing of users or codes.
 
+mod answer;
 mod body;
 mod call;
-mod codec;
+mod calls;
 mod connection;
-mod queue;
 mod reflection;
 mod socket;
 
@@ -21,12 +21,13 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::server::Accepted;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::api::handler::Handler;
 use crate::api::status::AtTheDoor;
 use crate::connections::stream::Stream;
-use crate::connections::{ConnectionGuard, Connections};
-use queue::Queue;
+use crate::connections::{ConnectionGuard, Connections, READS, SEARCHES};
+use calls::Calls;
 use reflection::Reflection;
 
 /// What every HTTP/2 connection begins with, if its client knows beforehand that HTTP/2 is spoken (RFC 9113 §3.4).
@@ -42,8 +43,6 @@ const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
 /// How calls are carried out.
 pub(crate) struct Settings {
     pub(crate) connections: Arc<Connections>,
-    /// Reads that are worked on at once, each on a thread; and as many changes, all on one.
-    pub(crate) workers: usize,
     /// Changes that share a commit, at most.
     pub(crate) commit_batch: usize,
 }
@@ -84,10 +83,9 @@ impl GrpcServer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            // One more for the changes.
-            .max_blocking_threads(settings.workers.max(1).saturating_add(1))
+            .max_blocking_threads(READS.saturating_add(SEARCHES))
             .thread_stack_size(STACK_BYTES)
-            .thread_name("grpc-worker")
+            .thread_name("grpc-read")
             .build()?;
         let reflection = Reflection::new().map_err(io::Error::other)?;
         // Unbounded, but no more connections are handed over than are admitted.
@@ -95,28 +93,42 @@ impl GrpcServer {
         let (stage, mut stopping) = watch::channel(Stage::Open);
         let run = move || {
             let (jobs_tx, jobs_rx) = mpsc::unbounded_channel();
-            let (batch, maker) = (settings.commit_batch.max(1), Arc::clone(&handler));
-            let queue = Queue::new(handler, &settings, reflection, jobs_tx.downgrade());
-            let queue = Arc::new(queue);
-            let mut making = runtime.spawn_blocking(move || queue::make(jobs_rx, batch, &maker));
+            let (batch, changes) = (settings.commit_batch.max(1), Arc::clone(&handler));
+            let connections = settings.connections;
+            let calls = Calls::new(connections, handler, reflection, jobs_tx.downgrade());
+            let calls = Arc::new(calls);
+            // Dropped when the thread ends, for whatever reason.
+            let (ended_tx, mut ended_rx) = watch::channel(());
+            let mut last_rx = ended_rx.clone();
+            let change_thread = thread::Builder::new()
+                .name("grpc-change".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn(move || {
+                    let _ended = ended_tx;
+                    calls::run_changes(jobs_rx, batch, &changes);
+                });
+            if let Err(error) = change_thread {
+                log::error!("no thread for changes over gRPC: {error}");
+            }
             runtime.block_on(async move {
                 let stage_rx = stopping.clone();
                 loop {
                     tokio::select! {
                         handover = handover_rx.recv() => match handover {
                             Some(handover) => {
-                                let (queue, stage) = (Arc::clone(&queue), stage_rx.clone());
-                                tokio::spawn(connection::serve(handover, queue, stage));
+                                let (calls, stage) = (Arc::clone(&calls), stage_rx.clone());
+                                tokio::spawn(connection::serve(handover, calls, stage));
                             }
                             None => return,
                         },
                         _ = stopping.wait_for(|it| *it == Stage::Ended) => return,
-                        _ = &mut making => return,
+                        _ = ended_rx.changed() => return,
                     }
                 }
             });
             // Without this the thread that makes changes would wait for more.
             drop(jobs_tx);
+            let _ended = runtime.block_on(async { timeout(LAST_CALLS, last_rx.changed()).await });
             runtime.shutdown_timeout(LAST_CALLS);
         };
         let expected = stage.subscribe();

@@ -1,18 +1,23 @@
 //! One client's connection, on a thread of its own: a whole request in, through a worker, the answer out, and again.
 
 use std::sync::Arc;
+use std::thread;
 
 use super::FrontEnd;
+use super::answer::Answer;
+use super::head::{Form, Head};
 use super::incoming::{Ended, Incoming};
-use super::upstream::Answer;
-use crate::api::http::{EVERY_REPLY, Reply};
+use super::relay::Outgoing;
+use crate::api::http::{Request, Via};
 use crate::api::status::AtTheDoor;
+use crate::api::{self, Kind};
 use crate::connections::stream::Stream;
 use crate::connections::wire::{PendingHandshake, Wire};
-use crate::connections::{ConnectionGuard, InFlight};
+use crate::connections::{ConnectionGuard, InFlight, Share};
 #[cfg(feature = "grpc")]
 use crate::grpc::Handover;
 
+const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
 /// What a request may hold of memory whatever the others hold: nearly every one is shorter.
 const OWN_BYTES: usize = 8 * 1024;
 
@@ -26,7 +31,8 @@ pub(super) fn serve(
     let Some((connection, wire)) = handshake(front, connection, stream, speaks_tls) else {
         return;
     };
-    let share = front.connections.memory.share(OWN_BYTES);
+    let share = front.connections.requests.share(OWN_BYTES);
+    let answers = front.connections.answers.share(OWN_BYTES);
     let mut incoming = Incoming::new(wire, share);
     #[cfg(feature = "grpc")]
     let Some((connection, mut begun)) = hand_over_http2(front, connection, &mut incoming) else {
@@ -45,19 +51,26 @@ pub(super) fn serve(
         let Some(mut request) = begun.take().or_else(|| connection.begin()) else {
             return;
         };
-        let mut asked = Asked::default();
-        match one_request(front, &connection, &mut incoming, &mut request, &mut asked) {
+        let mut form = Form::default();
+        let outcome = one_request(
+            front,
+            &connection,
+            &answers,
+            &mut incoming,
+            &mut request,
+            &mut form,
+        );
+        match outcome {
             Ok(true) if request.finish() => {}
             Ok(_) => return leave(front, request, &mut incoming),
             Err(Ended::Closed) => return,
             Err(Ended::Refused(refusal)) => {
-                let (content_type, origin) = (asked.content_type, asked.origin);
-                let (content_type, origin) = (content_type.as_deref(), origin.as_deref());
+                let (content_type, origin) = (form.content_type.as_deref(), form.origin.as_deref());
                 let reply = front.handler.refuse(refusal, content_type, origin);
-                let reply = own_answer(&reply);
+                let answer = Answer::of(reply, front.handler.now(), form.is_head);
                 // A refused client makes room for others as one that has said nothing.
                 request.linger();
-                if send(front, &mut incoming, &reply).is_ok() {
+                if send(front, &mut incoming, &answer.into_bytes(false)).is_ok() {
                     leave(front, request, &mut incoming);
                 }
                 return;
@@ -155,55 +168,76 @@ fn leave(front: &FrontEnd, mut request: InFlight, incoming: &mut Incoming) {
     incoming.drain();
 }
 
-/// What decides the form of a refusal.
-#[derive(Default)]
-struct Asked {
-    content_type: Option<String>,
-    origin: Option<String>,
-}
-
-/// Reads and answers one request. Returns whether the connection stays open.
+/// Reads and answers one request. Returns whether the connection stays open. `form` is that of a refusal, as far as the
+/// head was read.
 fn one_request(
     front: &FrontEnd,
     connection: &ConnectionGuard,
+    answers: &Arc<Share>,
     incoming: &mut Incoming,
     request: &mut InFlight,
-    asked: &mut Asked,
+    form: &mut Form,
 ) -> Result<bool, Ended> {
     let limits = &front.connections.limits;
     let deadline = request.begun().checked_add(limits.request_time);
     let deadline = deadline.ok_or(Ended::Closed)?;
-    let head = incoming.head(limits, deadline)?;
-    asked.content_type.clone_from(&head.content_type);
-    asked.origin.clone_from(&head.origin);
+    let lease = incoming.lease()?;
+    let head = match incoming.head(&lease, limits, deadline) {
+        Ok(head) => head,
+        Err(ended) => {
+            *form = Form::of_part(incoming.unread());
+            return Err(ended);
+        }
+    };
+    *form = head.form();
     // What will be refused for its length is not asked for.
     if head.expects_continue && incoming.awaits(head.body, limits) {
         send(front, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let (body, _lease) = incoming.body(head.body, limits, deadline)?;
+    let body = incoming.body(head.body, &lease, limits, deadline)?;
     if !request.received() {
         return Err(Ended::Closed);
     }
-    let client = front
-        .connections
-        .client(connection.peer, &head.forwarded_for);
-    let busy = AtTheDoor::Busy { retry_after_s: 1 };
-    let client = client.ok_or(Ended::Refused(busy))?;
-    let address = client.address.map_or_else(String::new, |it| it.to_string());
-
-    let pool = front.pool_for(&head);
-    let mut upstream = pool.take().map_err(Ended::Refused)?;
-    let answer = upstream.exchange(&head, &address, &body).map_err(|error| {
-        front
-            .death
-            .report(&format!("a worker's connection broke: {error}"));
-        Ended::Refused(AtTheDoor::Bug)
-    })?;
-    pool.give(upstream);
+    let kind = api::kind(&head.method, &head.target, head.content_type.as_deref());
+    let (answer, _lease) = if kind == Kind::Health {
+        (health(front, &head, &body).map_err(Ended::Refused)?, None)
+    } else {
+        let client = front
+            .connections
+            .client(connection.peer, &head.forwarded_for);
+        let client = client.ok_or(Ended::Refused(BUSY))?;
+        let outgoing = Outgoing {
+            kind,
+            head: &head,
+            body: &body,
+            client: client.address,
+            answers,
+        };
+        front.relay.exchange(&outgoing).map_err(Ended::Refused)?
+    };
     request.responded();
-    let goes_on = head.keep_alive && !request.is_last();
-    send(front, incoming, &bytes_of(&answer, goes_on))?;
-    Ok(goes_on)
+    let keep_alive = head.keep_alive && !request.is_last();
+    send(front, incoming, &answer.into_bytes(keep_alive))?;
+    Ok(keep_alive)
+}
+
+/// Whether the process lives is answered on the client's own thread: no worker, lock or disk can keep it waiting.
+fn health(front: &FrontEnd, head: &Head, body: &[u8]) -> Result<Answer, AtTheDoor> {
+    // Clients that ask for nothing else, again and again, give way to those who have just come.
+    thread::yield_now();
+    let reply = front.handler.reply_to(&Request {
+        via: Via::Http,
+        method: &head.method,
+        target: &head.target,
+        authorization: None,
+        content_type: head.content_type.as_deref(),
+        origin: head.origin.as_deref(),
+        body,
+        peer: None,
+        reserve: &|_| true,
+    })?;
+    let is_head = head.method == "HEAD";
+    Ok(Answer::of(reply, front.handler.now(), is_head))
 }
 
 /// Writes an answer within the time that a client has to take it.
@@ -212,53 +246,4 @@ fn send(front: &FrontEnd, incoming: &mut Incoming, bytes: &[u8]) -> Result<(), E
         .wire()
         .write_all(bytes, front.connections.limits.take_time)
         .map_err(|_| Ended::Closed)
-}
-
-fn bytes_of(answer: &Answer, goes_on: bool) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(
-        answer
-            .fields
-            .len()
-            .saturating_add(answer.body.len())
-            .saturating_add(128),
-    );
-    bytes.extend_from_slice(answer.status_line.as_bytes());
-    bytes.extend_from_slice(&answer.fields);
-    bytes.extend_from_slice(format!("Content-Length: {}\r\n", answer.content_length).as_bytes());
-    bytes.extend_from_slice(if goes_on {
-        b"\r\n"
-    } else {
-        b"Connection: close\r\n\r\n"
-    });
-    bytes.extend_from_slice(&answer.body);
-    bytes
-}
-
-/// An answer that the door gives by itself; the connection ends with it.
-fn own_answer(reply: &Reply) -> Vec<u8> {
-    let reason = match reply.status {
-        200 => "OK",
-        400 => "Bad Request",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        _ => "Internal Server Error",
-    };
-    let mut text = format!(
-        "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\n",
-        reply.status, reply.content_type
-    );
-    let own = reply
-        .headers
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in own.chain(EVERY_REPLY) {
-        text.extend([name, ": ", value, "\r\n"]);
-    }
-    let length = reply.body.len().to_string();
-    text.extend(["Content-Length: ", &length, "\r\nConnection: close\r\n\r\n"]);
-    let mut bytes = text.into_bytes();
-    bytes.extend_from_slice(&reply.body);
-    bytes
 }

@@ -6,9 +6,6 @@ use std::borrow::Cow;
 
 use crate::api::status::AtTheDoor;
 
-/// Header fields in one head: clients send about ten; each costs a slot on the stack.
-const MAX_FIELDS: usize = 64;
-
 /// What is known of a request once its head is whole.
 pub(super) struct Head {
     pub(super) method: String,
@@ -27,6 +24,55 @@ pub(super) struct Head {
     pub(super) length: usize,
 }
 
+/// What decides the form of a refusal.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) is_head: bool,
+    pub(super) content_type: Option<String>,
+    pub(super) origin: Option<String>,
+}
+
+impl Form {
+    /// As far as it can be told from a head that is refused, or of which only a part came.
+    pub(super) fn of_part(bytes: &[u8]) -> Self {
+        let mut form = Self {
+            is_head: bytes.starts_with(b"HEAD "),
+            ..Self::default()
+        };
+        let head = bytes.windows(4).position(|it| it == b"\r\n\r\n");
+        let head = head.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
+        let mut lines = head.split(|it| *it == b'\n');
+        let _request_line = lines.next();
+        // The last line may have been cut off in its middle.
+        if head.len() == bytes.len() {
+            let _cut_off = lines.next_back();
+        }
+        for line in lines {
+            let Some((name, value)) = str::from_utf8(line).ok().and_then(|it| it.split_once(':'))
+            else {
+                continue;
+            };
+            let slot = match name.to_ascii_lowercase().as_str() {
+                "content-type" => &mut form.content_type,
+                "origin" => &mut form.origin,
+                _ => continue,
+            };
+            *slot = ascii(value.trim().as_bytes()).ok().map(str::to_owned);
+        }
+        form
+    }
+}
+
+impl Head {
+    pub(super) fn form(&self) -> Form {
+        Form {
+            is_head: self.method == "HEAD",
+            content_type: self.content_type.clone(),
+            origin: self.origin.clone(),
+        }
+    }
+}
+
 /// How the end of the body is told (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyLength {
@@ -36,12 +82,13 @@ pub(super) enum BodyLength {
 
 /// Reads a head from the start of `bytes`; `None` as long as it is not whole.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    // Each field has a line: as many as there can be, on the heap. Only the bytes of a head are limited.
+    let lines = bytes.split(|it| *it == b'\n').count();
+    let mut fields = vec![httparse::EMPTY_HEADER; lines];
     let mut request = httparse::Request::new(&mut fields);
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Partial) => return Ok(None),
         Ok(httparse::Status::Complete(length)) => length,
-        Err(httparse::Error::TooManyHeaders) => return Err(AtTheDoor::HeadTooLarge),
         Err(_) => return Err(AtTheDoor::BadFraming("this is not an HTTP/1.1 request")),
     };
     only_crlf(bytes.get(..length).unwrap_or_default())?;

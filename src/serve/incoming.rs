@@ -77,49 +77,73 @@ impl Incoming {
         Ok(speaks.then(|| std::mem::take(&mut self.buffer)))
     }
 
+    /// What this request may hold of memory; what has been read of it counts already.
+    pub(super) fn lease(&self) -> Result<Arc<Lease>, Ended> {
+        let lease = self.share.lease(self.buffer.len());
+        lease.map(Arc::new).ok_or(Ended::Refused(BUSY))
+    }
+
+    /// What was read and not understood yet.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Reads the head of a request.
-    pub(super) fn head(&mut self, limits: &Limits, deadline: Instant) -> Result<Head, Ended> {
+    ///
+    /// It is parsed where it may be complete, and else only when it has doubled: the cost is linear however it drips.
+    pub(super) fn head(
+        &mut self,
+        lease: &Lease,
+        limits: &Limits,
+        deadline: Instant,
+    ) -> Result<Head, Ended> {
+        let mut parse_at = 0;
+        let mut searched = 0_usize;
         loop {
             while self.buffer.starts_with(b"\r\n") {
                 self.buffer.drain(..2);
+                searched = 0;
             }
             let within = self.buffer.get(..limits.head_bytes).unwrap_or(&self.buffer);
-            if let Some(head) = head::parse(within).map_err(Ended::Refused)? {
-                self.buffer.drain(..head.length);
-                return Ok(head);
+            let unsearched = within.get(searched..).unwrap_or_default();
+            let has_end = unsearched.windows(4).any(|it| it == b"\r\n\r\n");
+            searched = within.len().saturating_sub(3);
+            let is_too_long = self.buffer.len() >= limits.head_bytes;
+            if has_end || is_too_long || within.len() >= parse_at {
+                parse_at = within.len().saturating_mul(2);
+                if let Some(head) = head::parse(within).map_err(Ended::Refused)? {
+                    self.buffer.drain(..head.length);
+                    return Ok(head);
+                }
             }
-            if self.buffer.len() >= limits.head_bytes {
+            if is_too_long {
                 return Err(Ended::Refused(AtTheDoor::HeadTooLarge));
             }
-            self.more(deadline)?;
+            self.more_within(lease, deadline)?;
         }
     }
 
-    /// Reads the body that belongs to `length`, as far as the memory budget allows, and returns it with what it holds of
-    /// that.
+    /// Reads the body that belongs to `length`.
     pub(super) fn body(
         &mut self,
         length: BodyLength,
+        lease: &Lease,
         limits: &Limits,
         deadline: Instant,
-    ) -> Result<(Vec<u8>, Lease), Ended> {
-        // What came with the head.
-        let lease = self.share.lease(self.buffer.len());
-        let lease = lease.ok_or(Ended::Refused(BUSY))?;
-        let body = match length {
+    ) -> Result<Vec<u8>, Ended> {
+        match length {
             BodyLength::Bytes(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 if length > limits.body_bytes {
                     return Err(Ended::Refused(AtTheDoor::BodyTooLarge));
                 }
                 while self.buffer.len() < length {
-                    self.more_of_body(&lease, deadline)?;
+                    self.more_within(lease, deadline)?;
                 }
-                self.buffer.drain(..length).collect()
+                Ok(self.buffer.drain(..length).collect())
             }
-            BodyLength::Chunked => self.chunks(&lease, limits, deadline)?,
-        };
-        Ok((body, lease))
+            BodyLength::Chunked => self.chunks(lease, limits, deadline),
+        }
     }
 
     /// Whether a body of that length is yet to come, and may: its client waits to be told to go on.
@@ -161,7 +185,7 @@ impl Incoming {
                 return Err(refused("too much framing for so little body"));
             }
             while self.buffer.len() < size.saturating_add(2) {
-                self.more_of_body(lease, deadline)?;
+                self.more_within(lease, deadline)?;
             }
             body.extend(self.buffer.drain(..size));
             // After the last chunk trailers could stand; totpd knows none, and takes none.
@@ -177,8 +201,8 @@ impl Incoming {
         }
     }
 
-    /// Reads more of a body, if there is a place for it.
-    fn more_of_body(&mut self, lease: &Lease, deadline: Instant) -> Result<(), Ended> {
+    /// Reads more of a request, if the memory budget has room for it.
+    fn more_within(&mut self, lease: &Lease, deadline: Instant) -> Result<(), Ended> {
         let before = self.buffer.len();
         self.more(deadline)?;
         let grown = lease.grow(self.buffer.len().saturating_sub(before));

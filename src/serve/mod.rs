@@ -1,21 +1,23 @@
-//! The front door: public sockets, limits of bytes and time, and a pool of workers behind them.
+//! The front end of HTTP/1.1: one whole request in, one answer out, and tiny_http with its workers behind it.
 //!
-//! tiny_http must not face a network bare: it has no timeouts and no limits, and it starves a burst of
-//! clients. So the door owns the public sockets. A thread for each client reads one whole request, refuses
-//! what is malformed, ambiguous or too much, hands it to a worker over one of a fixed number of private
-//! connections, and writes the answer back. This room knows HTTP framing, and nothing of users, codes or
-//! JSON; signals, environment and clock are the command line's.
+//! tiny_http must not face a network directly: it has no timeouts and no limits, and it starves a burst of clients. So a
+//! thread for each client reads one whole request, refuses what is malformed, ambiguous or too large, sends it to a
+//! worker over one of a fixed number of private connections, and writes the answer to the client. This module knows HTTP
+//! framing, and nothing of users, codes or JSON.
 
+mod answer;
 mod client;
 mod head;
 mod incoming;
-mod upstream;
+mod pipeline;
+mod relay;
 mod workers;
 
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
 use std::time::Duration;
@@ -27,23 +29,13 @@ use crate::connections::stream::Stream;
 use crate::connections::tls::Tls;
 pub use crate::connections::tls::TlsFiles;
 pub use crate::connections::{Cidr, Limits};
-use crate::connections::{Connections, MEMORY_BYTES, MemoryBudget, Peer, Registry, descriptors};
+use crate::connections::{Connections, Gates, MemoryBudget, Peer, Registry, descriptors};
 #[cfg(feature = "grpc")]
 use crate::grpc::{self, GrpcServer};
-use head::Head;
-use upstream::Pool;
-use workers::{Lane, Workers};
+use relay::Relay;
 
 /// A client's thread only parses and copies, its buffers are on the heap; a TLS handshake needs most of this.
 const CLIENT_STACK_BYTES: usize = 256 * 1024;
-/// Reads that are worked on at once, at most.
-const READS: Lane = Lane {
-    name: "read",
-    connections: 32,
-    // More than there are connections of the database to read with would wait for one.
-    threads: 8,
-    batch: 1,
-};
 /// How long the accepting thread rests after an error that shedding a connection did not cure.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -61,15 +53,15 @@ pub struct Config {
     pub unix_mode: u32,
     /// A directory that only this user can look into: for the moment of starting a socket stands there.
     pub private_dir: PathBuf,
-    /// Changes that are worked on at once, at most.
-    pub changes: usize,
+    /// Changes that are in progress at once, at most, over all transports. The next ones wait.
+    pub changes_at_once: usize,
     /// Changes that share a commit, at most.
     pub commit_batch: usize,
     /// What clients may take.
     pub limits: Limits,
     /// Plain HTTP on an address that is not loopback needs this to be said.
     pub insecure_plaintext: bool,
-    /// Called once if the side behind the door has died: the process cannot serve any more.
+    /// Called once if requests cannot be carried out any more.
     pub on_death: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -89,43 +81,31 @@ impl std::error::Error for Error {}
 struct FrontEnd {
     connections: Arc<Connections>,
     handler: Arc<Handler>,
-    changes: Pool,
-    reads: Pool,
+    relay: Relay,
     #[cfg(feature = "grpc")]
     grpc: GrpcServer,
-    death: Arc<Death>,
+    fatal: Arc<FatalError>,
 }
 
-impl FrontEnd {
-    fn pool_for(&self, head: &Head) -> &Pool {
-        if crate::api::is_change(&head.method, &head.target) {
-            &self.changes
-        } else {
-            &self.reads
-        }
-    }
-}
-
-/// Says once that the side behind the door has died.
-struct Death {
+/// Reports, once, that requests cannot be carried out any more.
+struct FatalError {
     once: Once,
     tell: Box<dyn Fn(&str) + Send + Sync>,
     /// While stopping, workers end because they are told to.
-    expected: std::sync::atomic::AtomicBool,
+    is_stopping: AtomicBool,
 }
 
-impl Death {
+impl FatalError {
     fn report(&self, why: &str) {
-        if !self.expected.load(std::sync::atomic::Ordering::Acquire) {
+        if !self.is_stopping.load(Ordering::Acquire) {
             self.once.call_once(|| (self.tell)(why));
         }
     }
 }
 
-/// A front door that is open. Dropped without `stop`, it lets nobody new in.
+/// A server that runs. Dropped without `stop`, it accepts no more connections.
 pub struct Running {
     front: Arc<FrontEnd>,
-    workers: [Workers; 2],
     addresses: Vec<Bound>,
     accepting: Vec<thread::JoinHandle<()>>,
     /// While this is open they accept.
@@ -134,10 +114,9 @@ pub struct Running {
     paths: Vec<PathBuf>,
 }
 
-/// Opens the door. When this returns, clients are accepted.
+/// Starts serving. When this returns, clients are accepted.
 pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Error> {
-    let connections = config.changes.saturating_add(READS.connections);
-    descriptors::fit(&mut config.limits, connections).map_err(Error)?;
+    descriptors::fit(&mut config.limits, relay::CONNECTIONS).map_err(Error)?;
     let tls = config
         .tls
         .map(Tls::load)
@@ -164,56 +143,45 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
             .push(bound.map_err(|error| Error(format!("cannot take a socket over: {error}")))?);
     }
 
-    let expected = std::sync::atomic::AtomicBool::new(false);
-    let death = Arc::new(Death {
+    let fatal = Arc::new(FatalError {
         once: Once::new(),
         tell: config.on_death,
-        expected,
+        is_stopping: AtomicBool::new(false),
     });
-    // One thread makes all changes that come through here: while a commit is on its way to the disk the next
-    // ones gather, and it takes them all at once. More threads would only have to be woken for each.
-    let changes = Lane {
-        name: "change",
-        connections: config.changes,
-        threads: 1,
-        batch: config.commit_batch,
-    };
-    let start = |lane| {
-        Workers::start(&config.private_dir, lane, handler, &death)
-            .map_err(|error| Error(format!("cannot start the workers: {error}")))
-    };
-    let (making, changes) = start(changes)?;
-    let (reading, reads) = start(READS)?;
-    let (changes, reads) = (
-        Pool::new(changes, &config.limits),
-        Pool::new(reads, &config.limits),
-    );
     let connections = Arc::new(Connections {
         registry: Registry::new(&config.limits),
+        requests: MemoryBudget::new(config.limits.request_memory_bytes),
+        answers: MemoryBudget::new(config.limits.answer_memory_bytes),
+        gates: Gates::new(config.changes_at_once, config.limits.waiting),
         limits: config.limits,
         trusted_proxies: config.trusted_proxies,
         tls,
-        memory: MemoryBudget::new(MEMORY_BYTES),
     });
     #[cfg(feature = "grpc")]
     let grpc = {
         let settings = grpc::Settings {
             connections: Arc::clone(&connections),
-            workers: config.changes,
             commit_batch: config.commit_batch,
         };
-        let death = Arc::clone(&death);
-        GrpcServer::start(Arc::clone(handler), settings, move |why| death.report(why))
+        let fatal = Arc::clone(&fatal);
+        GrpcServer::start(Arc::clone(handler), settings, move |why| fatal.report(why))
             .map_err(|error| Error(format!("cannot start gRPC: {error}")))?
     };
+    let relay = Relay::start(
+        &config.private_dir,
+        config.commit_batch,
+        handler,
+        &connections,
+        &fatal,
+    )
+    .map_err(|error| Error(format!("cannot start the workers: {error}")))?;
     let front = Arc::new(FrontEnd {
         connections,
         handler: Arc::clone(handler),
-        changes,
-        reads,
+        relay,
         #[cfg(feature = "grpc")]
         grpc,
-        death,
+        fatal,
     });
 
     let cannot_accept = |error: io::Error| Error(format!("cannot start accepting: {error}"));
@@ -231,7 +199,6 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
     }
     Ok(Running {
         front,
-        workers: [making, reading],
         addresses,
         accepting,
         accepts,
@@ -255,14 +222,10 @@ impl Running {
         }
     }
 
-    /// Closes the door: nobody is let in any more, those who wait silently are sent away, and every
-    /// request whose first byte was taken is answered, if that takes no longer than `within`. Says whether
-    /// all were.
+    /// Stops: no connection is accepted any more, idle ones are closed, and requests in progress are answered, if that
+    /// takes no longer than `within`. Returns whether all clients have left by then.
     pub fn stop(self, within: Duration) -> bool {
-        self.front
-            .death
-            .expected
-            .store(true, std::sync::atomic::Ordering::Release);
+        self.front.fatal.is_stopping.store(true, Ordering::Release);
         self.front.connections.registry.close();
         #[cfg(feature = "grpc")]
         self.front.grpc.close();
@@ -276,7 +239,7 @@ impl Running {
         let answered = self.front.connections.registry.wait(within);
         #[cfg(feature = "grpc")]
         self.front.grpc.end();
-        self.workers.iter().for_each(Workers::stop);
+        self.front.relay.stop();
         answered
     }
 }
@@ -354,7 +317,7 @@ mod tests {
     use crate::service::{DataDir, KeyFile, Settings};
 
     #[test]
-    fn if_the_side_behind_the_door_dies_it_is_told() {
+    fn a_worker_that_ends_by_itself_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let (tell, told) = mpsc::channel();
         let config = Config {
@@ -364,7 +327,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             unix_mode: 0o600,
             private_dir: dir.path().to_owned(),
-            changes: 3,
+            changes_at_once: 3,
             commit_batch: 128,
             limits: Limits::default(),
             insecure_plaintext: false,
@@ -381,7 +344,7 @@ mod tests {
         let handler = Handler::of(Api::new(service, Arc::new(move || now)));
         let running = start(config, &handler).unwrap();
         assert!(told.try_recv().is_err());
-        running.workers.iter().for_each(Workers::stop);
+        running.front.relay.stop();
         let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(why.contains("tiny_http has stopped"), "{why}");
         running.stop(Duration::from_secs(1));

@@ -1,21 +1,22 @@
-//! tiny_http behind the door: a private socket, a fixed pool of connections, and the threads that work.
+//! tiny_http behind the front end: a private socket, a fixed number of connections, and the threads that work.
 //!
-//! tiny_http accepts exactly the pool, one connection after another, each primed by an answered request, and
-//! never again: it starves a burst of new connections, and one failed accept would end it for good.
+//! tiny_http accepts exactly these connections, one after another, each primed by an answered request, and never again:
+//! it starves a burst of new connections, and one failed accept would end it for good.
 
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::head::{BodyLength, Head};
-use super::upstream::{PEER, Upstream};
-use super::{Death, Handler};
+use super::pipeline::Pipeline;
+use super::relay::PEER;
+use super::{FatalError, Handler};
 use crate::api::http::{EVERY_REPLY, Reply, Request, Via};
 use crate::api::status::AtTheDoor;
 
@@ -23,6 +24,8 @@ use crate::api::status::AtTheDoor;
 const STACK_BYTES: usize = 512 * 1024;
 const CONTENT_TYPE: &str = "Content-Type";
 const ORIGIN: &str = "Origin";
+/// The request that primes a connection. No client can send it: its target is no path.
+const PRIMING: &str = "primed";
 /// What `sun_path` holds, less its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -44,35 +47,36 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts the workers of a lane, and returns the connections to them.
+    /// Starts the workers of a lane, and opens the connections to them.
     pub(super) fn start(
         dir: &Path,
         lane: Lane,
         handler: &Arc<Handler>,
-        death: &Arc<Death>,
-    ) -> io::Result<(Self, Vec<Upstream>)> {
+        fatal: &Arc<FatalError>,
+    ) -> io::Result<(Self, Vec<Pipeline>)> {
         let socket = Socket::in_dir(dir)?;
         let server = tiny_http::Server::from_listener(UnixListener::bind(&socket.path)?, None)
             .map_err(io::Error::other)?;
         let server = Arc::new(server);
         for n in 0..lane.threads {
-            let (server, handler, death) =
-                (Arc::clone(&server), Arc::clone(handler), Arc::clone(death));
+            let (server, handler, fatal) =
+                (Arc::clone(&server), Arc::clone(handler), Arc::clone(fatal));
             thread::Builder::new()
                 .name(format!("{}-{n}", lane.name))
                 .stack_size(STACK_BYTES)
-                .spawn(move || work(&server, lane.batch, &handler, &death))?;
+                .spawn(move || work(&server, lane.batch, &handler, &fatal))?;
         }
-        let mut upstreams = Vec::with_capacity(lane.connections);
+        let mut connections = Vec::with_capacity(lane.connections);
+        let priming = format!("GET {PRIMING} HTTP/1.1\r\nHost: totpd\r\n\r\n");
         for _ in 0..lane.connections {
-            let mut upstream = Upstream::open(&socket.path)?;
-            upstream.exchange(&priming(), PRIMING, b"")?;
-            upstreams.push(upstream);
+            let connection = Pipeline::open(&socket.path)?;
+            connection.exchange(priming.as_bytes(), false)?;
+            connections.push(connection);
         }
         // From here on nobody can connect to it.
         drop(socket);
         let threads = lane.threads;
-        Ok((Self { server, threads }, upstreams))
+        Ok((Self { server, threads }, connections))
     }
 
     /// Tells the workers to end.
@@ -83,29 +87,13 @@ impl Workers {
     }
 }
 
-/// Where the peer's address stands in a request that primes a connection.
-const PRIMING: &str = "priming";
-
-/// The request that primes a connection. The worker answers it by itself.
-fn priming() -> Head {
-    Head {
-        method: "GET".to_owned(),
-        target: "/".to_owned(),
-        authorization: None,
-        content_type: None,
-        origin: None,
-        forwarded_for: String::new(),
-        body: BodyLength::Bytes(0),
-        expects_continue: false,
-        keep_alive: true,
-        length: 0,
-    }
-}
-
-fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, death: &Death) {
+fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, fatal: &FatalError) {
     loop {
         // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
         match server.recv() {
+            Ok(first) if first.url() == PRIMING => {
+                let _primed = first.respond(tiny_http::Response::empty(204));
+            }
             Ok(first) => {
                 let mut requests = vec![first];
                 while requests.len() < batch
@@ -113,9 +101,13 @@ fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, death: &Dea
                 {
                     requests.push(next);
                 }
-                answer(requests, handler);
+                let answered = catch_unwind(AssertUnwindSafe(|| answer(requests, handler)));
+                if answered.is_err() {
+                    // tiny_http has answered 500 to each that was dropped.
+                    log::error!("a worker panicked; it goes on");
+                }
             }
-            Err(error) => return death.report(&format!("tiny_http has stopped: {error}")),
+            Err(error) => return fatal.report(&format!("tiny_http has stopped: {error}")),
         }
     }
 }
@@ -171,7 +163,7 @@ fn respond(request: tiny_http::Request, reply: Reply) {
         }
     }
     if let Err(error) = request.respond(response) {
-        log::debug!("the door did not take an answer: {error}");
+        log::debug!("an answer of a worker was not taken: {error}");
     }
 }
 

@@ -6,8 +6,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -34,6 +34,8 @@ pub struct TestServer {
     running: Option<Running>,
     now_us: Arc<AtomicI64>,
     shared_commits: Arc<AtomicUsize>,
+    /// While a test holds it, a request for `/stuck` keeps its worker.
+    pub stuck: Arc<Mutex<()>>,
 }
 
 impl TestServer {
@@ -64,6 +66,7 @@ impl TestServer {
             running: None,
             now_us,
             shared_commits: Arc::default(),
+            stuck: Arc::default(),
         };
         server.admin = server.token(Power::Admin);
         server.running = Some(server.open_door(change));
@@ -75,9 +78,13 @@ impl TestServer {
         #[cfg(feature = "grpc")]
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let shared_commits = Arc::clone(&self.shared_commits);
+        let stuck = Arc::clone(&self.stuck);
         let watch = Watch {
-            on_request: Some(Box::new(|target| {
+            on_request: Some(Box::new(move |target| {
                 assert!(target != "/panic", "on purpose");
+                if target == "/stuck" {
+                    drop(stuck.lock());
+                }
             })),
             on_batch: Some(Box::new(move || {
                 shared_commits.fetch_add(1, Ordering::SeqCst);
@@ -91,7 +98,7 @@ impl TestServer {
             trusted_proxies: Vec::new(),
             unix_mode: 0o600,
             private_dir: self.dir.path().to_owned(),
-            changes: CHANGES,
+            changes_at_once: CHANGES,
             commit_batch: COMMIT_BATCH,
             limits: Limits::default(),
             insecure_plaintext: false,

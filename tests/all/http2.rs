@@ -210,6 +210,10 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     }
     let long = "x".repeat(20_000);
     let headers = [GRPC[0], ("x-long", long.as_str())];
+    assert_eq!(told(&headers, &frame(0, b"")), large);
+    // Beyond what h2 reads it says so in HTTP's words.
+    let long = "x".repeat(80_000);
+    let headers = [GRPC[0], ("x-long", long.as_str())];
     let refused = rpc.raw(&target, &headers, &frame(0, b""));
     assert!(refused.is_err() || refused.unwrap().0.get("grpc-status").is_none());
     assert_eq!(server.count("SELECT count(*) FROM user"), 0);
@@ -438,7 +442,7 @@ fn a_change_that_is_given_up_before_it_is_begun_never_is_and_one_that_was_begun_
 #[test]
 fn changes_that_wait_are_bounded_and_hold_up_no_read() {
     let server = TestServer::custom(Window::OneEitherSide, |it| {
-        it.changes = 1;
+        it.changes_at_once = 1;
         it.limits.waiting = 1;
         it.limits.answer_time = Duration::from_millis(500);
     });
@@ -726,7 +730,11 @@ fn answers_that_are_never_taken_share_what_there_is() {
 }
 
 fn nobody_takes_answers_within(window: u32) {
-    let server = TestServer::start();
+    let limits = Limits {
+        answer_memory_bytes: 8 * 1024 * 1024,
+        ..Limits::default()
+    };
+    let server = TestServer::with(Window::OneEitherSide, limits);
     let body = json!({"userId": "u", "data": {"a": "x".repeat(60_000)}}).to_string();
     server.ask("POST", "/users", &body).expect_status(201);
     let bearer = format!("Bearer {}", server.admin);
@@ -823,25 +831,28 @@ fn open_conversations_with_reflection_take_no_calls_place() {
     drop(open);
 }
 
-/// A page that never has its place is not one to come back for.
+/// A page is reserved before it is built. One for which there is never room is not one to come back for.
 #[test]
 fn an_answer_beyond_all_that_there_is_is_told_so() {
-    let server = TestServer::start();
-    let data = "x".repeat(60_000);
-    for _ in 0..150 {
-        let body = json!({"data": {"a": data}}).to_string();
-        server.ask("POST", "/users", &body).expect_status(201);
-    }
-    let mut rpc = Rpc::connect(&server.address());
-    let mut page_of = |limit: u32| {
-        let asked = json!({"query": {"limit": limit}});
+    for (answer_memory_bytes, expected) in [
+        (8 * 1024 * 1024, (0, None)),
+        (2 * 1024 * 1024, (8, Some("TOTPD-Large".to_owned()))),
+    ] {
+        let limits = Limits {
+            answer_memory_bytes,
+            ..Limits::default()
+        };
+        let server = TestServer::with(Window::OneEitherSide, limits);
+        let mut rpc = Rpc::connect(&server.address());
+        let asked = json!({"query": {"limit": 150}});
         let asked = encode(method("SearchUsers").input(), &asked);
-        let told = rpc.call(Some(&server.admin), "SearchUsers", &asked);
-        (told.code, told.id)
-    };
-    assert_eq!(page_of(50), (0, None));
-    assert_eq!(page_of(150), (8, Some("TOTPD-Large".to_owned())));
-    assert_eq!(page_of(50), (0, None));
+        for _ in 0..3 {
+            let told = rpc.call(Some(&server.admin), "SearchUsers", &asked);
+            assert_eq!((told.code, told.id), expected);
+            let read = server.ask("POST", "/users/_search?query.limit=150", "");
+            assert_eq!(read.status, if expected.0 == 0 { 200 } else { 413 });
+        }
+    }
 }
 
 /// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.

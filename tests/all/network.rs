@@ -239,7 +239,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
         trusted_proxies: Vec::new(),
         unix_mode: 0o600,
         private_dir: dir.path().to_owned(),
-        changes: 2,
+        changes_at_once: 2,
         commit_batch: 1,
         limits: Limits::default(),
         insecure_plaintext: false,

@@ -1,14 +1,11 @@
 //! `google.protobuf.Struct` in an answer: text in JSON, bytes in protobuf, and never a tree.
 
-#[cfg(feature = "grpc")]
 use std::fmt;
 
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, skip_field};
-#[cfg(feature = "grpc")]
 use prost::encoding::{encode_key, encode_varint};
 use prost::{DecodeError, Message};
-#[cfg(feature = "grpc")]
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;

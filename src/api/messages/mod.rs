@@ -12,14 +12,12 @@ mod json;
 mod object;
 mod page;
 mod protobuf;
-#[cfg(feature = "grpc")]
 pub(super) mod rpc;
 mod search;
 mod totps;
 mod users;
 mod well_known;
 
-#[cfg(feature = "grpc")]
 pub(super) use bounds::{Bound, FILTERS_OF_SEARCH, USERNAMES_OF_USER};
 pub(super) use data_in::Struct;
 pub(super) use json::enumeration_in_text;
@@ -39,6 +37,5 @@ pub use users::{GetUserResponse, Totp, User};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Json,
-    #[cfg(feature = "grpc")]
     Protobuf,
 }

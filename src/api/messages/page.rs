@@ -1,6 +1,5 @@
 //! A page of a search, written while its users are read: bounded in bytes, and counted before it grows.
 
-#[cfg(feature = "grpc")]
 use prost::encoding;
 use serde::Serialize;
 
@@ -90,7 +89,6 @@ impl<'a> Page<'a> {
                 written
                     .map_err(|it| Failure::Error(Error::Bug(format!("a user as JSON: {it}"))))?;
             }
-            #[cfg(feature = "grpc")]
             Encoding::Protobuf => encoding::message::encode(2, user, &mut bytes),
         }
         Ok(bytes)
@@ -140,7 +138,6 @@ impl<'a> Page<'a> {
                 self.bytes.push(b'}');
                 head
             }
-            #[cfg(feature = "grpc")]
             Encoding::Protobuf => {
                 let mut head = Vec::new();
                 encoding::message::encode(1, &details, &mut head);

@@ -1,0 +1,317 @@
+//! How many requests are in progress at once, and how many wait for that, over both transports.
+//!
+//! Waiting is fair: the addresses take turns, and of one address the request that has waited longest is next. One
+//! address has at most a quarter of the places. So a client that floods turns away and delays its own requests and not
+//! those of others (SECURITY.md 47).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::registry::block;
+use crate::api::Kind;
+
+/// Reads that are in progress at once, but for searches: no more find a connection of the database.
+pub(crate) const READS: usize = 8;
+/// Searches that are in progress at once. A slow one keeps no read by id waiting.
+pub(crate) const SEARCHES: usize = 3;
+
+/// The permits of each kind of request, over all transports.
+pub(crate) struct Gates {
+    changes: Arc<Permits>,
+    reads: Arc<Permits>,
+    searches: Arc<Permits>,
+}
+
+impl Gates {
+    pub(crate) fn new(changes: usize, max_waiting: usize) -> Self {
+        Self {
+            changes: Permits::new(changes, max_waiting),
+            reads: Permits::new(READS, max_waiting),
+            searches: Permits::new(SEARCHES, max_waiting),
+        }
+    }
+
+    pub(crate) const fn of(&self, kind: Kind) -> &Arc<Permits> {
+        match kind {
+            Kind::Change => &self.changes,
+            Kind::Search => &self.searches,
+            Kind::Health | Kind::Read => &self.reads,
+        }
+    }
+}
+
+/// The part of the places to wait that one address may have.
+const PART_OF_ONE: usize = 4;
+
+/// Permits of one kind.
+pub(crate) struct Permits {
+    max_waiting: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    free: usize,
+    next_id: u64,
+    /// Requests that wait, of each address in the order in which they came. Where there is no address, that is one too.
+    waiting: HashMap<Option<IpAddr>, BTreeMap<u64, Option<Waker>>>,
+    /// Those addresses, in the order of their turns.
+    turns: VecDeque<Option<IpAddr>>,
+    how_many: usize,
+    /// Requests that have their permit and have not noticed yet.
+    granted: BTreeSet<u64>,
+}
+
+impl State {
+    /// Gives a permit to the next request, and returns what wakes it.
+    fn release(&mut self) -> Option<Waker> {
+        while let Some(block) = self.turns.pop_front() {
+            let Some(of_one) = self.waiting.get_mut(&block) else {
+                continue;
+            };
+            let next = of_one.pop_first();
+            if of_one.is_empty() {
+                self.waiting.remove(&block);
+            } else {
+                self.turns.push_back(block);
+            }
+            if let Some((id, waker)) = next {
+                self.how_many = self.how_many.saturating_sub(1);
+                self.granted.insert(id);
+                return waker;
+            }
+        }
+        self.free = self.free.saturating_add(1);
+        None
+    }
+
+    /// Puts a request among those that wait, if there is a place.
+    fn queue(&mut self, id: u64, block: Option<IpAddr>, max_waiting: usize) -> bool {
+        let of_one = self.waiting.get(&block).map(BTreeMap::len);
+        let max_of_one = match block {
+            Some(_) => max_waiting.div_ceil(PART_OF_ONE),
+            None => max_waiting,
+        };
+        if self.how_many >= max_waiting || of_one.is_some_and(|it| it >= max_of_one) {
+            return false;
+        }
+        if of_one.is_none() {
+            self.turns.push_back(block);
+        }
+        self.waiting.entry(block).or_default().insert(id, None);
+        self.how_many = self.how_many.saturating_add(1);
+        true
+    }
+
+    /// Takes a request out of those that wait; `false` if it does not wait any more.
+    fn leave(&mut self, id: u64, block: Option<IpAddr>) -> bool {
+        let Some(of_one) = self.waiting.get_mut(&block) else {
+            return false;
+        };
+        if of_one.remove(&id).is_none() {
+            return false;
+        }
+        self.how_many = self.how_many.saturating_sub(1);
+        if of_one.is_empty() {
+            self.waiting.remove(&block);
+            self.turns.retain(|it| *it != block);
+        }
+        true
+    }
+}
+
+impl Permits {
+    pub(crate) fn new(count: usize, max_waiting: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max_waiting,
+            state: Mutex::new(State {
+                free: count.max(1),
+                next_id: 0,
+                waiting: HashMap::new(),
+                turns: VecDeque::new(),
+                how_many: 0,
+                granted: BTreeSet::new(),
+            }),
+        })
+    }
+
+    /// Takes a permit, or a place to wait for one; `None` if too many wait, in all or of this address.
+    pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Acquire> {
+        let block = address.map(block);
+        let mut state = self.lock();
+        let id = state.next_id;
+        // While a permit is free nobody waits.
+        if let Some(left) = state.free.checked_sub(1) {
+            state.free = left;
+            state.granted.insert(id);
+        } else if !state.queue(id, block, self.max_waiting) {
+            return None;
+        }
+        state.next_id = id.wrapping_add(1);
+        Some(Acquire {
+            permits: Arc::clone(self),
+            id,
+            block,
+        })
+    }
+
+    fn release(&self) {
+        let waker = self.lock().release();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among those that wait. Dropped, it is given up.
+pub(crate) struct Acquire {
+    permits: Arc<Permits>,
+    id: u64,
+    block: Option<IpAddr>,
+}
+
+impl Acquire {
+    /// Waits on this thread; `None` if that takes too long.
+    pub(crate) fn wait(self, patience: Duration) -> Option<Permit> {
+        let deadline = Instant::now().checked_add(patience)?;
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut acquire = pin!(self);
+        loop {
+            if let Poll::Ready(permit) = acquire.as_mut().poll(&mut context) {
+                return Some(permit);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            thread::park_timeout(left);
+        }
+    }
+}
+
+impl Future for Acquire {
+    type Output = Permit;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
+        let mut state = self.permits.lock();
+        if state.granted.remove(&self.id) {
+            return Poll::Ready(Permit(Arc::clone(&self.permits)));
+        }
+        let of_one = state.waiting.get_mut(&self.block);
+        if let Some(waker) = of_one.and_then(|it| it.get_mut(&self.id)) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let mut state = self.permits.lock();
+        if !state.leave(self.id, self.block) && state.granted.remove(&self.id) {
+            let waker = state.release();
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// One request may be in progress, until this is dropped.
+pub(crate) struct Permit(Arc<Permits>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn the_request_that_has_waited_longest_is_next() {
+        let permits = Permits::new(1, 16);
+        let first = permits.acquire(None).unwrap().wait(PATIENCE).unwrap();
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            for nth in 0..3 {
+                let (acquire, tell) = (permits.acquire(None).unwrap(), tell.clone());
+                scope.spawn(move || {
+                    let _permit = acquire.wait(PATIENCE).unwrap();
+                    tell.send(nth).unwrap();
+                });
+            }
+            drop(first);
+            let order: Vec<_> = (0..3).map(|_| told.recv().unwrap()).collect();
+            assert_eq!(order, [0, 1, 2]);
+        });
+        assert_eq!(permits.lock().free, 1);
+    }
+
+    #[test]
+    fn one_address_has_a_quarter_of_the_places_and_who_has_none_has_all() {
+        let permits = Permits::new(1, 8);
+        let _held = permits.acquire(None).unwrap();
+        let flood = Some("192.0.2.1".parse().unwrap());
+        let waiting: Vec<_> = (0..3).filter_map(|_| permits.acquire(flood)).collect();
+        assert_eq!(waiting.len(), 2);
+        let honest = permits.acquire(Some("192.0.2.2".parse().unwrap()));
+        assert!(honest.is_some());
+        let without: Vec<_> = (0..8).filter_map(|_| permits.acquire(None)).collect();
+        assert_eq!(without.len(), 5);
+        // A place that is given up is free again.
+        drop(waiting);
+        assert!(permits.acquire(flood).is_some());
+    }
+
+    #[test]
+    fn the_addresses_take_turns() {
+        let permits = Permits::new(1, 64);
+        let held = permits.acquire(None).unwrap().wait(PATIENCE).unwrap();
+        let flood: Vec<_> = (0..9)
+            .filter_map(|_| permits.acquire(Some("192.0.2.1".parse().unwrap())))
+            .collect();
+        let honest = permits.acquire(Some("192.0.2.2".parse().unwrap()));
+        drop(held);
+        let mut flood = flood.into_iter();
+        drop(flood.next().unwrap().wait(PATIENCE).unwrap());
+        assert!(honest.unwrap().wait(Duration::from_millis(1)).is_some());
+        assert_eq!(flood.filter_map(|it| it.wait(PATIENCE)).count(), 8);
+    }
+
+    #[test]
+    fn a_permit_that_came_too_late_goes_on_to_the_next() {
+        let permits = Permits::new(1, 8);
+        let held = permits.acquire(None).unwrap().wait(PATIENCE).unwrap();
+        let impatient = permits.acquire(None).unwrap();
+        let patient = permits.acquire(None).unwrap();
+        drop(held);
+        drop(impatient);
+        assert!(patient.wait(PATIENCE).is_some());
+    }
+}

@@ -1,0 +1,147 @@
+//! How calls are carried out: a read on a blocking thread, a change on the one thread that makes all that have come
+//! while the last commit was on its way.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::BUSY;
+use super::reflection::Reflection;
+use crate::api::handler::Handler;
+use crate::api::http::{Reply, Request, Via};
+use crate::api::status::AtTheDoor;
+use crate::api::{self, Kind};
+use crate::connections::{Connections, Lease, MemoryBudget, Permit, Share};
+
+/// What all conversations with reflection may hold. They stay open for nothing and cost a client nothing: holding all of
+/// this budget keeps others from reflection, and from nothing else.
+const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
+
+/// A call, its message complete.
+pub(super) struct Call {
+    pub(super) path: String,
+    pub(super) authorization: Option<String>,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) message: Vec<u8>,
+    pub(super) answers: Arc<Share>,
+}
+
+/// What came of a call, and its permit: that is free again when the answer is taken over, so that no more answers lie
+/// about than there are permits.
+type Outcome = (Result<Reply, AtTheDoor>, Permit);
+
+/// A call that has its permit.
+pub(super) struct Job {
+    call: Call,
+    answer: oneshot::Sender<Outcome>,
+    permit: Permit,
+}
+
+impl Job {
+    /// The request, unless nobody waits for its answer any more: then it is not begun.
+    fn request(&self) -> Result<Request<'_>, AtTheDoor> {
+        if self.answer.is_closed() {
+            return Err(AtTheDoor::DeadlinePassed);
+        }
+        Ok(Request {
+            via: Via::Grpc,
+            method: "POST",
+            target: &self.call.path,
+            authorization: self.call.authorization.as_deref(),
+            content_type: None,
+            origin: None,
+            body: &self.call.message,
+            peer: self.call.peer,
+            // The call's carrier has reserved what the answer may take.
+            reserve: &|_| true,
+        })
+    }
+
+    fn end(self, reply: Result<Reply, AtTheDoor>) {
+        let _given_up = self.answer.send((reply, self.permit));
+    }
+}
+
+/// Runs on the thread of changes until no more can come: takes all that have come, `batch` at most, and carries them out
+/// in one transaction.
+pub(super) fn run_changes(mut jobs_rx: UnboundedReceiver<Job>, batch: usize, handler: &Handler) {
+    let mut jobs = Vec::new();
+    while jobs_rx.blocking_recv_many(&mut jobs, batch) > 0 {
+        let requests: Vec<_> = jobs.iter().map(Job::request).collect();
+        let replies = handler.reply_to_all(&requests);
+        drop(requests);
+        for (job, reply) in jobs.drain(..).zip(replies) {
+            job.end(reply);
+        }
+    }
+}
+
+/// What all connections share.
+pub(super) struct Calls {
+    pub(super) connections: Arc<Connections>,
+    pub(super) reflection: Reflection,
+    pub(super) conversations: MemoryBudget,
+    handler: Arc<Handler>,
+    /// Unbounded, but each job in it has its permit.
+    jobs_tx: WeakUnboundedSender<Job>,
+}
+
+impl Calls {
+    pub(super) fn new(
+        connections: Arc<Connections>,
+        handler: Arc<Handler>,
+        reflection: Reflection,
+        jobs_tx: WeakUnboundedSender<Job>,
+    ) -> Self {
+        Self {
+            connections,
+            reflection,
+            conversations: MemoryBudget::new(CONVERSATIONS_BYTES),
+            handler,
+            jobs_tx,
+        }
+    }
+
+    /// Carries a call out. If this is dropped before the call was begun, nothing happens; after that the call goes on,
+    /// whether or not anybody waits for the answer. What the answer holds of memory is returned with it.
+    pub(super) async fn carry_out(&self, call: Call) -> Result<(Reply, Lease), AtTheDoor> {
+        let kind = api::kind_of_grpc(&call.path);
+        let gate = self.connections.gates.of(kind);
+        let place = gate.acquire(call.peer).ok_or(BUSY)?;
+        let patience = self.connections.limits.answer_time;
+        let permit = timeout(patience, place).await.map_err(|_| BUSY)?;
+        let (expected, budget) = (
+            kind.answer_bytes(),
+            self.connections.limits.answer_memory_bytes,
+        );
+        let lease = call.answers.lease(expected);
+        let lease = lease.ok_or_else(|| AtTheDoor::no_room(expected, budget))?;
+        let (answer, outcome) = oneshot::channel();
+        let job = Job {
+            call,
+            answer,
+            permit,
+        };
+        if kind == Kind::Change {
+            // Where changes are made no more the job is dropped, and the client is told so.
+            let _sent = self.jobs_tx.upgrade().map(|it| it.send(job));
+        } else {
+            let handler = Arc::clone(&self.handler);
+            tokio::task::spawn_blocking(move || {
+                let reply = job.request().and_then(|it| handler.reply_to(&it));
+                job.end(reply);
+            });
+        }
+        let outcome = outcome.await;
+        let (reply, _permit) = outcome.map_err(|_| AtTheDoor::Stopping)?;
+        let reply = reply?;
+        // What was changed is told in any case; such answers are short.
+        if !lease.resize(reply.body.len()) && kind != Kind::Change {
+            return Err(AtTheDoor::no_room(reply.body.len(), budget));
+        }
+        Ok((reply, lease))
+    }
+}

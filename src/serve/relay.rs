@@ -1,0 +1,188 @@
+//! The way from a client's thread to tiny_http and back: which connection a request takes, and when.
+//!
+//! Changes share one connection, whose requests tiny_http hands to the change thread in the order in which they came.
+//! A body that tiny_http does not read by itself would hold up those behind it, so such a change has a connection to
+//! itself meanwhile, and so has each read: reads may be answered in another order than they came.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::answer::Answer;
+use super::head::Head;
+use super::pipeline::Pipeline;
+use super::workers::{Lane, Workers};
+use super::{FatalError, Handler};
+use crate::api::Kind;
+use crate::api::status::AtTheDoor;
+use crate::connections::{Connections, Lease, Permits, READS, SEARCHES, Share};
+
+/// The header that carries the client's address to the worker. Of what a client sends no header of this name is passed
+/// on.
+pub(super) const PEER: &str = "X-Totpd-Peer";
+/// Bodies that tiny_http reads with the head. Before it reads on, a longer one must have been read by a worker.
+const SHORT_BODY_BYTES: usize = 1024;
+/// Changes with longer bodies that are in progress at once: few users are created with data of that size.
+const LONG_CHANGES: usize = 4;
+const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
+
+/// How many connections to tiny_http there are.
+pub(super) const CONNECTIONS: usize = 1 + LONG_CHANGES + READS + SEARCHES;
+
+/// The connections to tiny_http.
+pub(super) struct Relay {
+    connections: Arc<Connections>,
+    changes: Pipeline,
+    long_changes: Pool,
+    long_gate: Arc<Permits>,
+    reads: Pool,
+    workers: [Workers; 2],
+    fatal: Arc<FatalError>,
+}
+
+/// A request on its way.
+pub(super) struct Outgoing<'a> {
+    pub(super) kind: Kind,
+    pub(super) head: &'a Head,
+    pub(super) body: &'a [u8],
+    pub(super) client: Option<IpAddr>,
+    pub(super) answers: &'a Arc<Share>,
+}
+
+impl Relay {
+    /// Starts tiny_http and its workers twice, for changes and for reads, and opens the connections to them.
+    pub(super) fn start(
+        dir: &Path,
+        commit_batch: usize,
+        handler: &Arc<Handler>,
+        shared: &Arc<Connections>,
+        fatal: &Arc<FatalError>,
+    ) -> io::Result<Self> {
+        // One thread makes all changes that come over HTTP/1.1: while a commit is on its way to the disk the next ones
+        // gather, and it takes them all at once. More threads would only have to be woken for each.
+        let changes = Lane {
+            name: "change",
+            connections: LONG_CHANGES.saturating_add(1),
+            threads: 1,
+            batch: commit_batch,
+        };
+        let reads = Lane {
+            name: "read",
+            connections: READS.saturating_add(SEARCHES),
+            threads: READS,
+            batch: 1,
+        };
+        let start = |lane| Workers::start(dir, lane, handler, fatal);
+        let (change_workers, mut changes) = start(changes)?;
+        let (read_workers, reads) = start(reads)?;
+        let first = changes.pop().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Self {
+            connections: Arc::clone(shared),
+            changes: first,
+            long_changes: Pool(Mutex::new(changes)),
+            long_gate: Permits::new(LONG_CHANGES, shared.limits.waiting),
+            reads: Pool(Mutex::new(reads)),
+            workers: [change_workers, read_workers],
+            fatal: Arc::clone(fatal),
+        })
+    }
+
+    /// Has a request answered, and returns what the answer holds of memory with it.
+    pub(super) fn exchange(
+        &self,
+        request: &Outgoing<'_>,
+    ) -> Result<(Answer, Option<Lease>), AtTheDoor> {
+        let limits = &self.connections.limits;
+        let wait = |gate: &Arc<Permits>| {
+            let place = gate.acquire(request.client).ok_or(BUSY)?;
+            place.wait(limits.answer_time).ok_or(BUSY)
+        };
+        let gate = self.connections.gates.of(request.kind);
+        if request.kind == Kind::Change {
+            // Its answer is short.
+            let is_long = request.body.len() > SHORT_BODY_BYTES;
+            let _long = is_long.then(|| wait(&self.long_gate)).transpose()?;
+            let _permit = wait(gate)?;
+            let answer = if is_long {
+                self.over_own(&self.long_changes, request)
+            } else {
+                self.over(&self.changes, request)
+            };
+            return answer.map(|it| (it, None));
+        }
+        let _permit = wait(gate)?;
+        let (expected, budget) = (request.kind.answer_bytes(), limits.answer_memory_bytes);
+        let lease = request.answers.lease(expected);
+        let lease = lease.ok_or_else(|| AtTheDoor::no_room(expected, budget))?;
+        let answer = self.over_own(&self.reads, request)?;
+        if lease.resize(answer.body.len()) {
+            Ok((answer, Some(lease)))
+        } else {
+            Err(AtTheDoor::no_room(answer.body.len(), budget))
+        }
+    }
+
+    /// Sends a request over a connection that no other request uses meanwhile. There is one for each permit.
+    fn over_own(&self, pool: &Pool, request: &Outgoing<'_>) -> Result<Answer, AtTheDoor> {
+        let connection = pool.lock().pop().ok_or(AtTheDoor::Bug)?;
+        let answer = self.over(&connection, request);
+        pool.lock().push(connection);
+        answer
+    }
+
+    fn over(&self, connection: &Pipeline, request: &Outgoing<'_>) -> Result<Answer, AtTheDoor> {
+        let is_head = request.head.method == "HEAD";
+        connection
+            .exchange(&request.bytes(), is_head)
+            .map_err(|error| {
+                self.fatal
+                    .report(&format!("a worker's connection broke: {error}"));
+                AtTheDoor::Bug
+            })
+    }
+
+    /// Tells the workers to end.
+    pub(super) fn stop(&self) {
+        self.workers.iter().for_each(Workers::stop);
+    }
+}
+
+impl Outgoing<'_> {
+    /// The request as tiny_http reads it. Of what the client sent in its head, only what stands here is passed on.
+    fn bytes(&self) -> Vec<u8> {
+        let client = self.client.map(|it| it.to_string());
+        let length = self.body.len().to_string();
+        let mut bytes = Vec::with_capacity(self.body.len().saturating_add(512));
+        let mut push = |parts: &[&str]| {
+            for part in parts {
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        };
+        push(&[&self.head.method, " ", &self.head.target, " HTTP/1.1\r\n"]);
+        for (name, value) in [
+            ("Host", Some("totpd")),
+            ("Content-Length", Some(length.as_str())),
+            (PEER, client.as_deref()),
+            ("Authorization", self.head.authorization.as_deref()),
+            ("Content-Type", self.head.content_type.as_deref()),
+            ("Origin", self.head.origin.as_deref()),
+        ] {
+            if let Some(value) = value {
+                push(&[name, ": ", value, "\r\n"]);
+            }
+        }
+        push(&["\r\n"]);
+        bytes.extend_from_slice(self.body);
+        bytes
+    }
+}
+
+/// Connections of which each carries one request at a time.
+struct Pool(Mutex<Vec<Pipeline>>);
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Vec<Pipeline>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
