@@ -64,7 +64,9 @@ fn what_a_killed_server_leaves_is_named_by_the_doctor_and_emptied_by_whoever_com
 #[test]
 fn a_torn_wal_is_emptied_too() {
     let (home, _) = Home::init();
-    fs::write(home.data().join("totpd.db-wal"), vec![0xA5; 100_000]).unwrap();
+    let wal = home.data().join("totpd.db-wal");
+    fs::write(&wal, vec![0xA5; 100_000]).unwrap();
+    fs::set_permissions(&wal, fs::Permissions::from_mode(0o600)).unwrap();
     let server = home.serve(&[]);
     assert_eq!(wal_bytes(&home), 0);
     assert_eq!(server.terminate().0, 0);
