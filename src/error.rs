@@ -24,6 +24,8 @@ pub enum Error {
     NoToken,
     /// The token is not one of ours, has expired or was revoked, or what was sent is no bearer token.
     BadToken,
+    /// The token has expired. A client is told the same as of a token that is not one of ours; the text is for the log.
+    ExpiredToken(String),
     /// The token can never do this, whatever exists.
     Forbidden,
     /// Within what the token can see there is no such thing.
@@ -105,7 +107,7 @@ impl fmt::Display for Error {
             Self::NoToken => {
                 f.write_str("a bearer token is required: send `Authorization: Bearer TOKEN`")
             }
-            Self::BadToken => f.write_str(
+            Self::BadToken | Self::ExpiredToken(_) => f.write_str(
                 "the token is unknown, expired or revoked, or not sent as `Authorization: Bearer TOKEN`",
             ),
             Self::Forbidden => f.write_str("this token may not do that"),

@@ -149,6 +149,8 @@ impl Refusal {
         }
         if self.code == Code::Unavailable {
             log::warn!("unavailable: {cause}");
+        } else if self.code == Code::Unauthenticated {
+            log::warn!("refused: {cause}");
         } else {
             log::error!("a fault of ours: {cause}");
         }
@@ -289,7 +291,9 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let mut refusal = Self::of(&error);
         refusal.cause = match error {
-            Error::Bug(inner) | Error::Unavailable(inner) => Some(inner),
+            Error::Bug(inner) | Error::Unavailable(inner) | Error::ExpiredToken(inner) => {
+                Some(inner)
+            }
             Error::Invalid { .. }
             | Error::NoToken
             | Error::BadToken
@@ -310,7 +314,7 @@ impl Refusal {
         let (code, http, id) = match error {
             Error::Invalid { .. } => (C::InvalidArgument, 400, FIELD),
             Error::NoToken => (C::Unauthenticated, 401, None),
-            Error::BadToken => (C::Unauthenticated, 401, AUTH),
+            Error::BadToken | Error::ExpiredToken(_) => (C::Unauthenticated, 401, AUTH),
             Error::Forbidden => (C::PermissionDenied, 403, Some("AUTH-AWfge")),
             Error::NotFound(missing) => (
                 C::NotFound,
@@ -350,6 +354,7 @@ impl Refusal {
             Error::Invalid { .. }
             | Error::NoToken
             | Error::BadToken
+            | Error::ExpiredToken(_)
             | Error::Forbidden
             | Error::NotFound(_)
             | Error::Unfit(_)

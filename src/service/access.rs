@@ -134,7 +134,14 @@ impl Caller {
                 source: Source::command_line(),
             },
             Credential::Token(hash) => {
-                let row = tx.token(hash, now)?.ok_or(Error::BadToken)?;
+                let row = tx.token(hash)?.ok_or(Error::BadToken)?;
+                if let Some(expired) = row.expires.filter(|it| *it <= now) {
+                    let (id, way_out) = (&row.id, "`totpd token create` makes another");
+                    return Err(Error::ExpiredToken(format!(
+                        "the {} token {id} expired on {expired}; {way_out}",
+                        row.role
+                    )));
+                }
                 Identity {
                     power: Power::of_row(&row)?,
                     source: Source {

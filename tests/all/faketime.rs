@@ -295,6 +295,16 @@ fn a_machine_that_starts_in_1970_makes_nothing_and_serves_nothing() {
     machine.set_ahead(0);
     server.ask(token, "POST", "/users", "{}").expect_status(201);
     assert_eq!(machine.doctor("clock").0, "ok");
+    // The token was made for a year.
+    machine.set_ahead(366 * DAY_S);
+    server
+        .ask(token, "POST", "/users", "{}")
+        .expect_error(401, 16, Some("AUTH-7fs1e"));
+    let (level, told) = machine.doctor("tokens");
+    assert_eq!(level, "warn");
+    assert!(told.contains("expired on"), "{told}");
     let (status, said) = server.terminate();
     assert_eq!(status, 0, "{said}");
+    assert!(said.contains("refused: the admin token"), "{said}");
+    assert!(said.contains("totpd token create"), "{said}");
 }
