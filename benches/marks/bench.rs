@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::mark::Mark;
 use crate::report::Report;
-use crate::{Result, children, door, machine, million, removals, slow, soak};
+use crate::{Result, beside_searches, children, door, machine, million, removals, slow, soak};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -113,8 +113,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         wanted = Mark::by_default();
     }
     if options.soak.is_some() {
-        wanted.push(12.into());
-    } else if wanted.contains(&12.into()) {
+        wanted.push(Mark::SOAK.into());
+    } else if wanted.contains(&Mark::SOAK.into()) {
         return Err("mark 12 takes as long as --soak says: --soak 10m".into());
     }
     let dir = tempfile::Builder::new()
@@ -134,6 +134,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bench.sizes.order,
     );
     removals::measure(&bench, &mut report)?;
+    beside_searches::measure(&bench, &mut report)?;
     slow::measure(&bench, &mut report)?;
     door::measure(&bench, &mut report)?;
     million::measure(&bench, &mut report)?;

@@ -83,21 +83,23 @@ impl Floor {
         Ok(floor)
     }
 
-    /// Removes for so long, or until hardly anything is left, and puts back what was there.
-    pub(crate) fn measure(&mut self, time: Duration) -> Result<Level> {
+    /// Removes for so long, `batch` removals a commit, or until half of the rows are gone, and puts them back. The
+    /// median is that of a commit.
+    pub(crate) fn measure(&mut self, time: Duration, batch: usize) -> Result<Level> {
         let enough = self.left.len() / 2;
         let mut times = Vec::new();
         let start = Instant::now();
         let mut last = start;
-        while last.duration_since(start) < time && times.len() < enough {
-            let place = self.left.pop_front().ok_or("the floor is empty")?;
-            self.remove(place)?;
-            self.gone.push(place);
+        while last.duration_since(start) < time && self.gone.len() < enough {
+            let count = batch.min(self.left.len());
+            let places: Vec<i64> = self.left.drain(..count).collect();
+            self.remove(&places)?;
+            self.gone.extend(places);
             let now = Instant::now();
             times.push(now.duration_since(last));
             last = now;
         }
-        let rate = times.len() as f64 / last.duration_since(start).as_secs_f64();
+        let rate = self.gone.len() as f64 / last.duration_since(start).as_secs_f64();
         times.sort_unstable();
         let p50_ms = machine::at_share(&times, 0.5).as_secs_f64() * 1e3;
         let gone = std::mem::take(&mut self.gone);
@@ -106,17 +108,25 @@ impl Floor {
         Ok(Level { rate, p50_ms })
     }
 
-    fn remove(&self, place: i64) -> Result<()> {
-        let (user, totp) = ids(place);
+    /// Removes these in one transaction.
+    fn remove(&self, places: &[i64]) -> Result<()> {
         let run = |sql| self.connection.prepare_cached(sql)?.execute(());
         run("BEGIN IMMEDIATE")?;
+        for place in places {
+            self.remove_one(*place)?;
+        }
+        run("COMMIT")?;
+        Ok(())
+    }
+
+    fn remove_one(&self, place: i64) -> Result<()> {
+        let (user, totp) = ids(place);
         let mut statement = self.connection.prepare_cached(READ_USER)?;
         let org: String = statement.query_row((&user,), |row| row.get(1))?;
         let mut statement = self.connection.prepare_cached(DELETE_TOTP)?;
         let _created: i64 = statement.query_row((&totp, &user), |row| row.get(0))?;
         let mut statement = self.connection.prepare_cached(APPEND_EVENT)?;
         statement.execute((machine::now()?.micros(), &org, &user, &totp))?;
-        run("COMMIT")?;
         Ok(())
     }
 

@@ -89,6 +89,11 @@ pub(crate) fn rss_mib(process: u32) -> Result<f64> {
     Ok(kib.ok_or("no VmRSS")?.parse::<f64>()? / 1024.0)
 }
 
+/// How many entries a directory of a process in /proc has: `task` for its threads, `fd` for its descriptors.
+pub(crate) fn entries(process: u32, name: &str) -> Result<f64> {
+    Ok(fs::read_dir(format!("/proc/{process}/{name}"))?.count() as f64)
+}
+
 /// The type of the filesystem that a directory lies on.
 pub(crate) fn filesystem(dir: &Path) -> Result<String> {
     let dir = dir.canonicalize()?;

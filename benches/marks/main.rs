@@ -21,6 +21,7 @@
 
 mod bare;
 mod bench;
+mod beside_searches;
 mod children;
 mod door;
 mod driver;

@@ -20,7 +20,9 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// The last one.
-    const LAST: u8 = 12;
+    const LAST: u8 = 15;
+    /// The one that takes as long as `--soak` says.
+    pub(crate) const SOAK: u8 = 12;
     /// Up to here they are measured over gRPC as well.
     const LAST_OVER_GRPC: u8 = 3;
 
@@ -32,11 +34,12 @@ impl Mark {
         }
     }
 
-    /// Measured if nobody chooses: mark 12 takes as long as it is told.
+    /// The marks that are measured when none is named: all but the one that takes as long as it is told.
     pub(crate) fn by_default() -> Vec<Self> {
         let over_grpc = (1..=Self::LAST_OVER_GRPC).map(Self::over_grpc);
         let over_grpc = over_grpc.filter(|_| cfg!(feature = "grpc"));
-        (1..Self::LAST).map(Self::from).chain(over_grpc).collect()
+        let all = (1..=Self::LAST).filter(|it| *it != Self::SOAK);
+        all.map(Self::from).chain(over_grpc).collect()
     }
 }
 
@@ -61,7 +64,7 @@ impl FromStr for Mark {
             return Err("this build knows no gRPC".to_owned());
         }
         let number = digits.parse().ok().filter(|it| (1..=last).contains(it));
-        let number = number.ok_or("expected 1 to 12, or g1 to g3 for those over gRPC")?;
+        let number = number.ok_or("expected 1 to 15, or g1 to g3 for those over gRPC")?;
         Ok(Self { number, wire })
     }
 }

@@ -22,6 +22,8 @@ const READS_PER_SECOND: u32 = 200;
 const READERS: usize = 2;
 /// Users that are read.
 const READ_USERS: usize = 1_000;
+/// Removals of one commit of the upper floor: as many as totpd's commits hold under load.
+const FLOOR_BATCH: usize = 32;
 /// The marks that are measured over gRPC too, and their connections.
 const OVER_GRPC: [(u8, usize); 3] = [(1, 1), (2, 16), (3, 64)];
 
@@ -32,6 +34,8 @@ struct Measured {
     reads: Option<Outcome>,
     /// The floor before and after it.
     floor: Level,
+    /// Removals a second of the floor with 32 removals a commit, where it was measured.
+    floor_32: Option<f64>,
     /// Processor time of the server.
     cpu_s: f64,
 }
@@ -82,11 +86,14 @@ struct All {
     over_grpc: [Series; OVER_GRPC.len()],
     idle_mib: Vec<f64>,
     busy_mib: Vec<f64>,
+    /// Threads and descriptors of the idle server.
+    idle_threads: Vec<f64>,
+    idle_descriptors: Vec<f64>,
 }
 
 pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let over_grpc = OVER_GRPC.map(|(number, _)| Mark::over_grpc(number));
-    if !bench.wants_any(&[1, 2, 3, 4, 8, 11]) && !bench.wants_any(&over_grpc) {
+    if !bench.wants_any(&[1, 2, 3, 4, 8, 11, 13, 14]) && !bench.wants_any(&over_grpc) {
         return Ok(());
     }
     let sizes = &bench.sizes;
@@ -106,6 +113,8 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         server.first_answer(&home)?;
         std::thread::sleep(SETTLE);
         all.idle_mib.push(server.rss_mib()?);
+        all.idle_threads.push(server.threads()?);
+        all.idle_descriptors.push(server.descriptors()?);
         let mut stage = Stage {
             bench,
             report,
@@ -121,11 +130,11 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         if bench.wants(2) {
             all.sixteen.0.push(stage.removals(Wire::Rest, 16, false)?);
         }
-        // Marks 4 and 8 are said in terms of mark 3.
-        if bench.wants_any(&[3, 4, 8]) {
-            all.sixty_four
-                .0
-                .push(stage.removals(Wire::Rest, 64, false)?);
+        // Marks 4, 8 and 13 are said in terms of mark 3.
+        if bench.wants_any(&[3, 4, 8, 13]) {
+            let mut measured = stage.removals(Wire::Rest, 64, false)?;
+            measured.floor_32 = Some(stage.floor_of_batches()?);
+            all.sixty_four.0.push(measured);
             all.busy_mib.push(server.rss_mib()?);
         }
         if let Some(enrolled) = &mut enrolled {
@@ -137,7 +146,8 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
                 .push(stage.removals(Wire::Rest, 64, true)?);
         }
         for (series, (number, connections)) in all.over_grpc.iter_mut().zip(OVER_GRPC) {
-            if bench.wants(Mark::over_grpc(number)) {
+            let is_compared = number == 3 && bench.wants(13) && cfg!(feature = "grpc");
+            if bench.wants(Mark::over_grpc(number)) || is_compared {
                 let measured = stage.removals(Wire::Grpc, connections, false)?;
                 series.0.push(measured);
             }
@@ -252,7 +262,13 @@ impl Stage<'_> {
             return Ok(level);
         }
         std::thread::sleep(SETTLE);
-        self.floor.measure(self.bench.sizes.floor_time)
+        self.floor.measure(self.bench.sizes.floor_time, 1)
+    }
+
+    /// The upper floor: what bare SQLite removes in a second where 32 removals share a commit.
+    fn floor_of_batches(&mut self) -> Result<f64> {
+        let time = self.bench.sizes.floor_time;
+        Ok(self.floor.measure(time, FLOOR_BATCH)?.rate)
     }
 
     fn finish(
@@ -264,7 +280,7 @@ impl Stage<'_> {
         cpu_s: f64,
     ) -> Result<Measured> {
         std::thread::sleep(SETTLE);
-        let after = self.floor.measure(self.bench.sizes.floor_time)?;
+        let after = self.floor.measure(self.bench.sizes.floor_time, 1)?;
         self.before = Some(after);
         let floor = before.between(after);
         tell(format_args!(
@@ -282,6 +298,7 @@ impl Stage<'_> {
             outcome,
             reads,
             floor,
+            floor_32: None,
             cpu_s,
         })
     }
@@ -301,22 +318,38 @@ impl All {
             report.row(1, "DELETE, 1 connection", target, reached, met);
         }
         if bench.wants(2) {
-            let met = self.sixteen.ratio().median >= 2.0;
-            let (what, target) = ("DELETE, 16 connections", "≥ 2 × floor 1");
+            let met = self.sixteen.ratio().median >= 2.5;
+            let (what, target) = ("DELETE, 16 connections", "≥ 2.5 × floor 1");
             report.row(2, what, target, self.sixteen.show(), met);
         }
         if bench.wants(3) {
+            let p50 = self.sixty_four.spread(|it| it.outcome.p50_ms);
             let p99 = self.sixty_four.spread(|it| it.outcome.p99_ms);
             let p999 = self.sixty_four.spread(|it| it.outcome.p999_ms);
+            let of_32 = self
+                .sixty_four
+                .spread(|it| it.outcome.rate() / it.floor_32.unwrap_or(f64::NAN));
+            let p99_of_p50 = self
+                .sixty_four
+                .spread(|it| it.outcome.p99_ms / it.outcome.p50_ms);
+            let p999_of_p50 = self
+                .sixty_four
+                .spread(|it| it.outcome.p999_ms / it.outcome.p50_ms);
             let reached = format!(
-                "{}; p99 {}, p99.9 {}",
+                "{}; {} floor 32; p50 {}, p99 {}, p99.9 {}: {} and {} of p50",
                 self.sixty_four.show(),
+                of_32.show(2, " ×"),
+                p50.show(1, " ms"),
                 p99.show(1, " ms"),
-                p999.show(1, " ms")
+                p999.show(1, " ms"),
+                p99_of_p50.show(1, " ×"),
+                p999_of_p50.show(1, " ×")
             );
-            let ratio = self.sixty_four.ratio().median;
-            let met = ratio >= 2.5 && p99.median <= 20.0 && p999.median <= 60.0;
-            let target = "≥ 2.5 × floor 1; p99 ≤ 20 ms, p99.9 ≤ 60 ms";
+            let met = self.sixty_four.ratio().median >= 3.0
+                && of_32.median >= 0.55
+                && p99_of_p50.median <= 3.0
+                && p999_of_p50.median <= 6.0;
+            let target = "≥ 3 × floor 1, ≥ 0.55 × floor 32; p99 ≤ 3 × p50, p99.9 ≤ 6 × p50";
             report.row(3, "DELETE, 64 connections", target, reached, met);
         }
         if bench.wants(4) {
@@ -345,6 +378,7 @@ impl All {
             let what = format!("GetUser p99, {READS_PER_SECOND} a second beside mark 3's load");
             report.row(11, what, "≤ 10 ms", reached, p99.median <= 10.0);
         }
+        self.tell_costs(bench, report);
         self.tell_over_grpc(report);
         let rest = [&self.one, &self.sixteen, &self.sixty_four, &self.checks];
         let costs = (1_u8..).map(Mark::from).zip(rest);
@@ -353,6 +387,33 @@ impl All {
             if !series.0.is_empty() {
                 report.note(format!("mark {mark}: {}", series.cost()));
             }
+        }
+    }
+
+    /// Marks 13 and 14: what a request costs over REST against gRPC, and what an idle server holds.
+    fn tell_costs(&self, bench: &Bench, report: &mut Report) {
+        let [.., grpc] = &self.over_grpc;
+        if bench.wants(13) && !grpc.0.is_empty() {
+            let cost = |it: &Measured| it.cpu_s * 1e6 / it.outcome.good() as f64;
+            let pairs = self.sixty_four.0.iter().zip(&grpc.0);
+            let ratio = Spread::of(pairs.map(|(rest, grpc)| cost(rest) / cost(grpc)));
+            let (rest, grpc) = (self.sixty_four.spread(cost), grpc.spread(cost));
+            let reached = format!(
+                "{}: {} against {}",
+                ratio.show(2, " ×"),
+                rest.show(0, " µs"),
+                grpc.show(0, " µs")
+            );
+            let what = "processor time of a removal, REST against gRPC, 64 connections";
+            report.row(13, what, "≤ 1.35 ×", reached, ratio.median <= 1.35);
+        }
+        if bench.wants(14) {
+            let threads = Spread::of(self.idle_threads.iter().copied());
+            let descriptors = Spread::of(self.idle_descriptors.iter().copied());
+            let reached = format!("{}; {}", threads.show(0, ""), descriptors.show(0, ""));
+            let met = threads.median <= 45.0 && descriptors.median <= 120.0;
+            let what = "threads and descriptors, idle";
+            report.row(14, what, "≤ 45; ≤ 120", reached, met);
         }
     }
 

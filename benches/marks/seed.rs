@@ -127,6 +127,21 @@ impl Home {
         })
     }
 
+    /// A token of a manager of the one organization.
+    pub(crate) fn manager(&self) -> Result<String> {
+        let output = Command::new(TOTPD)
+            .env_clear()
+            .arg("--data-dir")
+            .arg(&self.dir)
+            .args([
+                "token", "create", "--role", "manager", "--org", &self.org, "--json",
+            ])
+            .output()?;
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        let token = answer.pointer("/token").and_then(Value::as_str);
+        Ok(token.ok_or("no token of a manager")?.to_owned())
+    }
+
     pub(crate) fn database(&self) -> PathBuf {
         self.dir.join("totpd.db")
     }

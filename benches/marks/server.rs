@@ -73,6 +73,14 @@ impl Server {
         machine::rss_mib(self.process.child.id())
     }
 
+    pub(crate) fn threads(&self) -> Result<f64> {
+        machine::entries(self.process.child.id(), "task")
+    }
+
+    pub(crate) fn descriptors(&self) -> Result<f64> {
+        machine::entries(self.process.child.id(), "fd")
+    }
+
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         machine::cpu_time(&self.process.child.id().to_string())
     }
