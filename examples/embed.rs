@@ -41,7 +41,7 @@ fn may_log_in(service: &Service, now: Timestamp, user: &UserId, code: &Code) -> 
             Ok(false)
         }
         // There is nothing to check against, or the user is locked.
-        Err(Error::NotFound(_) | Error::Unfit(_)) => {
+        Err(Error::NotFound(_) | Error::WrongState(_)) => {
             say("there is no authenticator to check against");
             Ok(false)
         }

@@ -31,9 +31,9 @@ pub enum Error {
     /// Within what the token can see there is no such thing.
     NotFound(Missing),
     /// The thing is there, and its state forbids the call.
-    Unfit(Unfit),
+    WrongState(WrongState),
     /// An id or a username that the caller chose is taken.
-    Taken(&'static str),
+    AlreadyExists(&'static str),
     /// A search or list took longer than a read may; a narrower one may not.
     SearchTooLong,
     /// The user's `self` tokens have begun too much within the last hour.
@@ -75,7 +75,7 @@ pub enum Missing {
 
 /// Which state forbids a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfit {
+pub enum WrongState {
     /// The authenticator to confirm is confirmed.
     AlreadyConfirmed,
     /// There is no confirmed authenticator to check against.
@@ -120,15 +120,15 @@ impl fmt::Display for Error {
                 Missing::Organization => "organization not found",
                 Missing::Token => "token not found",
             }),
-            Self::Unfit(unfit) => f.write_str(match unfit {
-                Unfit::AlreadyConfirmed => "the TOTP authenticator is already confirmed",
-                Unfit::NoneConfirmed => "there is no confirmed TOTP authenticator to check against",
-                Unfit::UserNotActive => "the user is locked or deactivated",
-                Unfit::TooManyTotps => {
+            Self::WrongState(state) => f.write_str(match state {
+                WrongState::AlreadyConfirmed => "the TOTP authenticator is already confirmed",
+                WrongState::NoneConfirmed => "there is no confirmed TOTP authenticator to check against",
+                WrongState::UserNotActive => "the user is locked or deactivated",
+                WrongState::TooManyTotps => {
                     "the user has ten confirmed TOTP authenticators already; remove one first"
                 }
             }),
-            Self::Taken(what) => write!(f, "{what} is taken"),
+            Self::AlreadyExists(what) => write!(f, "{what} is taken"),
             Self::TooOften { retry_after_s } => write!(
                 f,
                 "too many enrolments begun within an hour; try again in {retry_after_s} s"

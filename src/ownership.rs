@@ -83,7 +83,7 @@ impl Identity {
 
     /// Refuses what others can reach: other users, or the members of a group that this process is not in.
     /// `private` is the mode that would be right.
-    pub(crate) fn judge(&self, it: Access, private: &str) -> Result<Reach, String> {
+    pub(crate) fn require_private(&self, it: Access, private: &str) -> Result<Reach, String> {
         self.require_owner(it)?;
         let (mode, group) = (it.mode, it.group);
         if mode & OTHERS != 0 {
@@ -105,7 +105,7 @@ impl Identity {
 
     /// Refuses a directory in which others could put another file in the place of ours. In a sticky one they
     /// cannot. Root's own group counts as root.
-    fn judge_parent(&self, it: Access) -> Result<(), &'static str> {
+    fn require_safe_parent(&self, it: Access) -> Result<(), &'static str> {
         let is_foreign_group = it.group != ROOT && !self.groups.contains(&it.group);
         if it.mode & STICKY != 0 {
             Ok(())
@@ -121,7 +121,7 @@ impl Identity {
     }
 
     /// Judges every directory above `path`: as it was given, and where symbolic links lead.
-    pub(crate) fn judge_parents(&self, path: &Path) -> Result<(), String> {
+    pub(crate) fn require_safe_parents(&self, path: &Path) -> Result<(), String> {
         for whole in [std::path::absolute(path).ok(), path.canonicalize().ok()] {
             let whole = whole.unwrap_or_default();
             // What is not there yet will be made by this process.
@@ -129,7 +129,7 @@ impl Identity {
                 let metadata = parent.metadata();
                 metadata
                     .map_err(|error| format!("cannot be looked into: {error}"))
-                    .and_then(|it| Ok(self.judge_parent(Access::from(&it))?))
+                    .and_then(|it| Ok(self.require_safe_parent(Access::from(&it))?))
                     .map_err(|problem| {
                         format!("{} is above it, and {problem}", parent.display())
                     })?;
@@ -172,7 +172,7 @@ pub(crate) fn open_private(path: &Path, is_credential: bool) -> io::Result<(File
     if is_credential && access.mode & GROUP == 0o040 {
         access.mode &= !GROUP;
     }
-    let reach = Identity::of_process().judge(access, "600");
+    let reach = Identity::of_process().require_private(access, "600");
     let reach = reach.map_err(|problem| io::Error::new(io::ErrorKind::InvalidInput, problem))?;
     Ok((file, reach))
 }
@@ -223,7 +223,7 @@ mod tests {
             (access(1000, 1000, 0o701), Err("others can reach it")),
             (access(0, 2000, 0o2775), Err("others can reach it")),
         ] {
-            let judged = ours.judge(it, "600");
+            let judged = ours.require_private(it, "600");
             let text = format!("{} {} {:o}: {judged:?}", it.user, it.group, it.mode);
             match told {
                 Ok(reach) => assert_eq!(judged, Ok(reach), "{text}"),
@@ -234,7 +234,9 @@ mod tests {
             user: 0,
             groups: vec![0],
         };
-        let nobodys = root.judge(access(65_534, 0, 0o600), "600").unwrap_err();
+        let nobodys = root
+            .require_private(access(65_534, 0, 0o600), "600")
+            .unwrap_err();
         assert!(!nobodys.contains("or to root"), "{nobodys}");
     }
 
@@ -255,7 +257,7 @@ mod tests {
             (access(0, 50, 0o3775), true),
             (access(1000, 1000, 0o702), false),
         ] {
-            let judged = ours.judge_parent(it);
+            let judged = ours.require_safe_parent(it);
             assert_eq!(judged.is_ok(), is_taken, "{} {:o}", it.group, it.mode);
         }
     }

@@ -96,7 +96,7 @@ impl Handler {
                 caught(|| self.carry_out(parsed))
             }));
         };
-        if !self.api.together(&mut all) {
+        if !self.api.run_batch(&mut all) {
             return vec![Err(AtTheDoor::NotKept); requests.len()];
         }
         let replies = outcomes.into_iter().map(|it| {

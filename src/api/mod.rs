@@ -64,8 +64,8 @@ impl Api {
 
     /// Runs what answers several requests, whose changes then share one commit. `false` if that failed: nothing
     /// happened, whatever the answers say.
-    pub fn together(&self, calls: &mut dyn FnMut()) -> bool {
-        let kept = self.service.together(calls).map_err(Refusal::from);
+    pub fn run_batch(&self, calls: &mut dyn FnMut()) -> bool {
+        let kept = self.service.run_batch(calls).map_err(Refusal::from);
         if let Err(refusal) = &kept {
             refusal.log();
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::http::Reply;
-use crate::error::{Error, Missing, Unfit};
+use crate::error::{Error, Missing, WrongState};
 use crate::log_limit::LogLimit;
 
 /// A canonical code of `google.rpc.Code`, as far as totpd answers with it.
@@ -299,8 +299,8 @@ impl From<Error> for Refusal {
             | Error::BadToken
             | Error::Forbidden
             | Error::NotFound(_)
-            | Error::Unfit(_)
-            | Error::Taken(_)
+            | Error::WrongState(_)
+            | Error::AlreadyExists(_)
             | Error::TooOften { .. }
             | Error::SearchTooLong => None,
         };
@@ -333,17 +333,17 @@ impl Refusal {
                     Missing::Token => None,
                 },
             ),
-            Error::Unfit(unfit) => (
+            Error::WrongState(state) => (
                 C::FailedPrecondition,
                 400,
-                match unfit {
-                    Unfit::AlreadyConfirmed => Some("COMMAND-qx4ls"),
-                    Unfit::NoneConfirmed => Some("COMMAND-3Mif9s"),
-                    Unfit::UserNotActive => Some("COMMAND-SF3fg"),
-                    Unfit::TooManyTotps => Some("TOTPD-Limit"),
+                match state {
+                    WrongState::AlreadyConfirmed => Some("COMMAND-qx4ls"),
+                    WrongState::NoneConfirmed => Some("COMMAND-3Mif9s"),
+                    WrongState::UserNotActive => Some("COMMAND-SF3fg"),
+                    WrongState::TooManyTotps => Some("TOTPD-Limit"),
                 },
             ),
-            Error::Taken(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),
+            Error::AlreadyExists(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),
             Error::TooOften { .. } => (C::ResourceExhausted, 429, Some("TOTPD-Wait2")),
             Error::SearchTooLong => (C::ResourceExhausted, 429, Some("TOTPD-Search")),
             Error::Unavailable(_) => (C::Unavailable, 503, STORE),
@@ -357,8 +357,8 @@ impl Refusal {
             | Error::ExpiredToken(_)
             | Error::Forbidden
             | Error::NotFound(_)
-            | Error::Unfit(_)
-            | Error::Taken(_)
+            | Error::WrongState(_)
+            | Error::AlreadyExists(_)
             | Error::SearchTooLong
             | Error::Unavailable(_)
             | Error::Bug(_) => None,

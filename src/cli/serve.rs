@@ -165,7 +165,7 @@ fn open_or_init(home: &Home, args: &args::Serve) -> Result<Service> {
     }
     let options = Options {
         commit_batch: args.commit_batch.into(),
-        read_time: args.read_timeout,
+        read_timeout: args.read_timeout,
     };
     let dir = DataDir::open_to_serve(&home.path, home.key.clone())?;
     let service = Service::open_with(dir, &options)?;

@@ -11,11 +11,12 @@ use crate::error::{Error, Result};
 pub const VERSION_DATE: Timestamp = Timestamp::from_seconds(1_795_392_000);
 
 /// No version is in use for more than 20 years: no right clock is later.
-pub(crate) const LATEST_MOMENT: Timestamp = Timestamp::from_seconds(1_795_392_000 + 7_305 * 86_400);
+pub(crate) const LATEST_PLAUSIBLE_TIME: Timestamp =
+    Timestamp::from_seconds(1_795_392_000 + 7_305 * 86_400);
 
 /// A clock that stands this much later than what is on record may be wrong: nothing is deleted by age until a person
 /// confirms it.
-pub(crate) const LONGEST_SILENCE: Duration = Duration::from_hours(30 * 24);
+pub(crate) const LONGEST_EVENT_GAP: Duration = Duration::from_hours(30 * 24);
 
 /// What two clocks of the machine say at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct ClockReading {
 pub(crate) fn require_plausible(now: Timestamp) -> Result<()> {
     let problem = if now < VERSION_DATE {
         format!("it says {now}, but this version of totpd was made on {VERSION_DATE}; set it right")
-    } else if now > LATEST_MOMENT {
+    } else if now > LATEST_PLAUSIBLE_TIME {
         format!("it says {now}, over 20 years after this version of totpd was made; set it right")
     } else {
         return Ok(());
@@ -48,7 +49,10 @@ mod tests {
     fn the_version_has_its_date() {
         assert_eq!(env!("CARGO_PKG_VERSION"), "0.1.0");
         assert_eq!(VERSION_DATE.to_string(), "2026-11-23T00:00:00.000000Z");
-        assert_eq!(LATEST_MOMENT.to_string(), "2046-11-23T00:00:00.000000Z");
+        assert_eq!(
+            LATEST_PLAUSIBLE_TIME.to_string(),
+            "2046-11-23T00:00:00.000000Z"
+        );
     }
 
     /// SECURITY.md 36
@@ -59,8 +63,8 @@ mod tests {
             (Timestamp::from_seconds(0), false),
             (VERSION_DATE.before(second), false),
             (VERSION_DATE, true),
-            (LATEST_MOMENT, true),
-            (LATEST_MOMENT.after(second), false),
+            (LATEST_PLAUSIBLE_TIME, true),
+            (LATEST_PLAUSIBLE_TIME.after(second), false),
             (Timestamp::from_micros(i64::MAX), false),
         ] {
             assert_eq!(require_plausible(now).is_ok(), is_plausible, "{now}");

@@ -11,7 +11,7 @@ mod text;
 mod time;
 
 pub use clock::{ClockReading, VERSION_DATE};
-pub(crate) use clock::{LATEST_MOMENT, LONGEST_SILENCE, require_plausible};
+pub(crate) use clock::{LATEST_PLAUSIBLE_TIME, LONGEST_EVENT_GAP, require_plausible};
 pub use code::{Code, Step, Window};
 pub use fold::fold;
 pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};

@@ -82,7 +82,7 @@ macro_rules! bounded_text {
             }
 
             /// What totpd itself wrote or made needs no second judgement.
-            pub(crate) const fn known(text: String) -> Self {
+            pub(crate) const fn from_trusted(text: String) -> Self {
                 Self(text)
             }
         }

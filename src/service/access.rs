@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::error::{Error, Result};
 use crate::model::{OrgId, Timestamp, UserId};
 use crate::seal::token_hash;
-use crate::store::{ReadTx, Source, TokenRow};
+use crate::store::{EventSource, ReadTx, TokenRow};
 
 /// What a token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ enum Credential {
 /// A caller whose credential was judged. It holds for the transaction in which that was done, and no longer.
 pub(super) struct Identity {
     pub(super) power: Power,
-    pub(super) source: Source,
+    pub(super) source: EventSource,
 }
 
 /// What a call does, as far as rights tell calls apart.
@@ -131,7 +131,7 @@ impl Caller {
         let mut identity = match &self.credential {
             Credential::CommandLine => Identity {
                 power: Power::Admin,
-                source: Source::command_line(),
+                source: EventSource::command_line(),
             },
             Credential::Token(hash) => {
                 let row = tx.token(hash)?.ok_or(Error::BadToken)?;
@@ -144,7 +144,7 @@ impl Caller {
                 }
                 Identity {
                     power: Power::of_row(&row)?,
-                    source: Source {
+                    source: EventSource {
                         actor: row.id.to_string(),
                         peer: None,
                     },

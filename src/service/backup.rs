@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{Step, Timestamp, Window, require_plausible};
 use crate::ownership;
 use crate::seal::Sealer;
-use crate::store::{AppliedAgain, Backup, Examined};
+use crate::store::{Backup, Inspection, ReapplyCounts};
 use crate::totp::LONGEST_WAIT;
 
 /// A copy that was taken.
@@ -37,7 +37,7 @@ pub struct Restored {
     /// The newest change that was in it.
     pub as_of: Timestamp,
     /// What the replaced database knew and the copy did not.
-    pub applied_again: AppliedAgain,
+    pub applied_again: ReapplyCounts,
     /// Whether whatever was removed, revoked or deleted since may be undone now.
     pub has_loss: bool,
 }
@@ -60,7 +60,9 @@ impl Service {
         };
         let unfinished = Unfinished::create(beside(file)).map_err(io)?;
         self.inner.store.copy_into(&unfinished.path)?;
-        let as_of = Examined::open(&unfinished.path)?.read().newest_event_at()?;
+        let as_of = Inspection::open(&unfinished.path)?
+            .read()
+            .newest_event_at()?;
         let bytes = fs::metadata(&unfinished.path).map_err(io)?.size();
         unfinished.become_file(file, Replace::Never).map_err(io)?;
         Ok(Taken { as_of, bytes })
@@ -92,8 +94,12 @@ impl DataDir {
             ));
         }
         date_copy(&backup, is_there.then_some(&*database), consent, now)?;
-        let replaced = is_there.then(|| backup.meet(&database, now)).transpose()?;
-        let ahead = replaced.as_ref().and_then(|it| it.ahead_of(now));
+        let replaced = is_there
+            .then(|| backup.compare_with(&database, now))
+            .transpose()?;
+        let ahead = replaced
+            .as_ref()
+            .and_then(|it| it.newest_event_ahead_of(now));
         if let Some(newest) = ahead.filter(|_| !consent.loss) {
             return Err(Error::invalid(
                 "the clock",
@@ -103,7 +109,7 @@ impl DataDir {
                 ),
             ));
         }
-        let has_loss = !replaced.as_ref().is_some_and(|it| it.knows_all);
+        let has_loss = !replaced.as_ref().is_some_and(|it| it.is_complete);
         if has_loss && !consent.loss {
             return Err(Error::invalid(
                 file.display().to_string(),
@@ -113,10 +119,10 @@ impl DataDir {
                 ),
             ));
         }
-        let now = replaced.as_ref().map_or(now, |it| it.moment(now));
+        let now = replaced.as_ref().map_or(now, |it| it.time_of_restore(now));
         let floor = floor(now);
         let known = replaced.as_ref().map(|it| (database.as_path(), it));
-        let applied_again = backup.settle(known, floor, now)?;
+        let applied_again = backup.finish(known, floor, now)?;
         self.put_in_place(unfinished)?;
         Ok(Restored {
             as_of,

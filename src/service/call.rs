@@ -6,7 +6,7 @@ use super::access::Identity;
 use super::{Act, Caller, Expect, Inner, Named, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{OrgId, Timestamp, TotpId, UserId};
-use crate::store::{Event, Kind, ReadKind, ReadTx, UserRow, WriteTx};
+use crate::store::{Event, EventKind, ReadKind, ReadTx, UserRow, WriteTx};
 
 /// What every call is made with, beside what it is about.
 #[derive(Clone)]
@@ -192,7 +192,7 @@ impl Permitted<'_> {
     }
 
     /// Records what the caller did to a user.
-    pub(super) fn record(&self, tx: &WriteTx<'_>, kind: Kind, user: &UserRow) -> Result<()> {
+    pub(super) fn record(&self, tx: &WriteTx<'_>, kind: EventKind, user: &UserRow) -> Result<()> {
         tx.append(&Event {
             kind,
             source: &self.identity.source,
@@ -206,7 +206,7 @@ impl Permitted<'_> {
     pub(super) fn record_totp(
         &self,
         tx: &WriteTx<'_>,
-        kind: Kind,
+        kind: EventKind,
         user: &UserRow,
         totp: Option<&TotpId>,
     ) -> Result<()> {
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_token_that_is_revoked_earlier_in_the_same_commit_is_good_for_nothing() {
         let scene = scene();
-        let committed = scene.service.together(|| {
+        let committed = scene.service.run_batch(|| {
             let id = scene.token_id.clone();
             scene.service.revoke_token(&scene.operator, id).unwrap();
             let removal = scene.removal();

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::{Context, Service};
 use crate::error::Result;
 use crate::model::{Step, Timestamp, TotpId, UserId, Window, require_plausible};
-use crate::store::{Dated, Source, WriteTx};
+use crate::store::{DatedTable, EventSource, WriteTx};
 
 /// What a fix changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,12 +55,12 @@ impl Service {
             totps: fix
                 .used_totps(last)?
                 .saturating_add(fix.other_totps(since)?),
-            waits: fix.dated(Dated::Failures)?,
-            tokens: fix.dated(Dated::Tokens)?,
-            users: fix.dated(Dated::Users)?,
+            waits: fix.dated(DatedTable::Failures)?,
+            tokens: fix.dated(DatedTable::Tokens)?,
+            users: fix.dated(DatedTable::Users)?,
             ..ClockFixed::default()
         };
-        let organizations = fix.dated(Dated::Organizations)?;
+        let organizations = fix.dated(DatedTable::Organizations)?;
         fixed.users = fixed.users.saturating_add(organizations);
         fixed.events = fix.events(last, &source)?;
         let void_until = self.inner.store.read(|tx| tx.last_void_step())?;
@@ -86,7 +86,7 @@ impl Fix<'_> {
             while !uses.is_empty() {
                 let floor = self.floor;
                 let (left, changed) =
-                    self.slice(uses, move |tx, uses| tx.put_back_used(uses, floor))?;
+                    self.slice(uses, move |tx, uses| tx.reset_used_totps(uses, floor))?;
                 (uses, count) = (left, count.saturating_add(changed));
             }
             last = until;
@@ -99,7 +99,10 @@ impl Fix<'_> {
     fn other_totps(&self, since: Option<Timestamp>) -> Result<usize> {
         let (now, floor, since) = (self.now, self.floor, since.unwrap_or(self.now));
         let mut count = 0_usize;
-        let mut last = (UserId::known(String::new()), TotpId::known(String::new()));
+        let mut last = (
+            UserId::from_trusted(String::new()),
+            TotpId::from_trusted(String::new()),
+        );
         loop {
             let mut totps = self.read(|tx| tx.totps_ahead(&last, floor, now))?;
             let Some(newest) = totps.last() else {
@@ -108,35 +111,35 @@ impl Fix<'_> {
             last = newest.clone();
             while !totps.is_empty() {
                 let (left, changed) = self.slice(totps, move |tx, totps| {
-                    tx.put_back_others(totps, since, floor)
+                    tx.reset_other_totps(totps, since, floor)
                 })?;
                 (totps, count) = (left, count.saturating_add(changed));
             }
         }
     }
 
-    fn dated(&self, of: Dated) -> Result<usize> {
+    fn dated(&self, of: DatedTable) -> Result<usize> {
         let (mut count, mut last) = (0_usize, String::new());
         loop {
-            let mut keys = self.read(|tx| tx.dated_ahead(of, &last, self.now))?;
+            let mut keys = self.read(|tx| tx.keys_ahead(of, &last, self.now))?;
             let Some(newest) = keys.last() else {
                 return Ok(count);
             };
             last.clone_from(newest);
             while !keys.is_empty() {
-                let (left, changed) = self.slice(keys, move |tx, keys| tx.date_now(of, keys))?;
+                let (left, changed) = self.slice(keys, move |tx, keys| tx.redate_rows(of, keys))?;
                 (keys, count) = (left, count.saturating_add(changed));
             }
         }
     }
 
     /// The events after `last`. With the newest of them the clock is confirmed.
-    fn events(&self, last: i64, source: &Source) -> Result<usize> {
+    fn events(&self, last: i64, source: &EventSource) -> Result<usize> {
         let (mut count, mut after) = (0_usize, Some(last));
         while let Some(last) = after {
             let source = source.clone();
             let (changed, next) = self.write(move |tx| {
-                let (changed, next) = tx.date_events_now(last)?;
+                let (changed, next) = tx.redate_events(last)?;
                 if next.is_none() {
                     tx.confirm_clock(&source)?;
                 }

@@ -345,7 +345,7 @@ fn make_database(
         return Err(cannot("write to", path, &error));
     }
     // With it in one piece: an instance without an organization has nowhere to put a user.
-    let organization = Name::known("Default".to_owned());
+    let organization = Name::from_trusted("Default".to_owned());
     let org = Store::create(&unfinished, &instance, settings, organization, now)?;
     let io = |error: io::Error| cannot("write to", path, &error);
     fs::rename(&unfinished, path.join(DATABASE)).map_err(io)?;
@@ -408,7 +408,7 @@ fn require_private(path: &Path, key: &KeyFile) -> Result<Vec<(PathBuf, u32)>> {
     require_parents(&identity, path)?;
     let mut shared = Vec::new();
     let access = Access::from(&require_directory(path)?);
-    match identity.judge(access, "700") {
+    match identity.require_private(access, "700") {
         Ok(Reach::Owner) => {}
         Ok(Reach::Group(group)) => shared.push((path.to_owned(), group)),
         Err(problem) => {
@@ -447,7 +447,7 @@ fn require_private_files(names: impl Iterator<Item = PathBuf>) -> Result<Vec<(Pa
         if !metadata.is_file() {
             return Err(wrong(ownership::not_regular().to_string()));
         }
-        match identity.judge(Access::from(&metadata), "600") {
+        match identity.require_private(Access::from(&metadata), "600") {
             Ok(Reach::Owner) => {}
             Ok(Reach::Group(group)) => shared.push((file, group)),
             Err(problem) => return Err(wrong(problem)),
@@ -457,7 +457,7 @@ fn require_private_files(names: impl Iterator<Item = PathBuf>) -> Result<Vec<(Pa
 }
 
 fn require_parents(identity: &Identity, path: &Path) -> Result<()> {
-    let judged = identity.judge_parents(path);
+    let judged = identity.require_safe_parents(path);
     judged.map_err(|problem| Error::invalid(path.display().to_string(), problem))
 }
 
@@ -465,7 +465,7 @@ fn require_parents(identity: &Identity, path: &Path) -> Result<()> {
 fn subdirectory_hint(identity: &Identity, path: &Path, access: Access) -> String {
     let below = path.join("totpd");
     let can_make = rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
-    if identity.can_change(access) || !can_make || identity.judge_parents(&below).is_err() {
+    if identity.can_change(access) || !can_make || identity.require_safe_parents(&below).is_err() {
         return String::new();
     }
     format!(

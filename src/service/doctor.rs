@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::Timestamp;
 use crate::ownership;
 use crate::seal::Sealer;
-use crate::store::{Examined, log_bytes};
+use crate::store::{Inspection, wal_bytes};
 
 /// A log longer than this is not being looked after.
 const LONG_LOG_BYTES: u64 = 64 * 1024 * 1024;
@@ -85,25 +85,25 @@ impl DataDir {
         let sealer = self.read_key().and_then(|key| Sealer::new(&key));
         report.note("master key", sealer.as_ref().map(|_| Seen::ok("readable")));
         let database = self.database();
-        let examined = if is_private {
-            Examined::open(&database)
+        let inspection = if is_private {
+            Inspection::open(&database)
         } else {
             Err(Error::invalid(
                 "the database",
                 "it is not opened while others can reach the files; put that right first",
             ))
         };
-        match examined {
-            Ok(examined) => {
-                report.note("database", whole(&examined));
+        match inspection {
+            Ok(inspection) => {
+                report.note("database", whole(&inspection));
                 if let Ok(sealer) = &sealer
-                    && !examined.is_older()
+                    && !inspection.is_older()
                 {
-                    report.note("secrets", secrets(&examined, sealer, &self.key_path()));
+                    report.note("secrets", secrets(&inspection, sealer, &self.key_path()));
                 }
-                report.note("usernames", usernames(&examined));
-                report.note("clock", time::clock(&examined.read(), now));
-                report.note("tokens", time::tokens(&examined.read(), now));
+                report.note("usernames", usernames(&inspection));
+                report.note("clock", time::clock(&inspection.read(), now));
+                report.note("tokens", time::tokens(&inspection.read(), now));
             }
             Err(error) => report.note("database", Err::<Seen, _>(error)),
         }
@@ -126,7 +126,7 @@ impl DataDir {
 
     /// Whether the WAL is looked after. What was removed may be in it.
     fn wal(&self) -> Result<Seen> {
-        let bytes = log_bytes(&self.database());
+        let bytes = wal_bytes(&self.database());
         let problem = if bytes > LONG_LOG_BYTES {
             format!(
                 "it has {} MiB; stop whatever reads the database for long, and restart totpd",
@@ -187,10 +187,10 @@ impl Report {
     }
 }
 
-fn whole(examined: &Examined) -> Result<Seen> {
-    let problems = examined.problems()?;
+fn whole(inspection: &Inspection) -> Result<Seen> {
+    let problems = inspection.problems()?;
     match problems.first() {
-        None if examined.is_older() => Ok(Seen::warn(
+        None if inspection.is_older() => Ok(Seen::warn(
             "whole, and of an older version; the next command or start upgrades it, and doctor sees more then",
         )),
         None => Ok(Seen::ok("whole")),
@@ -205,8 +205,8 @@ fn whole(examined: &Examined) -> Result<Seen> {
 }
 
 /// Whether all usernames keep the rule that they are unique. Those that are older than the rule stay.
-fn usernames(examined: &Examined) -> Result<Seen> {
-    Ok(match examined.read().usernames_that_clash()?.as_slice() {
+fn usernames(inspection: &Inspection) -> Result<Seen> {
+    Ok(match inspection.read().usernames_that_clash()?.as_slice() {
         [] => Seen::ok("unique within each organization"),
         [first, ..] => Seen::warn(format!(
             "some differ in case or normalization alone within one organization, such as {first:?}; commands need --id \
@@ -215,22 +215,22 @@ fn usernames(examined: &Examined) -> Result<Seen> {
     })
 }
 
-fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<Seen> {
-    if examined.read().instance()?.key_id != *sealer.key_id() {
+fn secrets(inspection: &Inspection, sealer: &Sealer, key: &Path) -> Result<Seen> {
+    if inspection.read().instance()?.key_id != *sealer.key_id() {
         return Err(Error::invalid(
             key.display().to_string(),
             "this is not the master key that the database was sealed under; put the right one back",
         ));
     }
     let (mut count, mut shut) = (0_usize, Vec::new());
-    examined.each_secret(|user, totp, sealed| {
+    inspection.each_secret(|user, totp, sealed| {
         count = count.saturating_add(1);
         if sealer.open(sealed, &user, &totp).is_err() {
             shut.push(format!("{totp} of user {user}"));
         }
     })?;
     if shut.is_empty() {
-        require_sound_slots(examined)?;
+        require_sound_slots(inspection)?;
         return Ok(Seen::ok(format!("all {count} open")));
     }
     let named = shut.iter().take(NAMED_SECRETS).cloned().collect::<Vec<_>>();
@@ -245,15 +245,15 @@ fn secrets(examined: &Examined, sealer: &Sealer, key: &Path) -> Result<Seen> {
 }
 
 /// Refuses secrets that belong to no authenticator, and authenticators that share a slot.
-fn require_sound_slots(examined: &Examined) -> Result<()> {
-    let unnamed = examined.read().unnamed_secrets()?;
+fn require_sound_slots(inspection: &Inspection) -> Result<()> {
+    let unnamed = inspection.read().unnamed_secrets()?;
     if unnamed > 0 {
         let problem = format!(
             "{unnamed} secrets belong to no authenticator; take a backup and restore it, which overwrites them"
         );
         return Err(Error::invalid("the database", problem));
     }
-    let shared = examined.read().shared_slots()?;
+    let shared = inspection.read().shared_slots()?;
     if shared > 0 {
         let problem = format!(
             "{shared} authenticators share a slot with another one; remove those that do not open, or restore a backup"

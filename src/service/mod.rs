@@ -43,8 +43,10 @@ use clock::ClockWatch;
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp};
 use crate::seal::Sealer;
-pub use crate::store::AppliedAgain;
-use crate::store::{Event, Instance, Kind, Organization, ReadKind, Store, StoreOptions, WriteTx};
+pub use crate::store::ReapplyCounts;
+use crate::store::{
+    Event, EventKind, Instance, Organization, ReadKind, Store, StoreOptions, WriteTx,
+};
 use readiness::Readiness;
 
 /// How a service is opened.
@@ -55,14 +57,14 @@ pub struct Options {
     pub commit_batch: usize,
     /// How long a read may take, its wait for others included: [`Service::user`] and [`Service::search_users`]. What an
     /// operator asks for (lists of tokens and organizations, a backup, `doctor`) has no limit.
-    pub read_time: Duration,
+    pub read_timeout: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             commit_batch: COMMIT_BATCH,
-            read_time: READ_TIME,
+            read_timeout: READ_TIMEOUT,
         }
     }
 }
@@ -70,7 +72,7 @@ impl Default for Options {
 /// Changes in one transaction: at this size a sync is a small part of the whole, and none waits long.
 pub const COMMIT_BATCH: usize = 128;
 /// How long a read may take: far longer than any that finds what it looks for by an index.
-pub const READ_TIME: Duration = Duration::from_secs(2);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a start waits for others who read the database, until the WAL can be emptied.
 const START_WAIT: Duration = Duration::from_secs(5);
 /// The same at a stop. With the 8 s that requests have by default it stays below the 10 s after which containers kill.
@@ -116,7 +118,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Beside a server the WAL is the server's to empty.
         if !self.dir.is_served_by_another()
-            && let Err(error) = self.store.empty_wal(Duration::ZERO)
+            && let Err(error) = self.store.truncate_wal(Duration::ZERO)
         {
             log::warn!("emptying the WAL: {error:?}");
         }
@@ -134,7 +136,7 @@ impl Service {
         let sealer = Sealer::new(&dir.read_key()?)?;
         let store_options = StoreOptions {
             commit_batch: options.commit_batch.max(1),
-            read_time: options.read_time,
+            read_timeout: options.read_timeout,
         };
         dir.remove_unfinished()?;
         let open = || Store::open(&dir.database(), &store_options);
@@ -191,8 +193,8 @@ impl Service {
     /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing
     /// that a call returned may be believed before this has returned; if it returns an error, nothing happened.
     /// [`Self::ready`] is not for in here: its probe waits for the very commit that this holds.
-    pub fn together(&self, calls: impl FnOnce()) -> Result<()> {
-        self.inner.store.together(calls)
+    pub fn run_batch(&self, calls: impl FnOnce()) -> Result<()> {
+        self.inner.store.run_batch(calls)
     }
 
     /// Whether a read and a committed write work right now. Callers share the answer of one probe, and wait for it for a
@@ -219,15 +221,15 @@ impl Service {
 
     /// Moves the WAL into the database and truncates it, so that nothing of a removed secret is left in it. The
     /// service does this by itself within 60 s of the last write. Fails where somebody reads for long.
-    pub fn empty_wal(&self) -> Result<()> {
-        self.inner.store.empty_wal(STOP_WAIT)
+    pub fn truncate_wal(&self) -> Result<()> {
+        self.inner.store.truncate_wal(STOP_WAIT)
     }
 
     /// Refuses every further change and empties the WAL: the last call of a program that is about to end. Where it
     /// fails, secrets that were removed may still be in the WAL.
     pub fn stop(&self) -> Result<()> {
         self.inner.store.refuse_changes();
-        self.empty_wal().map_err(|error| {
+        self.truncate_wal().map_err(|error| {
             if let Error::Unavailable(why) = error {
                 Error::Unavailable(format!("what was removed may still be in the WAL: {why}"))
             } else {
@@ -240,12 +242,12 @@ impl Service {
     pub fn create_organization(&self, context: &Context, name: Name) -> Result<OrgId> {
         self.administer(context, move |call, tx| {
             let organization = Organization {
-                id: OrgId::known(tx.new_id()?),
+                id: OrgId::from_trusted(tx.new_id()?),
                 name,
             };
             tx.insert_organization(&organization)?;
             tx.append(&Event {
-                kind: Kind::OrganizationCreated,
+                kind: EventKind::OrganizationCreated,
                 source: &call.identity.source,
                 org: Some(&organization.id),
                 user: None,
@@ -266,10 +268,10 @@ impl Service {
 /// command goes on.
 fn empty_wal_of_before(dir: &DataDir, store: &Store) -> Result<()> {
     if dir.serves() {
-        return store.empty_wal(START_WAIT);
+        return store.truncate_wal(START_WAIT);
     }
     if !dir.is_served_by_another()
-        && let Err(error) = store.empty_wal(Duration::ZERO)
+        && let Err(error) = store.truncate_wal(Duration::ZERO)
     {
         log::warn!("emptying the WAL: {error:?}");
     }

@@ -3,7 +3,7 @@
 use super::{Context, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId};
-use crate::store::{Event, Kind};
+use crate::store::{Event, EventKind};
 
 impl Service {
     /// Gives an organization another name.
@@ -13,7 +13,7 @@ impl Service {
                 return Err(Error::NotFound(Missing::Organization));
             }
             tx.append(&Event {
-                kind: Kind::OrganizationRenamed,
+                kind: EventKind::OrganizationRenamed,
                 source: &call.identity.source,
                 org: Some(&id),
                 user: None,
@@ -30,7 +30,7 @@ impl Service {
                 return Err(Error::NotFound(Missing::Organization));
             }
             let refused = |problem: String| Error::invalid(format!("organization {id}"), problem);
-            let (users, tokens) = tx.organization_holds(&id)?;
+            let (users, tokens) = tx.organization_counts(&id)?;
             if users > 0 || tokens > 0 {
                 return Err(refused(format!(
                     "it is not empty (users: {users}, tokens bound to it: {tokens}); remove or revoke them first"
@@ -43,7 +43,7 @@ impl Service {
                 .delete_organization(&id)?
                 .ok_or(Error::NotFound(Missing::Organization))?;
             tx.append(&Event {
-                kind: Kind::OrganizationRemoved,
+                kind: EventKind::OrganizationRemoved,
                 source: &call.identity.source,
                 org: Some(&id),
                 user: None,

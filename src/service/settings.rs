@@ -5,7 +5,7 @@ use super::{Context, Service};
 use crate::error::Result;
 use crate::model::{Name, Window};
 pub use crate::store::Settings;
-use crate::store::{Event, Kind};
+use crate::store::{Event, EventKind};
 
 /// Settings to change; the others stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl Service {
                 window: change.window.unwrap_or(before.window),
             };
             let changes = [
-                (Kind::IssuerChanged, after.issuer != before.issuer),
-                (Kind::WindowChanged, after.window != before.window),
+                (EventKind::IssuerChanged, after.issuer != before.issuer),
+                (EventKind::WindowChanged, after.window != before.window),
             ];
             for (kind, _) in changes.into_iter().filter(|(_, is_new)| *is_new) {
                 tx.append(&Event {

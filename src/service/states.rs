@@ -3,34 +3,34 @@
 use super::call::Permitted;
 use super::users::details;
 use super::{Act, Context, Details, Service};
-use crate::error::{Error, Missing, Result, Unfit};
+use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{UserId, UserState};
-use crate::store::{Kind, UserRow, WriteTx};
+use crate::store::{EventKind, UserRow, WriteTx};
 
 /// A change of state: from which states to which, its event, and what is missing where it does not apply.
 struct Change {
     from: &'static [UserState],
     to: UserState,
-    kind: Kind,
+    kind: EventKind,
     missing: Missing,
 }
 
 const LOCK: Change = Change {
     from: &[UserState::Active, UserState::Inactive],
     to: UserState::Locked,
-    kind: Kind::UserLocked,
+    kind: EventKind::UserLocked,
     missing: Missing::UserToLock,
 };
 const DEACTIVATE: Change = Change {
     from: &[UserState::Active],
     to: UserState::Inactive,
-    kind: Kind::UserDeactivated,
+    kind: EventKind::UserDeactivated,
     missing: Missing::UserToDeactivate,
 };
 const ACTIVATE: Change = Change {
     from: &[UserState::Inactive],
     to: UserState::Active,
-    kind: Kind::UserActivated,
+    kind: EventKind::UserActivated,
     missing: Missing::UserToActivate,
 };
 
@@ -57,7 +57,7 @@ impl Service {
             let unlocked = tx.change_state(&user, &[UserState::Locked], UserState::Active)?;
             let cleared = tx.clear_failures(&user.id)?;
             if unlocked || cleared {
-                call.record(tx, Kind::UserUnlocked, &user)?;
+                call.record(tx, EventKind::UserUnlocked, &user)?;
             }
             Ok(after(tx, &user, unlocked))
         })
@@ -84,7 +84,7 @@ impl Permitted<'_> {
     /// Whoever is locked or inactive cannot enrol by its own token; a manager can enrol for it.
     pub(super) fn require_fit_to_enrol(&self, user: &UserRow) -> Result<()> {
         if self.identity.power.user().is_some() && user.state != UserState::Active {
-            return Err(Error::Unfit(Unfit::UserNotActive));
+            return Err(Error::WrongState(WrongState::UserNotActive));
         }
         Ok(())
     }

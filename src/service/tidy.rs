@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clock::Jump;
 use super::{Service, totps};
 use crate::error::Result;
-use crate::model::{ClockReading, LONGEST_SILENCE, Timestamp};
+use crate::model::{ClockReading, LONGEST_EVENT_GAP, Timestamp};
 use crate::store::WriteTx;
 
 /// Rows that one sweep removes in one transaction, so that it never holds others up.
@@ -28,8 +28,8 @@ impl Service {
             let trust = judge(tx, known_until, running_for)?;
             if trust == Trust::Given {
                 totps::sweep(tx, SWEEP_SLICE)?;
-                tx.anchor_failures()?;
-                tx.forget_events(now.before(keep_events), SWEEP_SLICE)?;
+                tx.clamp_failure_times()?;
+                tx.delete_old_events(now.before(keep_events), SWEEP_SLICE)?;
             }
             Ok(trust)
         })?;
@@ -85,7 +85,7 @@ fn judge(tx: &WriteTx<'_>, known_until: Timestamp, running_for: Duration) -> Res
     let known_until = trust
         .confirmed_at
         .map_or(known_until, |it| it.max(known_until));
-    let may_be_right = tx.now() <= known_until.after(running_for).after(LONGEST_SILENCE);
+    let may_be_right = tx.now() <= known_until.after(running_for).after(LONGEST_EVENT_GAP);
     Ok(match (may_be_right, trust.doubted_from) {
         (true, None) => Trust::Given,
         (true, Some(_)) => {

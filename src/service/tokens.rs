@@ -7,7 +7,7 @@ use super::{Context, Inner, Power, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TokenId};
 use crate::seal::{BearerToken, token_hash};
-use crate::store::{Event, Kind, TokenRow, WriteTx};
+use crate::store::{Event, EventKind, TokenRow, WriteTx};
 
 /// Tokens that are listed at most: each was made by hand or by a script of the operator's.
 const MAX_LISTED: u32 = 100_000;
@@ -55,7 +55,7 @@ impl Service {
                 return Err(Error::NotFound(Missing::User));
             }
             let row = TokenRow {
-                id: TokenId::known(tx.new_id()?),
+                id: TokenId::from_trusted(tx.new_id()?),
                 role: new.power.role().to_owned(),
                 org: new.power.organization().cloned(),
                 user: new.power.user().cloned(),
@@ -65,7 +65,7 @@ impl Service {
                 expires: new.lasts.map(|it| tx.now().after(it)),
             };
             tx.insert_token(&row, &hash)?;
-            append(tx, Kind::TokenCreated, call, &row)?;
+            append(tx, EventKind::TokenCreated, call, &row)?;
             Ok(row.id)
         })?;
         Ok((id, token))
@@ -83,7 +83,7 @@ impl Service {
             let row = tx
                 .delete_token(&id)?
                 .ok_or(Error::NotFound(Missing::Token))?;
-            append(tx, Kind::TokenRevoked, call, &row)?;
+            append(tx, EventKind::TokenRevoked, call, &row)?;
             shown(row)
         })
     }
@@ -101,7 +101,7 @@ fn shown(row: TokenRow) -> Result<Token> {
     })
 }
 
-fn append(tx: &WriteTx<'_>, kind: Kind, call: &Permitted<'_>, token: &TokenRow) -> Result<()> {
+fn append(tx: &WriteTx<'_>, kind: EventKind, call: &Permitted<'_>, token: &TokenRow) -> Result<()> {
     let (org, user) = (token.org.as_ref(), token.user.as_ref());
     tx.append(&Event {
         kind,

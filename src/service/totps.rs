@@ -6,10 +6,12 @@ use zeroize::Zeroizing;
 
 use super::call::Permitted;
 use super::{Act, Context, Details, Inner, Service};
-use crate::error::{Error, Missing, Result, Unfit};
+use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
 use crate::seal::new_secret;
-use crate::store::{Event, Kind, RemovedTotp, Source, TotpRow, TotpState, UserRow, WriteTx};
+use crate::store::{
+    Event, EventKind, EventSource, RemovedTotp, TotpRow, TotpState, UserRow, WriteTx,
+};
 use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
 
 /// Authenticators a user may have, pending ones included: each one more is one more code that a guess
@@ -72,7 +74,7 @@ impl Service {
                 give_way(tx, &user, &oldest.id)?;
             }
             let secret = new_secret()?;
-            let id = TotpId::known(tx.new_id()?);
+            let id = TotpId::from_trusted(tx.new_id()?);
             let sealed = call.inner.sealer.seal(&secret, &user.id, &id)?;
             let totp = TotpRow {
                 slot: tx.fill_slot(&sealed)?,
@@ -83,7 +85,7 @@ impl Service {
                 created: tx.event_at(),
             };
             tx.insert_totp(&user, &totp)?;
-            call.record_totp(tx, Kind::TotpStarted, &user, Some(&totp.id))?;
+            call.record_totp(tx, EventKind::TotpStarted, &user, Some(&totp.id))?;
             let usernames = tx.usernames(&user)?;
             let account = usernames
                 .first()
@@ -119,7 +121,7 @@ impl Service {
             let totp = find(tx.totps(&user, call.now)?, &totp)?;
             call.require_fit_to_enrol(&user)?;
             if totp.state == TotpState::Confirmed {
-                return Err(Error::Unfit(Unfit::AlreadyConfirmed));
+                return Err(Error::WrongState(WrongState::AlreadyConfirmed));
             }
             if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
                 return Ok(Verdict::Wait { retry_after_s });
@@ -127,7 +129,7 @@ impl Service {
             let window = tx.settings()?.window;
             match call.inner.step_of(tx, &user, &totp, &code, window)? {
                 Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
-                    call.record_totp(tx, Kind::TotpConfirmed, &user, Some(&totp.id))?;
+                    call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp.id))?;
                     Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
                 }
                 Some(_) => Ok(Verdict::Used),
@@ -154,11 +156,11 @@ impl Service {
                 totps = vec![find(totps, id)?];
             }
             if user.state != UserState::Active {
-                return Err(Error::Unfit(Unfit::UserNotActive));
+                return Err(Error::WrongState(WrongState::UserNotActive));
             }
             totps.retain(|it| it.state == TotpState::Confirmed);
             if totps.is_empty() {
-                return Err(Error::Unfit(Unfit::NoneConfirmed));
+                return Err(Error::WrongState(WrongState::NoneConfirmed));
             }
             if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
                 return Ok(Verdict::Wait { retry_after_s });
@@ -171,7 +173,7 @@ impl Service {
                 };
                 if tx.claim_step(&user, &it.id, step)? {
                     tx.clear_failures(&user.id)?;
-                    call.record_totp(tx, Kind::TotpChecked, &user, Some(&it.id))?;
+                    call.record_totp(tx, EventKind::TotpChecked, &user, Some(&it.id))?;
                     return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));
                 }
                 was_good = true;
@@ -195,7 +197,7 @@ impl Service {
                 return Err(Error::NotFound(Missing::Totp));
             };
             tx.append(&Event {
-                kind: Kind::TotpRemoved,
+                kind: EventKind::TotpRemoved,
                 source: &call.identity.source,
                 org: Some(&org),
                 user: Some(user),
@@ -239,7 +241,7 @@ impl Inner {
 pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
     let source = by_totpd();
     for (user, totp) in tx.delete_expired_totps(slice)? {
-        let (kind, about) = (Kind::TotpExpired, Some(totp.as_str()));
+        let (kind, about) = (EventKind::TotpExpired, Some(totp.as_str()));
         tx.append(&Event {
             kind,
             source: &source,
@@ -252,8 +254,8 @@ pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
 }
 
 /// Who does what nobody asked for.
-fn by_totpd() -> Source {
-    Source {
+fn by_totpd() -> EventSource {
+    EventSource {
         actor: "totpd".to_owned(),
         peer: None,
     }
@@ -266,7 +268,7 @@ fn wait_left_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     };
     if failures.judged_at > tx.now() {
         // The clock went back. The wait begins anew, or it would last longer than it says.
-        tx.anchor_failures()?;
+        tx.clamp_failure_times()?;
     }
     let passed = tx.now().since(failures.judged_at);
     let left = wait_after(failures.in_a_row).saturating_sub(passed);
@@ -287,7 +289,9 @@ fn pending_that_gives_way(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
     let mut pending = totps
         .into_iter()
         .filter(|it| it.state == TotpState::Pending);
-    let oldest = pending.next().ok_or(Error::Unfit(Unfit::TooManyTotps))?;
+    let oldest = pending
+        .next()
+        .ok_or(Error::WrongState(WrongState::TooManyTotps))?;
     Ok(Some(oldest))
 }
 
@@ -295,7 +299,7 @@ fn pending_that_gives_way(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
 fn give_way(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpId) -> Result<()> {
     tx.delete_totp(Some(&user.org), &user.id, totp)?;
     tx.append(&Event {
-        kind: Kind::TotpExpired,
+        kind: EventKind::TotpExpired,
         source: &by_totpd(),
         org: Some(&user.org),
         user: Some(&user.id),
@@ -312,7 +316,7 @@ impl Permitted<'_> {
         totp: Option<&TotpId>,
     ) -> Result<Verdict> {
         tx.count_failure(&user.id)?;
-        self.record_totp(tx, Kind::CodeRefused, user, totp)?;
+        self.record_totp(tx, EventKind::CodeRefused, user, totp)?;
         Ok(Verdict::Wrong)
     }
 }

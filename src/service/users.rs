@@ -4,7 +4,9 @@ use super::call::Permitted;
 use super::{Act, Context, Details, Inner, Named, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
-use crate::store::{Kind, ReadKind, ReadTx, TotpState, UserContent, UserRow, UsernameRow, WriteTx};
+use crate::store::{
+    EventKind, ReadKind, ReadTx, TotpState, UserContent, UserRow, UsernameRow, WriteTx,
+};
 
 /// Tries at an id of our own that no caller has chosen before.
 const ID_TRIES: usize = 100;
@@ -87,7 +89,7 @@ impl Service {
                     },
                 )?;
             }
-            call.record(tx, Kind::UserCreated, &user)?;
+            call.record(tx, EventKind::UserCreated, &user)?;
             Ok(details(&user))
         })
     }
@@ -108,7 +110,7 @@ impl Service {
             if !tx.delete_user(&user)? {
                 return Err(Error::NotFound(Missing::UserToRemove));
             }
-            call.record(tx, Kind::UserRemoved, &user)?;
+            call.record(tx, EventKind::UserRemoved, &user)?;
             Ok(Details {
                 changed: tx.event_at(),
                 ..details(&user)
@@ -166,7 +168,7 @@ fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> 
     for _ in 0..tries {
         let id = match &new.id {
             Some(id) => id.clone(),
-            None => UserId::known(tx.new_id()?),
+            None => UserId::from_trusted(tx.new_id()?),
         };
         let user = UserRow {
             id,
@@ -179,7 +181,7 @@ fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> 
             return Ok(user);
         }
     }
-    Err(Error::Taken("the user id"))
+    Err(Error::AlreadyExists("the user id"))
 }
 
 pub(super) fn whole(tx: &ReadTx<'_>, row: &UserRow, now: Timestamp) -> Result<User> {

@@ -6,33 +6,33 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::reapply::AppliedAgain;
-use super::{Event, Kind, ReadTx, Source, Store, WriteTx, file, unavailable};
+use super::reapply::ReapplyCounts;
+use super::{Event, EventKind, EventSource, ReadTx, Store, WriteTx, file, unavailable};
 use crate::error::{Error, Result};
-use crate::model::{LONGEST_SILENCE, Step, Timestamp};
+use crate::model::{LONGEST_EVENT_GAP, Step, Timestamp};
 use crate::totp::LONGEST_WAIT;
 
 /// What a database that is about to be replaced says about itself.
-pub(crate) struct Replaced {
+pub(crate) struct ReplacedDatabase {
     /// Whether all that happened since the backup is known to it.
-    pub(crate) knows_all: bool,
+    pub(crate) is_complete: bool,
     /// Whether what it knows can be applied at all.
     is_readable: bool,
     /// When the newest of its events happened, if it can be read.
     newest_event_at: Option<Timestamp>,
 }
 
-impl Replaced {
+impl ReplacedDatabase {
     /// The newest event, if it lies so far ahead of the clock that one of the two is wrong.
-    pub(crate) fn ahead_of(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn newest_event_ahead_of(&self, now: Timestamp) -> Option<Timestamp> {
         self.newest_event_at
             .filter(|it| *it > now.after(LONGEST_WAIT))
     }
 
     /// The present moment for whatever takes its place. A clock that went back a little must not reopen what
     /// happened since; one that went back far is believed as little as one that was once ahead.
-    pub(crate) fn moment(&self, now: Timestamp) -> Timestamp {
-        match (self.newest_event_at, self.ahead_of(now)) {
+    pub(crate) fn time_of_restore(&self, now: Timestamp) -> Timestamp {
+        match (self.newest_event_at, self.newest_event_ahead_of(now)) {
             (Some(it), None) => it.max(now),
             (None, _) | (_, Some(_)) => now,
         }
@@ -129,7 +129,7 @@ impl Backup {
     }
 
     /// Looks at the database that this copy is to replace.
-    pub(crate) fn meet(&self, replaced: &Path, now: Timestamp) -> Result<Replaced> {
+    pub(crate) fn compare_with(&self, replaced: &Path, now: Timestamp) -> Result<ReplacedDatabase> {
         let of_instance = self.read().instance()?.id;
         let as_of = self.read().newest_event_at()?;
         let newest = self.read().newest_event()?;
@@ -149,8 +149,8 @@ impl Backup {
             // Whether all that it knows has happened yet nobody can say with a clock far behind it.
             let newest_event_at = read.newest_event_at()?;
             let is_over = newest_event_at <= now.after(LONGEST_WAIT);
-            Ok(Replaced {
-                knows_all: is_sound && is_same && reaches_back && is_past && is_over,
+            Ok(ReplacedDatabase {
+                is_complete: is_sound && is_same && reaches_back && is_past && is_over,
                 is_readable: is_same,
                 newest_event_at: is_same.then_some(newest_event_at),
             })
@@ -163,8 +163,8 @@ impl Backup {
                 told
             };
             log::warn!("the database to replace cannot be read: {why}");
-            Replaced {
-                knows_all: false,
+            ReplacedDatabase {
+                is_complete: false,
                 is_readable: false,
                 newest_event_at: None,
             }
@@ -173,18 +173,18 @@ impl Backup {
 
     /// Makes the copy fit for service: no code up to `floor` is good in it, and what the replaced database
     /// knows to be removed, revoked, deleted, locked or made to wait is so here.
-    pub(crate) fn settle(
+    pub(crate) fn finish(
         self,
-        replaced: Option<(&Path, &Replaced)>,
+        replaced: Option<(&Path, &ReplacedDatabase)>,
         floor: Step,
         now: Timestamp,
-    ) -> Result<AppliedAgain> {
-        let kind = if replaced.is_some_and(|(_, it)| it.knows_all) {
-            Kind::InstanceRestored
+    ) -> Result<ReapplyCounts> {
+        let kind = if replaced.is_some_and(|(_, it)| it.is_complete) {
+            EventKind::InstanceRestored
         } else {
-            Kind::InstanceRestoredWithLoss
+            EventKind::InstanceRestoredWithLoss
         };
-        let mut applied = AppliedAgain::default();
+        let mut applied = ReapplyCounts::default();
         let from = replaced.filter(|(_, it)| it.is_readable);
         if let Some((path, _)) = from {
             let name = path.to_str().unwrap_or_default();
@@ -206,14 +206,14 @@ impl Backup {
         let instance = tx.instance()?.id;
         tx.append(&Event {
             kind,
-            source: &Source::command_line(),
+            source: &EventSource::command_line(),
             org: None,
             user: None,
             about: Some(&instance),
         })?;
         if from
             .and_then(|(_, it)| it.newest_event_at)
-            .is_some_and(|it| now <= it.after(LONGEST_SILENCE))
+            .is_some_and(|it| now <= it.after(LONGEST_EVENT_GAP))
         {
             tx.take_over_clock_trust()?;
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::wal::{self, LogLength, TOO_LONG_FRAMES, Wake};
+use super::wal::{self, TOO_LONG_FRAMES, Wake, WalLength};
 use super::writer::Writer;
 use super::{file, unavailable};
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ enum End {
 pub(super) struct Checkpoints {
     path: PathBuf,
     writer: Arc<Writer>,
-    log: Arc<LogLength>,
+    log: Arc<WalLength>,
     own: Mutex<Own>,
 }
 
@@ -66,7 +66,7 @@ struct Own {
 }
 
 impl Checkpoints {
-    pub(super) fn new(path: &Path, writer: Arc<Writer>, log: Arc<LogLength>) -> Arc<Self> {
+    pub(super) fn new(path: &Path, writer: Arc<Writer>, log: Arc<WalLength>) -> Arc<Self> {
         let own = Own {
             connection: None,
             database: None,
@@ -97,7 +97,7 @@ impl Checkpoints {
                     if let Err(error) = done {
                         log::warn!("moving the WAL into the database: {error:?}");
                     }
-                    own.log.has_passed();
+                    own.log.note_progress();
                 }
             })
             .map_err(|error| Error::Unavailable(format!("no thread: {error}")))
@@ -114,7 +114,7 @@ impl Checkpoints {
     fn empty(&self) -> Result<()> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let has_restarted = std::mem::take(&mut own.has_restarted);
-        if has_restarted && wal::log_bytes(&self.path) <= MAX_LOG_BYTES {
+        if has_restarted && wal::wal_bytes(&self.path) <= MAX_LOG_BYTES {
             return Ok(());
         }
         self.truncate(&mut own, Duration::ZERO)
@@ -128,7 +128,7 @@ impl Checkpoints {
 
     fn truncate(&self, own: &mut Own, wait: Duration) -> Result<()> {
         let begun = Instant::now();
-        while wal::log_bytes(&self.path) > 0 {
+        while wal::wal_bytes(&self.path) > 0 {
             if self.round(own, End::Truncate)? {
                 break;
             }
@@ -157,7 +157,7 @@ impl Checkpoints {
                 return Ok(false);
             }
             own.sync_database(&self.path)?;
-            self.log.has_passed();
+            self.log.note_progress();
             if copied.logged >= TOO_LONG_FRAMES {
                 // The writer is faster than this; it has to pause, or there will be no end.
                 break;
@@ -209,7 +209,7 @@ mod tests {
         dir: tempfile::TempDir,
         writer: Arc<Writer>,
         checkpoints: Arc<Checkpoints>,
-        log: Arc<LogLength>,
+        log: Arc<WalLength>,
         thread: Option<thread::JoinHandle<()>>,
     }
 
@@ -222,7 +222,7 @@ mod tests {
             let prepare = "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
                 PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (blob BLOB)";
             connection.execute_batch(prepare).unwrap();
-            let log = Arc::new(LogLength::new());
+            let log = Arc::new(WalLength::new());
             let writer = Arc::new(Writer::new(connection, 128, Arc::clone(&log)));
             let checkpoints = Checkpoints::new(&path, Arc::clone(&writer), Arc::clone(&log));
             let thread = Some(checkpoints.look_after(EMPTY_EVERY).unwrap());
@@ -265,7 +265,7 @@ mod tests {
         // 160 MiB go through it.
         for _ in 0..80 {
             scene.changes(128);
-            longest = longest.max(wal::log_bytes(&scene.path()));
+            longest = longest.max(wal::wal_bytes(&scene.path()));
         }
         assert!(longest < 64 << 20, "{} MiB", longest >> 20);
     }
@@ -274,18 +274,18 @@ mod tests {
     fn a_quiet_log_is_emptied_and_a_busy_one_left_to_itself() {
         let scene = Scene::new();
         scene.changes(10);
-        assert!(wal::log_bytes(&scene.path()) > 0);
+        assert!(wal::wal_bytes(&scene.path()) > 0);
         scene.checkpoints.empty().unwrap();
-        assert_eq!(wal::log_bytes(&scene.path()), 0);
+        assert_eq!(wal::wal_bytes(&scene.path()), 0);
         scene.changes(10);
         scene.checkpoints.own.lock().unwrap().has_restarted = true;
         scene.checkpoints.empty().unwrap();
         assert!(
-            wal::log_bytes(&scene.path()) > 0,
+            wal::wal_bytes(&scene.path()) > 0,
             "it is overwritten by itself"
         );
         scene.checkpoints.empty().unwrap();
-        assert_eq!(wal::log_bytes(&scene.path()), 0, "but not for ever");
+        assert_eq!(wal::wal_bytes(&scene.path()), 0, "but not for ever");
     }
 
     /// SECURITY.md 21: also where nobody asks for it.
@@ -298,10 +298,10 @@ mod tests {
         let every = Duration::from_millis(1);
         let thread = scene.checkpoints.look_after(every).unwrap();
         let begun = Instant::now();
-        while wal::log_bytes(&scene.path()) > 0 && begun.elapsed() < Duration::from_secs(20) {
+        while wal::wal_bytes(&scene.path()) > 0 && begun.elapsed() < Duration::from_secs(20) {
             thread::yield_now();
         }
-        assert_eq!(wal::log_bytes(&scene.path()), 0);
+        assert_eq!(wal::wal_bytes(&scene.path()), 0);
         scene.log.end();
         thread.join().unwrap();
     }
@@ -319,6 +319,6 @@ mod tests {
         scene.changes(1);
         reader.execute_batch("COMMIT").unwrap();
         scene.checkpoints.empty().unwrap();
-        assert_eq!(wal::log_bytes(&scene.path()), 0);
+        assert_eq!(wal::wal_bytes(&scene.path()), 0);
     }
 }

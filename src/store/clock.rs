@@ -2,7 +2,7 @@
 
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
-use crate::model::{LONGEST_SILENCE, Timestamp};
+use crate::model::{LONGEST_EVENT_GAP, Timestamp};
 
 /// What the database knows of the clock beside the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl WriteTx<'_> {
         const SQL: &str = "UPDATE instance SET clock_doubted_from = ?1
             WHERE one = 1 AND clock_doubted_from IS NULL
             AND (clock_confirmed_at IS NULL OR clock_confirmed_at < ?2)";
-        let confirmed_before = self.now().before(LONGEST_SILENCE);
+        let confirmed_before = self.now().before(LONGEST_EVENT_GAP);
         self.execute(SQL, (from.micros(), confirmed_before.micros()))
             .map(|_| ())
     }
@@ -48,7 +48,7 @@ impl WriteTx<'_> {
     /// Doubts the clock where an event follows the one before it only after a long time.
     pub(super) fn doubt_a_gap(&self) -> Result<()> {
         let before = self.newest_event_at;
-        if before > Timestamp::NEVER && self.event_at() > before.after(LONGEST_SILENCE) {
+        if before > Timestamp::NEVER && self.event_at() > before.after(LONGEST_EVENT_GAP) {
             self.doubt_clock(before)?;
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Kind, ReadTx, Source, Store, WriteTx};
+use super::{Event, EventKind, EventSource, ReadTx, Store, WriteTx};
 use crate::error::Result;
 use crate::model::{Step, Timestamp, TotpId, UserId};
 use crate::totp::LONGEST_WAIT;
@@ -26,14 +26,14 @@ pub(crate) struct CodeUse {
 
 /// Tables of which a slice takes the rows that are dated later than now, in the order of their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dated {
+pub(crate) enum DatedTable {
     Failures,
     Tokens,
     Users,
     Organizations,
 }
 
-impl Dated {
+impl DatedTable {
     const ALL: [Self; 4] = [
         Self::Failures,
         Self::Tokens,
@@ -123,8 +123,8 @@ impl ReadTx<'_> {
             }
             Ok(Some(CodeUse {
                 at: Timestamp::from_micros(row.get(1)?),
-                user: UserId::known(row.get(2)?),
-                totp: TotpId::known(row.get(3)?),
+                user: UserId::from_trusted(row.get(2)?),
+                totp: TotpId::from_trusted(row.get(3)?),
             }))
         })?;
         Ok(last.map(|last| (last, uses.into_iter().flatten().collect())))
@@ -148,14 +148,17 @@ impl ReadTx<'_> {
             SLICE,
         );
         self.all(SQL, params, |row| {
-            Ok((UserId::known(row.get(0)?), TotpId::known(row.get(1)?)))
+            Ok((
+                UserId::from_trusted(row.get(0)?),
+                TotpId::from_trusted(row.get(1)?),
+            ))
         })
     }
 
     /// Keys after `after` of rows that are dated later than `now`.
-    pub(crate) fn dated_ahead(
+    pub(crate) fn keys_ahead(
         &self,
-        of: Dated,
+        of: DatedTable,
         after: &str,
         now: Timestamp,
     ) -> Result<Vec<String>> {
@@ -170,7 +173,7 @@ impl WriteTx<'_> {
     /// Codes were used since `since`, up to the step that was the floor. None of these steps is ever good again;
     /// which of them were used nobody knows. An earlier stay in the future counts as one with this, as long as
     /// its steps are still to come.
-    fn put_back(
+    fn reset_totp(
         &self,
         user: &UserId,
         totp: &TotpId,
@@ -198,25 +201,25 @@ impl WriteTx<'_> {
 
     /// Puts back the authenticators of `uses`, as many as one transaction may, and says of how many the floor was
     /// above and how many uses were looked at.
-    pub(crate) fn put_back_used(&self, uses: &[CodeUse], floor: Step) -> Result<(usize, usize)> {
-        slice(uses, |it| self.put_back(&it.user, &it.totp, it.at, floor))
+    pub(crate) fn reset_used_totps(&self, uses: &[CodeUse], floor: Step) -> Result<(usize, usize)> {
+        slice(uses, |it| self.reset_totp(&it.user, &it.totp, it.at, floor))
     }
 
     /// The same for authenticators without such a use on record: codes may have been used since `since`.
-    pub(crate) fn put_back_others(
+    pub(crate) fn reset_other_totps(
         &self,
         totps: &[(UserId, TotpId)],
         since: Timestamp,
         floor: Step,
     ) -> Result<(usize, usize)> {
         slice(totps, |(user, totp)| {
-            self.put_back(user, totp, since, floor)
+            self.reset_totp(user, totp, since, floor)
         })
     }
 
     /// Dates rows of these keys now, as many as one transaction may, and says how many changed and how many were
     /// looked at.
-    pub(crate) fn date_now(&self, of: Dated, keys: &[String]) -> Result<(usize, usize)> {
+    pub(crate) fn redate_rows(&self, of: DatedTable, keys: &[String]) -> Result<(usize, usize)> {
         slice(keys, |key| {
             let changed = self.execute(of.change(), (key, self.now().micros()))?;
             Ok(changed == 1)
@@ -225,7 +228,7 @@ impl WriteTx<'_> {
 
     /// Dates events after `after` now, as many as one transaction may; each remembers what it was dated first.
     /// Says how many there were, and the last of them; none where that was the newest.
-    pub(crate) fn date_events_now(&self, after: i64) -> Result<(usize, Option<i64>)> {
+    pub(crate) fn redate_events(&self, after: i64) -> Result<(usize, Option<i64>)> {
         const NEXT: &str = "SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 1";
         const SQL: &str = "UPDATE event SET original_at = coalesce(original_at, at), at = ?2
             WHERE id = ?1 AND at > ?2";
@@ -251,25 +254,28 @@ impl WriteTx<'_> {
         let mut last = first;
         while let Some((until, uses)) = self.codes_used_after(last)? {
             for it in &uses {
-                self.put_back(&it.user, &it.totp, it.at, floor)?;
+                self.reset_totp(&it.user, &it.totp, it.at, floor)?;
             }
             last = until;
         }
-        let mut after = (UserId::known(String::new()), TotpId::known(String::new()));
+        let mut after = (
+            UserId::from_trusted(String::new()),
+            TotpId::from_trusted(String::new()),
+        );
         loop {
             let totps = self.totps_ahead(&after, floor, now)?;
             for (user, totp) in &totps {
-                self.put_back(user, totp, since.unwrap_or(now), floor)?;
+                self.reset_totp(user, totp, since.unwrap_or(now), floor)?;
             }
             match totps.into_iter().last() {
                 Some(it) => after = it,
                 None => break,
             }
         }
-        for of in Dated::ALL {
+        for of in DatedTable::ALL {
             let mut after = String::new();
             loop {
-                let keys = self.dated_ahead(of, &after, now)?;
+                let keys = self.keys_ahead(of, &after, now)?;
                 for key in &keys {
                     self.execute(of.change(), (key, now.micros()))?;
                 }
@@ -281,7 +287,7 @@ impl WriteTx<'_> {
         }
         let mut last = Some(first);
         while let Some(after) = last {
-            (_, last) = self.date_events_now(after)?;
+            (_, last) = self.redate_events(after)?;
         }
         self.date_the_rest()
     }
@@ -300,14 +306,14 @@ impl WriteTx<'_> {
     }
 
     /// Records that a person has confirmed the clock. The end of a fix: no event is later any more.
-    pub(crate) fn confirm_clock(&self, source: &Source) -> Result<()> {
+    pub(crate) fn confirm_clock(&self, source: &EventSource) -> Result<()> {
         const SQL: &str = "UPDATE instance SET clock_doubted_from = NULL, clock_confirmed_at = ?1
             WHERE one = 1";
         self.date_the_rest()?;
         self.execute(SQL, (self.now().micros(),))?;
         let instance = self.instance()?.id;
         self.append(&Event {
-            kind: Kind::ClockConfirmed,
+            kind: EventKind::ClockConfirmed,
             source,
             org: None,
             user: None,

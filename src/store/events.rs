@@ -8,7 +8,7 @@ use crate::model::{OrgId, Timestamp, UserId};
 
 /// What kind of change it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EventKind {
     InstanceCreated,
     InstanceRestored,
     InstanceRestoredWithLoss,
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     TokenRevoked,
 }
 
-impl Kind {
+impl EventKind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::InstanceCreated => "instance.created",
@@ -66,14 +66,14 @@ impl Kind {
 
 /// Who made the change, and from where.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub(crate) struct EventSource {
     /// A token's id, or a word for who needs none.
     pub(crate) actor: String,
     /// The address the request came from.
     pub(crate) peer: Option<IpAddr>,
 }
 
-impl Source {
+impl EventSource {
     /// Whoever sits at the command line, who can open the data directory anyway.
     pub(crate) fn command_line() -> Self {
         Self {
@@ -85,8 +85,8 @@ impl Source {
 
 /// An event to append; when it happened is the transaction's.
 pub(crate) struct Event<'a> {
-    pub(crate) kind: Kind,
-    pub(crate) source: &'a Source,
+    pub(crate) kind: EventKind,
+    pub(crate) source: &'a EventSource,
     pub(crate) org: Option<&'a OrgId>,
     pub(crate) user: Option<&'a UserId>,
     /// The authenticator, token or organization that it is about.
@@ -120,7 +120,7 @@ impl WriteTx<'_> {
     }
 
     /// Forgets events older than `before`, at most `slice` of them, and says how many it forgot.
-    pub(crate) fn forget_events(&self, before: Timestamp, slice: u32) -> Result<usize> {
+    pub(crate) fn delete_old_events(&self, before: Timestamp, slice: u32) -> Result<usize> {
         // The oldest have the lowest ids; the newest is kept, for the clock is held against it.
         const SQL: &str = "DELETE FROM event WHERE id IN (
             SELECT id FROM event WHERE id < (SELECT max(id) FROM event) ORDER BY id LIMIT ?2

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
-use crate::model::{LATEST_MOMENT, Name, OrgId, Timestamp, Window};
+use crate::model::{LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp, Window};
 use crate::seal::KEY_ID_BYTES;
 
 /// What of an instance can be changed.
@@ -43,7 +43,7 @@ const ID_NEXT: i64 = 1 << 16;
 /// ids leaves 256 for every 10 ms after it. So they end only where somebody wrote the last of them into the file.
 pub(crate) fn next_id(last: i64, now: Timestamp) -> Result<i64> {
     let ticks = now
-        .min(LATEST_MOMENT)
+        .min(LATEST_PLAUSIBLE_TIME)
         .micros()
         .div_euclid(10_000)
         .saturating_sub(ID_EPOCH_S.saturating_mul(100));
@@ -59,8 +59,8 @@ pub(crate) fn next_id(last: i64, now: Timestamp) -> Result<i64> {
 /// An organization out of the columns id, name.
 fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
     Ok(Organization {
-        id: OrgId::known(row.get(0)?),
-        name: Name::known(row.get(1)?),
+        id: OrgId::from_trusted(row.get(0)?),
+        name: Name::from_trusted(row.get(1)?),
     })
 }
 
@@ -86,7 +86,7 @@ impl ReadTx<'_> {
         const SQL: &str = "SELECT issuer, window_steps FROM instance WHERE one = 1";
         let row = self.one(SQL, (), |row| {
             Ok(Settings {
-                issuer: Name::known(row.get(0)?),
+                issuer: Name::from_trusted(row.get(0)?),
                 window: if row.get(1)? {
                     Window::OneEitherSide
                 } else {
@@ -105,7 +105,7 @@ impl ReadTx<'_> {
     /// The first organization: where a user goes whom nobody put anywhere.
     pub(crate) fn first_organization(&self) -> Result<Option<OrgId>> {
         const SQL: &str = "SELECT id FROM organization ORDER BY created, rowid LIMIT 1";
-        self.one(SQL, (), |row| row.get(0).map(OrgId::known))
+        self.one(SQL, (), |row| row.get(0).map(OrgId::from_trusted))
     }
 
     /// Organizations in the order of their making, at most `limit`.
@@ -115,7 +115,7 @@ impl ReadTx<'_> {
     }
 
     /// How many users belong to an organization, and how many tokens are bound to it.
-    pub(crate) fn organization_holds(&self, id: &OrgId) -> Result<(i64, i64)> {
+    pub(crate) fn organization_counts(&self, id: &OrgId) -> Result<(i64, i64)> {
         const SQL: &str = "SELECT (SELECT count(*) FROM user WHERE org_id = ?1),
             (SELECT count(*) FROM token WHERE org_id = ?1)";
         let counts = self.one(SQL, (id.as_str(),), |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -9,8 +9,8 @@ mod checkpoint;
 mod clock;
 mod clock_fix;
 mod events;
-mod examine;
 mod file;
+mod inspect;
 mod instance;
 mod readers;
 mod reapply;
@@ -36,13 +36,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Params, Row};
 
 pub(crate) use backup::Backup;
-pub(crate) use clock_fix::Dated;
-pub(crate) use events::{Event, Kind, Source};
-pub(crate) use examine::{Examined, log_bytes};
+pub(crate) use clock_fix::DatedTable;
+pub(crate) use events::{Event, EventKind, EventSource};
+pub(crate) use inspect::{Inspection, wal_bytes};
 pub use instance::Settings;
 pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use readers::ReadKind;
-pub use reapply::AppliedAgain;
+pub use reapply::ReapplyCounts;
 pub(crate) use slots::Slot;
 pub(crate) use tokens::TokenRow;
 pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};
@@ -50,11 +50,11 @@ pub use users::FoundUser;
 pub(crate) use users::{UserContent, UserRow, UsernameRow};
 
 use crate::error::{Error, Result};
-use crate::model::{LATEST_MOMENT, Name, OrgId, Timestamp};
+use crate::model::{LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp};
 use crate::totp::LONGEST_WAIT;
 use checkpoint::Checkpoints;
 use readers::Readers;
-use wal::LogLength;
+use wal::WalLength;
 use writer::Writer;
 
 /// Statements kept prepared on each connection: more than there are in this room.
@@ -66,7 +66,7 @@ pub(crate) struct StoreOptions {
     /// Changes that share a commit, at most.
     pub(crate) commit_batch: usize,
     /// How long a read of a request may take.
-    pub(crate) read_time: Duration,
+    pub(crate) read_timeout: Duration,
 }
 
 /// The database of one data directory.
@@ -75,7 +75,7 @@ pub(crate) struct StoreOptions {
 /// writer's is the last of these.
 pub(crate) struct Store {
     checkpoints: Arc<Checkpoints>,
-    log: Arc<LogLength>,
+    log: Arc<WalLength>,
     looks_after_log: Option<thread::JoinHandle<()>>,
     readers: Readers,
     writer: Arc<Writer>,
@@ -95,14 +95,14 @@ impl Store {
             let tx = WriteTx::new(connection, now)?;
             tx.insert_instance(instance, settings)?;
             let organization = Organization {
-                id: OrgId::known(tx.new_id()?),
+                id: OrgId::from_trusted(tx.new_id()?),
                 name: first,
             };
             tx.insert_organization(&organization)?;
-            let source = &Source::command_line();
-            let of_instance = (Kind::InstanceCreated, None, instance.id.as_str());
+            let source = &EventSource::command_line();
+            let of_instance = (EventKind::InstanceCreated, None, instance.id.as_str());
             let id = &organization.id;
-            let of_organization = (Kind::OrganizationCreated, Some(id), id.as_str());
+            let of_organization = (EventKind::OrganizationCreated, Some(id), id.as_str());
             for (kind, org, about) in [of_instance, of_organization] {
                 tx.append(&Event {
                     kind,
@@ -119,8 +119,8 @@ impl Store {
     /// Opens an existing database, bringing an older schema up to date.
     pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
         let writer = file::open_for_writing(path)?;
-        let readers = Readers::open(path, options.read_time)?;
-        let log = Arc::new(LogLength::new());
+        let readers = Readers::open(path, options.read_timeout)?;
+        let log = Arc::new(WalLength::new());
         let writer = Arc::new(Writer::new(writer, options.commit_batch, Arc::clone(&log)));
         let checkpoints = Checkpoints::new(path, Arc::clone(&writer), Arc::clone(&log));
         let looks_after_log = Some(checkpoints.look_after(checkpoint::EMPTY_EVERY)?);
@@ -160,8 +160,8 @@ impl Store {
 
     /// Lets all that `calls` writes on this thread share one transaction. When this returns it is on disk; an
     /// error means that nothing of it happened, whatever each call was told.
-    pub(crate) fn together(&self, calls: impl FnOnce()) -> Result<()> {
-        self.writer.together(calls)
+    pub(crate) fn run_batch(&self, calls: impl FnOnce()) -> Result<()> {
+        self.writer.run_batch(calls)
     }
 
     /// Whether the file is of an older version, which [`Self::open`] would upgrade.
@@ -171,7 +171,7 @@ impl Store {
 
     /// Moves the WAL into the database and truncates it, so that nothing of a removed secret is left in it. Waits up
     /// to `wait` for those who read an older snapshot, and fails where they go on.
-    pub(crate) fn empty_wal(&self, wait: Duration) -> Result<()> {
+    pub(crate) fn truncate_wal(&self, wait: Duration) -> Result<()> {
         self.checkpoints.empty_now(wait)
     }
 
@@ -270,7 +270,7 @@ impl ReadTx<'_> {
                 "the clock says {now}, but an event of {newest} is on record: set the clock right, or see `totpd doctor`"
             )));
         }
-        if now > LATEST_MOMENT {
+        if now > LATEST_PLAUSIBLE_TIME {
             return Err(Error::Unavailable(format!(
                 "the clock says {now}, over 20 years after this version of totpd was made: set the clock right"
             )));

@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// What a restored database was told that the backup did not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AppliedAgain {
+pub struct ReapplyCounts {
     /// Authenticators.
     pub totps: usize,
     /// Tokens.
@@ -21,7 +21,7 @@ pub struct AppliedAgain {
 
 impl WriteTx<'_> {
     /// Applies again what the replaced database knows to have ended, and every restriction of a user that it knows.
-    pub(super) fn apply_again(&self) -> Result<AppliedAgain> {
+    pub(super) fn apply_again(&self) -> Result<ReapplyCounts> {
         self.find_endings()?;
         let applied = self.apply_endings()?;
         self.apply_restrictions()?;
@@ -75,7 +75,7 @@ impl WriteTx<'_> {
         self.execute(SQL, ()).map(|_| ())
     }
 
-    fn apply_endings(&self) -> Result<AppliedAgain> {
+    fn apply_endings(&self) -> Result<ReapplyCounts> {
         // No event is older than the one before it. What is older than all that the copy remembers is not kept:
         // every backup that the copy can vouch for is younger, and has it done already.
         const EVENTS: &str =
@@ -100,7 +100,7 @@ impl WriteTx<'_> {
         let totps = self.execute(TOTPS, ())?;
         let tokens = self.execute(TOKENS, ())?;
         self.execute(IDS, ())?;
-        Ok(AppliedAgain {
+        Ok(ReapplyCounts {
             totps,
             tokens,
             users,

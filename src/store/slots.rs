@@ -15,7 +15,7 @@ use crate::seal::Sealed;
 pub(crate) struct Slot(i64);
 
 impl Slot {
-    pub(super) const fn known(number: i64) -> Self {
+    pub(super) const fn from_number(number: i64) -> Self {
         Self(number)
     }
 

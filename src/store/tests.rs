@@ -21,17 +21,17 @@ fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
             last_id: 1,
         };
         let settings = Settings {
-            issuer: Name::known("Test".to_owned()),
+            issuer: Name::from_trusted("Test".to_owned()),
             window: crate::model::Window::OneEitherSide,
         };
         tx.insert_instance(&instance, &settings)?;
         for (number, count) in users.into_iter().enumerate() {
-            let org = OrgId::known(format!("org{number}"));
-            let (id, name) = (org.clone(), Name::known("n".to_owned()));
+            let org = OrgId::from_trusted(format!("org{number}"));
+            let (id, name) = (org.clone(), Name::from_trusted("n".to_owned()));
             tx.insert_organization(&Organization { id, name })?;
             for n in 0..count {
                 let row = UserRow {
-                    id: UserId::known(format!("user{number}-{n:05}")),
+                    id: UserId::from_trusted(format!("user{number}-{n:05}")),
                     org: org.clone(),
                     state: UserState::Active,
                     created: now,
@@ -47,7 +47,7 @@ fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
                 assert!(tx.insert_user(&row, &content)?);
                 let username = UsernameRow {
                     id: tx.new_id()?,
-                    username: Name::known(format!("name{number}-{n:05}")),
+                    username: Name::from_trusted(format!("name{number}-{n:05}")),
                     is_organization_specific: false,
                 };
                 tx.insert_username(&row, &username)?;
@@ -58,13 +58,13 @@ fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
     .unwrap();
     let options = StoreOptions {
         commit_batch: 1,
-        read_time: Duration::from_mins(1),
+        read_timeout: Duration::from_mins(1),
     };
     let store = Store::open(&path, &options).unwrap();
     (
         dir,
         store,
-        [0, 1].map(|it| OrgId::known(format!("org{it}"))),
+        [0, 1].map(|it| OrgId::from_trusted(format!("org{it}"))),
     )
 }
 
@@ -123,7 +123,7 @@ fn statements_for_one_organization_search_by_it() {
 }
 
 fn like(text: &str, method: TextMethod) -> TextFilter {
-    let text = Name::known(text.to_owned());
+    let text = Name::from_trusted(text.to_owned());
     TextFilter { text, method }
 }
 
@@ -206,8 +206,8 @@ fn searches_within_one_organization_search_by_it() {
 #[ignore = "it measures time: cargo test --release --lib what_is_out_of_sight -- --ignored"]
 fn what_is_out_of_sight_takes_no_time() {
     let (_dir, store, [org, _]) = store([0, 3_000]);
-    let ids = ["user9-00000", "user1-00000"].map(|it| UserId::known(it.to_owned()));
-    let totp = crate::model::TotpId::known("1".to_owned());
+    let ids = ["user9-00000", "user1-00000"].map(|it| UserId::from_trusted(it.to_owned()));
+    let totp = crate::model::TotpId::from_trusted("1".to_owned());
     let now = Timestamp::from_seconds(1_795_453_600);
     let prefix = ["name9", "name1"];
     compare("a look-up of a user", |which| {

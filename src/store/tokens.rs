@@ -22,14 +22,14 @@ pub(crate) struct TokenRow {
 
 fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
     Ok(TokenRow {
-        id: TokenId::known(row.get(0)?),
+        id: TokenId::from_trusted(row.get(0)?),
         role: row.get(1)?,
-        org: row.get::<_, Option<String>>(2)?.map(OrgId::known),
-        user: row.get::<_, Option<String>>(3)?.map(UserId::known),
-        name: row.get::<_, Option<String>>(4)?.map(Name::known),
+        org: row.get::<_, Option<String>>(2)?.map(OrgId::from_trusted),
+        user: row.get::<_, Option<String>>(3)?.map(UserId::from_trusted),
+        name: row.get::<_, Option<String>>(4)?.map(Name::from_trusted),
         created: Timestamp::from_micros(row.get(5)?),
         expires: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_micros),
-        user_org: row.get::<_, Option<String>>(7)?.map(OrgId::known),
+        user_org: row.get::<_, Option<String>>(7)?.map(OrgId::from_trusted),
     })
 }
 

@@ -48,14 +48,14 @@ const fn algorithm_name(algorithm: Algorithm) -> &'static str {
 fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
     let (state, algorithm): (String, String) = (row.get(2)?, row.get(4)?);
     Ok(TotpRow {
-        id: TotpId::known(row.get(0)?),
-        name: row.get::<_, Option<String>>(1)?.map(Name::known),
+        id: TotpId::from_trusted(row.get(0)?),
+        name: row.get::<_, Option<String>>(1)?.map(Name::from_trusted),
         state: if state == "confirmed" {
             TotpState::Confirmed
         } else {
             TotpState::Pending
         },
-        slot: Slot::known(row.get(3)?),
+        slot: Slot::from_number(row.get(3)?),
         parameters: Parameters {
             algorithm: match algorithm.as_str() {
                 "SHA256" => Algorithm::Sha256,
@@ -164,10 +164,10 @@ impl WriteTx<'_> {
     ) -> Result<Option<RemovedTotp>> {
         let removed = |row: &Row<'_>| {
             let removed = RemovedTotp {
-                org: OrgId::known(row.get(0)?),
+                org: OrgId::from_trusted(row.get(0)?),
                 created: Timestamp::from_micros(row.get(1)?),
             };
-            Ok((removed, Slot::known(row.get(2)?)))
+            Ok((removed, Slot::from_number(row.get(2)?)))
         };
         let (user, id, expired) = (user.as_str(), id.as_str(), expired_before(self.now()));
         let removed = match org {
@@ -191,8 +191,11 @@ impl WriteTx<'_> {
             WHERE state = 'pending' AND created <= ?1 ORDER BY created LIMIT ?2
         ) RETURNING user_id, id, slot";
         let removed = self.all(SQL, (expired_before(self.now()), slice), |row| {
-            let ids = (UserId::known(row.get(0)?), TotpId::known(row.get(1)?));
-            Ok((ids, Slot::known(row.get(2)?)))
+            let ids = (
+                UserId::from_trusted(row.get(0)?),
+                TotpId::from_trusted(row.get(1)?),
+            );
+            Ok((ids, Slot::from_number(row.get(2)?)))
         })?;
         for (_, slot) in &removed {
             self.zero_slot(*slot)?;

@@ -57,8 +57,8 @@ pub(super) const fn state_name(state: UserState) -> &'static str {
 pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     let state: String = row.get(2)?;
     Ok(UserRow {
-        id: UserId::known(row.get(0)?),
-        org: OrgId::known(row.get(1)?),
+        id: UserId::from_trusted(row.get(0)?),
+        org: OrgId::from_trusted(row.get(1)?),
         state: match state.as_str() {
             "active" => UserState::Active,
             "inactive" => UserState::Inactive,
@@ -131,8 +131,8 @@ impl ReadTx<'_> {
         let folded = fold(username.as_str());
         let found = |row: &Row<'_>| {
             Ok(FoundUser {
-                id: UserId::known(row.get(0)?),
-                org: OrgId::known(row.get(1)?),
+                id: UserId::from_trusted(row.get(0)?),
+                org: OrgId::from_trusted(row.get(1)?),
             })
         };
         match org {
@@ -153,7 +153,7 @@ impl ReadTx<'_> {
         self.all(USERNAMES, (of.org.as_str(), of.id.as_str()), |row| {
             Ok(UsernameRow {
                 id: row.get(0)?,
-                username: Name::known(row.get(1)?),
+                username: Name::from_trusted(row.get(1)?),
                 is_organization_specific: row.get(2)?,
             })
         })
@@ -199,7 +199,7 @@ impl WriteTx<'_> {
         let folded = fold(it.username.as_str());
         let key = (user.org.as_str(), folded.as_str());
         if self.one(USERNAME_IS_TAKEN, key, |_| Ok(()))?.is_some() {
-            return Err(Error::Taken("the username"));
+            return Err(Error::AlreadyExists("the username"));
         }
         let specific = it.is_organization_specific;
         let row = (
@@ -256,7 +256,7 @@ impl WriteTx<'_> {
 
     /// Lets no failure lie in the future: after the clock went back a wait begins anew rather than
     /// lasting longer than it was told.
-    pub(crate) fn anchor_failures(&self) -> Result<()> {
+    pub(crate) fn clamp_failure_times(&self) -> Result<()> {
         const SQL: &str = "UPDATE failure SET judged_at = ?1 WHERE judged_at > ?1";
         self.execute(SQL, (self.now().micros(),)).map(|_| ())
     }

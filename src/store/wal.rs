@@ -42,7 +42,7 @@ pub(super) fn checkpoint(connection: &Connection, mode: &'static str) -> Result<
 }
 
 /// What the writer and whoever looks after the log tell each other.
-pub(super) struct LogLength {
+pub(super) struct WalLength {
     state: Mutex<State>,
     news: Condvar,
 }
@@ -65,7 +65,7 @@ pub(super) enum Wake {
     Over,
 }
 
-impl LogLength {
+impl WalLength {
     pub(super) const fn new() -> Self {
         let state = State {
             is_long: false,
@@ -109,7 +109,7 @@ impl LogLength {
         }
     }
 
-    pub(super) fn has_passed(&self) {
+    pub(super) fn note_progress(&self) {
         let mut state = self.lock();
         state.passes = state.passes.wrapping_add(1);
         self.news.notify_all();
@@ -127,7 +127,7 @@ impl LogLength {
 }
 
 /// The length of a database's log.
-pub(super) fn log_bytes(database: &Path) -> u64 {
+pub(super) fn wal_bytes(database: &Path) -> u64 {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
     fs::metadata(log).map_or(0, |it| it.len())

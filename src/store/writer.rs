@@ -5,7 +5,7 @@
 //! whole), commits once, hands the connection to the first who came meanwhile, and only then are all
 //! answered. A lone caller waits for no one; under load one sync serves a whole batch. Some work is about the
 //! connection and not in a transaction (starting the log over): it has its turn alone, between two batches.
-//! A thread that has many changes at hand runs them in one transaction of its own ([`Writer::together`]), and
+//! A thread that has many changes at hand runs them in one transaction of its own ([`Writer::run_batch`]), and
 //! then nobody has to be woken for each. Knows nothing of what the closures do.
 
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::wal::{self, LogLength};
+use super::wal::{self, WalLength};
 use super::{execute_cached, unavailable};
 use crate::error::{Error, Result};
 
@@ -32,7 +32,7 @@ pub(super) struct Writer {
     max_batch: usize,
     /// Changes since the log was measured. Whoever leads has it for itself.
     unmeasured: AtomicUsize,
-    log: Arc<LogLength>,
+    log: Arc<WalLength>,
 }
 
 struct Queue {
@@ -74,7 +74,7 @@ enum News {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, max_batch: usize, log: Arc<LogLength>) -> Self {
+    pub(super) fn new(connection: Connection, max_batch: usize, log: Arc<WalLength>) -> Self {
         let queue = Queue {
             connection: Some(connection),
             waiting: VecDeque::new(),
@@ -124,7 +124,7 @@ impl Writer {
 
     /// Lets all changes that `calls` makes on this thread share one transaction. When this returns they are on
     /// disk; an error means that none of them happened, whatever each was told.
-    pub(super) fn together(&self, calls: impl FnOnce()) -> Result<()> {
+    pub(super) fn run_batch(&self, calls: impl FnOnce()) -> Result<()> {
         if self.is_shared() {
             // Already together with what came before.
             calls();
@@ -284,7 +284,7 @@ impl Writer {
                 Ok(())
             }
             Batch::Changes(changes) => {
-                let settled = run_batch(&connection, changes);
+                let settled = commit_batch(&connection, changes);
                 settled.map_err(|error| format!("the database: {error}"))
             }
         };
@@ -381,7 +381,7 @@ fn address(writer: &Writer) -> usize {
 }
 
 thread_local! {
-    /// There while this thread is in [`Writer::together`]. It spares every call between there and here a handle
+    /// There while this thread is in [`Writer::run_batch`]. It spares every call between there and here a handle
     /// that only one kind of caller has.
     static SHARED: RefCell<Option<Shared>> = const { RefCell::new(None) };
 }
@@ -401,7 +401,7 @@ fn result_of<T>(outcome: &Mutex<Option<Result<T>>>) -> Result<T> {
 }
 
 /// Runs `changes` in one transaction. An error means that none of them happened.
-fn run_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
+fn commit_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
     let outcome = run_in_transaction(connection, changes);
     if outcome.is_err() {
         roll_back(connection);

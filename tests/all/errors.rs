@@ -406,7 +406,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
         std::time::Duration::from_hours(1),
         server.now(),
     );
-    server.service.empty_wal().unwrap();
+    server.service.truncate_wal().unwrap();
     let file = || std::fs::read(server.path().join("totpd.db")).unwrap();
     let log_length =
         || std::fs::metadata(server.path().join("totpd.db-wal")).map_or(0, |it| it.len());

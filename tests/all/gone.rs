@@ -81,7 +81,7 @@ impl Scene {
         let service = self.service();
         for part in these.chunks(BATCH) {
             let all = || part.iter().for_each(|it| act(service, it));
-            service.together(all).unwrap();
+            service.run_batch(all).unwrap();
         }
     }
 
@@ -156,7 +156,7 @@ impl Scene {
     }
 
     fn search(&self, sought: &[Sought]) -> Found {
-        self.service().empty_wal().unwrap();
+        self.service().truncate_wal().unwrap();
         let key = fs::read(self.dir.path().join("master.key")).unwrap();
         search(self.dir.path(), &key, sought)
     }

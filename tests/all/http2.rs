@@ -383,7 +383,7 @@ fn read(rpc: &mut Rpc, bearer: &str) {
     assert_eq!(told.code, 5);
 }
 
-/// As over REST: while one change is being made the next ones gather, and are then made together.
+/// As over REST: while one change is being made the next ones gather, and are then made in one batch.
 #[test]
 fn changes_that_gather_share_a_commit_and_not_a_panic() {
     let server = TestServer::start();

@@ -168,7 +168,7 @@ impl Node {
 
     pub fn is_content(&self) -> bool {
         if let Some(service) = &self.service {
-            service.empty_wal().unwrap();
+            service.truncate_wal().unwrap();
         }
         let dir = DataDir::open_to_examine(self.dir.path(), KeyFile::InDataDir).unwrap();
         dir.examine(self.now)

@@ -71,7 +71,7 @@ impl Crowd {
         let service = Service::open(dir).unwrap();
         let context = Context::command_line(now());
         let mut paths = Vec::new();
-        let made = service.together(|| {
+        let made = service.run_batch(|| {
             for n in 0..count {
                 let new = NewUser {
                     id: Some(format!("removed{n}").parse().unwrap()),

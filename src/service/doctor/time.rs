@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Seen;
 use crate::error::{Error, Result};
-use crate::model::{LONGEST_SILENCE, Timestamp, require_plausible};
+use crate::model::{LONGEST_EVENT_GAP, Timestamp, require_plausible};
 use crate::store::{ReadTx, TokenRow};
 use crate::totp::LONGEST_WAIT;
 
@@ -36,7 +36,7 @@ pub(super) fn clock(tx: &ReadTx<'_>, now: Timestamp) -> Result<Seen> {
     let known = trust.confirmed_at.map_or(newest, |it| it.max(newest));
     let doubted_from = trust
         .doubted_from
-        .or_else(|| (now > known.after(LONGEST_SILENCE)).then_some(known));
+        .or_else(|| (now > known.after(LONGEST_EVENT_GAP)).then_some(known));
     Ok(match doubted_from {
         None => Seen::ok(format!("{now}, and no event is later")),
         Some(from) => Seen::warn(format!(

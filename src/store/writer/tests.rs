@@ -10,7 +10,7 @@ fn writer(schema: &str) -> (tempfile::TempDir, Writer) {
     connection.execute_batch(schema).unwrap();
     (
         dir,
-        Writer::new(connection, 128, Arc::new(LogLength::new())),
+        Writer::new(connection, 128, Arc::new(WalLength::new())),
     )
 }
 
@@ -66,7 +66,7 @@ fn changes_made_together_are_kept_or_lost_together() {
             if keep { Ok(()) } else { Err(Error::Forbidden) }
         })
     };
-    let settled = writer.together(|| {
+    let settled = writer.run_batch(|| {
         insert(None, true).unwrap();
         assert!(insert(None, false).is_err());
         insert(None, true).unwrap();
@@ -77,17 +77,17 @@ fn changes_made_together_are_kept_or_lost_together() {
         2,
         "the one that failed left the others whole"
     );
-    let settled = writer.together(|| {
+    let settled = writer.run_batch(|| {
         insert(None, true).unwrap();
         insert(Some(7), true).unwrap();
     });
     assert!(matches!(settled, Err(Error::Unavailable(_))));
-    let settled = writer.together(|| {
+    let settled = writer.run_batch(|| {
         insert(None, true).unwrap();
         panic!("on purpose");
     });
     assert!(matches!(settled, Err(Error::Bug(_))));
-    assert!(writer.together(|| {}).is_ok());
+    assert!(writer.run_batch(|| {}).is_ok());
     assert_eq!(count(&writer), 2, "and the writer goes on");
 }
 
@@ -102,11 +102,11 @@ fn changes_made_together_are_of_one_database_and_may_be_nested() {
         };
         into.write(change).unwrap();
     };
-    let settled = first.together(|| {
+    let settled = first.run_batch(|| {
         insert(&first);
-        first.together(|| insert(&first)).unwrap();
+        first.run_batch(|| insert(&first)).unwrap();
         insert(&second);
-        second.together(|| insert(&second)).unwrap();
+        second.run_batch(|| insert(&second)).unwrap();
         insert(&first);
     });
     assert!(settled.is_ok());
@@ -132,7 +132,7 @@ fn turns_changes_and_work_alone_take_their_places() {
             let writer = &writer;
             scope.spawn(move || {
                 for n in 0..50 {
-                    writer.together(|| (0..3).for_each(insert)).unwrap();
+                    writer.run_batch(|| (0..3).for_each(insert)).unwrap();
                     if n % 10 == thread {
                         let is_free = writer.alone(|it| Ok(it.is_autocommit())).unwrap();
                         assert!(is_free, "nobody is in a transaction");
@@ -230,9 +230,9 @@ fn refusals_alone_commit_nothing_and_beside_a_change_undo_nothing() {
     let before = wal();
     let _refused = refusals(&writer);
     assert_eq!(wal(), before, "one by one");
-    writer.together(|| drop(refusals(&writer))).unwrap();
+    writer.run_batch(|| drop(refusals(&writer))).unwrap();
     assert_eq!(wal(), before, "together");
-    let settled = writer.together(|| {
+    let settled = writer.run_batch(|| {
         let _refused = refusals(&writer);
         insert().unwrap();
         let _refused = refusals(&writer);

@@ -9,12 +9,12 @@ use crate::error::Result;
 use crate::model::{TotpId, UserId};
 
 /// A database under examination.
-pub(crate) struct Examined {
+pub(crate) struct Inspection {
     connection: Connection,
     is_older: bool,
 }
 
-impl Examined {
+impl Inspection {
     /// Opens the file for reading alone.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -61,8 +61,8 @@ impl Examined {
             let (user, totp) = (row.get(0), row.get(1));
             let secret = row.get_ref(2).map_err(unavailable)?;
             each(
-                UserId::known(user.map_err(unavailable)?),
-                TotpId::known(totp.map_err(unavailable)?),
+                UserId::from_trusted(user.map_err(unavailable)?),
+                TotpId::from_trusted(totp.map_err(unavailable)?),
                 secret.as_blob().unwrap_or_default(),
             );
         }
@@ -71,6 +71,6 @@ impl Examined {
 }
 
 /// The length of a database's log in bytes.
-pub(crate) fn log_bytes(database: &Path) -> u64 {
-    super::wal::log_bytes(database)
+pub(crate) fn wal_bytes(database: &Path) -> u64 {
+    super::wal::wal_bytes(database)
 }
