@@ -384,8 +384,10 @@ mod tests {
         let permits: Vec<_> = (0..GATE_FOR_SEARCHES)
             .map(|_| readers.gate.enter(ReadKind::Search, LONG).unwrap())
             .collect();
+        let begun = Instant::now();
         let search = readers.read_for_request(ReadKind::Search, |tx| number(tx, QUICK));
         assert!(matches!(search, Err(Error::SearchTooLong)), "{search:?}");
+        assert!(begun.elapsed() < LONG / 2);
         drop(permits);
         let search = readers.read_for_request(ReadKind::Search, |tx| number(tx, QUICK));
         assert_eq!(search.unwrap(), Some(1));

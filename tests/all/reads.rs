@@ -10,7 +10,7 @@ use totpd::model::UserId;
 use totpd::service::{Context, DataDir, KeyFile, NewUser, Service};
 
 use crate::binary::{Home, Server, now};
-use crate::harness::Client;
+use crate::harness::{Client, TestServer};
 #[cfg(feature = "grpc")]
 use crate::rpc::{Rpc, encode, method};
 
@@ -116,6 +116,53 @@ fn a_search_beyond_its_time_is_told_to_be_narrower() {
     let found = search(&one).expect_status(200).json();
     assert_eq!(found["details"]["totalResult"], "1");
     server.kill();
+}
+
+/// SECURITY.md 37: the database is locked by another process, and 64 clients without a token ask whether it is ready.
+#[test]
+fn probes_of_a_locked_database_hold_up_neither_health_nor_a_read() {
+    let server = TestServer::start();
+    server.user("alice");
+    let address = &server.address();
+    let _locked = server.lock();
+    let goes_on = &AtomicBool::new(true);
+    thread::scope(|scope| {
+        let probes: Vec<_> = (0..64)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut longest = Duration::ZERO;
+                    while goes_on.load(Ordering::SeqCst) {
+                        let begun = Instant::now();
+                        let answer = Client::connect(address).ask("GET", "/debug/ready", "", b"");
+                        assert_eq!(answer.status, 503);
+                        longest = longest.max(begun.elapsed());
+                    }
+                    longest
+                })
+            })
+            .collect();
+        // One after another for two seconds, so that some meet a probe that has just begun.
+        let begun = Instant::now();
+        let (mut health, mut reads) = (Vec::new(), Vec::new());
+        while begun.elapsed() < Duration::from_secs(2) {
+            let begun = Instant::now();
+            let alive = Client::connect(address).ask("GET", "/debug/healthz", "", b"");
+            health.push(begun.elapsed());
+            assert_eq!(alive.status, 200);
+            let begun = Instant::now();
+            server.ask("GET", "/users/unknown", "").expect_status(404);
+            reads.push(begun.elapsed());
+        }
+        goes_on.store(false, Ordering::SeqCst);
+        let longest = probes.into_iter().map(|it| it.join().unwrap()).max();
+        health.sort();
+        reads.sort();
+        let (health, read) = (health[health.len() / 2], reads[reads.len() / 2]);
+        println!("healthz {health:?}, a read by id {read:?} (medians); longest probe {longest:?}");
+        assert!(health <= Duration::from_millis(50), "{health:?}");
+        assert!(read <= Duration::from_secs(2), "{read:?}");
+        assert!(longest <= Some(Duration::from_secs(4)), "{longest:?}");
+    });
 }
 
 /// What a client beside slow searches has met.
