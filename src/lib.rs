@@ -1,7 +1,8 @@
 //! totpd owns the TOTP second factors of the users on one node: it enrols authenticators, checks codes,
 //! and removes an authenticator so that no code of it is ever good again.
 //!
-//! A program that wants no HTTP embeds [`service::Service`]; `examples/embed.rs` shows how. The rooms, top
+//! A program that wants no HTTP embeds [`service::Service`]; `examples/embed.rs` shows how. Without default features there
+//! is nothing else: `server` adds `api`, `connections` and `serve`, `grpc` adds gRPC, `cli` the binary. The rooms, top
 //! to bottom, each using those below it and never one above:
 //!
 //! | room | what it is for | and what it must not know |
@@ -15,15 +16,19 @@
 //! | `ownership` | whose a file is, and who else can reach it | what the file is for |
 //! | `model`, `error` | the words; what can go wrong | I/O |
 
+#[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
 mod connections;
 pub mod error;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "server")]
 mod log_limit;
 pub mod model;
 mod ownership;
 pub mod seal;
+#[cfg(feature = "server")]
 pub mod serve;
 pub mod service;
 mod store;
