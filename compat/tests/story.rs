@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status};
 use totpd::api::Api;
 use totpd::model::{Step, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running, TlsFiles};
-use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Power, Settings};
+use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Role, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 use users::zitadel_users_client::ZitadelUsersClient;
 use zitadel::api::zitadel::resources::user::v3alpha as users;
@@ -41,9 +41,9 @@ impl Server {
         };
         let (service, _) = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now).unwrap();
         let new = NewToken {
-            power: Power::Admin,
+            role: Role::Admin,
             name: None,
-            lasts: None,
+            lifetime: None,
         };
         let caller = Caller::command_line();
         let (_, token) = service.create_token(&caller, new, now).unwrap();

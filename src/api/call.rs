@@ -13,53 +13,53 @@ use super::messages::{
 };
 use crate::error::{Error, Result};
 use crate::model::{Code, Name, Search, TotpId, UserId};
-use crate::service::{Act, Expect, Named, NewUser, NewUsername};
+use crate::service::{NamedBy, NewUser, NewUsername, Permission, Target};
 
 /// A call, whichever transport brought it.
 pub(super) enum Call {
     CreateUser {
-        expect: Expect,
+        target: Target,
         user: Box<NewUser>,
     },
-    GetUser(Target),
+    GetUser(UserRef),
     SearchUsers {
-        expect: Expect,
+        target: Target,
         search: Search,
     },
-    DeleteUser(Target),
-    LockUser(Target),
-    UnlockUser(Target),
-    DeactivateUser(Target),
-    ActivateUser(Target),
+    DeleteUser(UserRef),
+    LockUser(UserRef),
+    UnlockUser(UserRef),
+    DeactivateUser(UserRef),
+    ActivateUser(UserRef),
     StartTotp {
-        target: Target,
+        user: UserRef,
         name: Option<Name>,
     },
     ConfirmTotp {
-        target: Target,
+        user: UserRef,
         totp: TotpId,
         code: Code,
     },
     CheckTotp {
-        target: Target,
+        user: UserRef,
         totp: Option<TotpId>,
         code: Code,
     },
     RemoveTotp {
-        target: Target,
+        user: UserRef,
         totp: TotpId,
     },
 }
 
 /// The user that a call names, and where the caller expects it to be.
-pub(super) struct Target {
-    pub(super) expect: Expect,
+pub(super) struct UserRef {
+    pub(super) target: Target,
     pub(super) user: UserId,
 }
 
 /// A call and the permission that it needs. The permission is known from the path alone.
 pub(super) struct ParsedCall {
-    pub(super) act: Act,
+    pub(super) permission: Permission,
     /// The call, or what is wrong with its fields.
     pub(super) call: Result<Call>,
 }
@@ -74,42 +74,42 @@ pub(super) struct RestOnly {
 
 pub(super) fn create_user(request: CreateUserRequest) -> Result<Call> {
     Ok(Call::CreateUser {
-        expect: expect(request.instance, request.organization)?,
+        target: target(request.instance, request.organization)?,
         user: Box::new(new_user(request.user.unwrap_or_default())?),
     })
 }
 
 pub(super) fn get_user(request: &GetUserRequest, rest: RestOnly) -> Result<Call> {
-    let expect = expect(request.instance.clone(), rest.organization)?;
-    target(expect, &request.id).map(Call::GetUser)
+    let target = target(request.instance.clone(), rest.organization)?;
+    user_ref(target, &request.id).map(Call::GetUser)
 }
 
 pub(super) fn search_users(request: SearchUsersRequest) -> Result<Call> {
     Ok(Call::SearchUsers {
         search: filters::search(&request)?,
-        expect: expect(request.instance, None)?,
+        target: target(request.instance, None)?,
     })
 }
 
 /// A call that names a user and nothing else.
-pub(super) fn on_user(request: UserRequest, call: fn(Target) -> Call) -> Result<Call> {
-    let expect = expect(request.instance, request.organization)?;
-    target(expect, &request.id).map(call)
+pub(super) fn on_user(request: UserRequest, call: fn(UserRef) -> Call) -> Result<Call> {
+    let target = target(request.instance, request.organization)?;
+    user_ref(target, &request.id).map(call)
 }
 
 pub(super) fn start_totp(request: UserRequest, rest: &RestOnly) -> Result<Call> {
-    let expect = expect(request.instance, request.organization)?;
-    let target = target(expect, &request.id)?;
+    let target = target(request.instance, request.organization)?;
+    let user = user_ref(target, &request.id)?;
     let name = rest.name.as_deref();
     let name = name.map(|it| Name::parse("name", it)).transpose()?;
-    Ok(Call::StartTotp { target, name })
+    Ok(Call::StartTotp { user, name })
 }
 
 pub(super) fn confirm_totp(request: TotpCodeRequest) -> Result<Call> {
     let code = Zeroizing::new(request.code);
-    let expect = expect(request.instance, request.organization)?;
+    let target = target(request.instance, request.organization)?;
     Ok(Call::ConfirmTotp {
-        target: target(expect, &request.id)?,
+        user: user_ref(target, &request.id)?,
         totp: request.totp_id.parse()?,
         code: code.parse()?,
     })
@@ -117,34 +117,34 @@ pub(super) fn confirm_totp(request: TotpCodeRequest) -> Result<Call> {
 
 pub(super) fn check_totp(request: CheckRequest, rest: RestOnly) -> Result<Call> {
     let code = Zeroizing::new(request.code);
-    let expect = expect(rest.instance, request.organization)?;
+    let target = target(rest.instance, request.organization)?;
     Ok(Call::CheckTotp {
-        target: target(expect, &request.id)?,
+        user: user_ref(target, &request.id)?,
         totp: request.totp_id.map(|it| it.parse()).transpose()?,
         code: code.parse()?,
     })
 }
 
 pub(super) fn remove_totp(request: TotpRequest) -> Result<Call> {
-    let expect = expect(request.instance, request.organization)?;
+    let target = target(request.instance, request.organization)?;
     Ok(Call::RemoveTotp {
-        target: target(expect, &request.id)?,
+        user: user_ref(target, &request.id)?,
         totp: request.totp_id.parse()?,
     })
 }
 
-fn target(expect: Expect, user: &str) -> Result<Target> {
+fn user_ref(target: Target, user: &str) -> Result<UserRef> {
     let user = UserId::for_lookup(user)?;
-    Ok(Target { expect, user })
+    Ok(UserRef { target, user })
 }
 
 /// Where the caller expects things to be.
-fn expect(instance: Option<Instance>, organization: Option<Organization>) -> Result<Expect> {
+fn target(instance: Option<Instance>, organization: Option<Organization>) -> Result<Target> {
     let instance = instance.map_or(Ok(None), |it| named("instance", it.id, it.domain.as_ref()))?;
     let organization = organization.map_or(Ok(None), |it| {
         named("organization", it.org_id, it.org_domain.as_ref())
     })?;
-    Ok(Expect {
+    Ok(Target {
         instance,
         organization,
     })
@@ -154,11 +154,11 @@ fn named(
     field: &'static str,
     id: Option<String>,
     domain: Option<&String>,
-) -> Result<Option<Named>> {
+) -> Result<Option<NamedBy>> {
     match (id, domain) {
         (None, None) => Ok(None),
-        (Some(id), None) => Ok(Some(Named::Id(id.parse()?))),
-        (None, Some(_)) => Ok(Some(Named::Domain)),
+        (Some(id), None) => Ok(Some(NamedBy::Id(id.parse()?))),
+        (None, Some(_)) => Ok(Some(NamedBy::Domain)),
         (Some(_), Some(_)) => Err(Error::invalid(
             field,
             "expected an id or a domain, not both",

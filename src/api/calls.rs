@@ -3,7 +3,7 @@
 //! Who may do what, what exists and in which state it is are the service's to judge.
 
 use super::answer::Answer;
-use super::call::{Call, ParsedCall, Target};
+use super::call::{Call, ParsedCall, UserRef};
 use super::messages::{DetailsResponse, Encoding, Failure, GetUserResponse, Page, StartResponse};
 use super::status::{AtTheDoor, Refusal};
 use crate::error::Result;
@@ -28,55 +28,57 @@ pub(super) fn carry_out(
     parsed: ParsedCall,
     writing: &Writing<'_>,
 ) -> Result<Answer, Refusal> {
-    let in_context = |expect| Context {
+    let in_context = |target| Context {
         caller,
-        expect,
+        target,
         now,
     };
-    let on = |target: Target| (in_context(target.expect), target.user);
+    let on = |it: UserRef| (in_context(it.target), it.user);
     let call = match parsed.call {
         Ok(call) => call,
         Err(malformed) => {
             let context = Context::new(caller, now);
-            return Err(service.refuse(&context, parsed.act, malformed).into());
+            return Err(service
+                .refuse(&context, parsed.permission, malformed)
+                .into());
         }
     };
     match call {
-        Call::CreateUser { expect, user } => {
-            let made = service.create_user(&in_context(expect), *user)?;
+        Call::CreateUser { target, user } => {
+            let made = service.create_user(&in_context(target), *user)?;
             Ok(Answer::Created(made.into()))
         }
-        Call::GetUser(target) => {
-            let (context, user) = on(target);
+        Call::GetUser(user) => {
+            let (context, user) = on(user);
             let user = service.user(&context, &user)?;
             let user = GetUserResponse::written_as(writing.encoding, user)?;
             writing.reserved(Answer::User(user).written_as(writing.encoding))
         }
-        Call::SearchUsers { expect, search } => {
-            search_users(service, &in_context(expect), &search, writing)
+        Call::SearchUsers { target, search } => {
+            search_users(service, &in_context(target), &search, writing)
         }
-        Call::DeleteUser(target) => details(on(target), service, Service::remove_user),
-        Call::LockUser(target) => details(on(target), service, Service::lock_user),
-        Call::UnlockUser(target) => details(on(target), service, Service::unlock_user),
-        Call::DeactivateUser(target) => details(on(target), service, Service::deactivate_user),
-        Call::ActivateUser(target) => details(on(target), service, Service::activate_user),
-        Call::StartTotp { target, name } => {
-            let (context, user) = on(target);
+        Call::DeleteUser(user) => details(on(user), service, Service::remove_user),
+        Call::LockUser(user) => details(on(user), service, Service::lock_user),
+        Call::UnlockUser(user) => details(on(user), service, Service::unlock_user),
+        Call::DeactivateUser(user) => details(on(user), service, Service::deactivate_user),
+        Call::ActivateUser(user) => details(on(user), service, Service::activate_user),
+        Call::StartTotp { user, name } => {
+            let (context, user) = on(user);
             let begun = service.start_totp(&context, user, name)?;
             Ok(Answer::Start(StartResponse::from(begun)))
         }
-        Call::ConfirmTotp { target, totp, code } => {
-            let (context, user) = on(target);
+        Call::ConfirmTotp { user, totp, code } => {
+            let (context, user) = on(user);
             let verdict = service.confirm_totp(&context, user, totp, code)?;
             accepted(verdict).map(|it| Answer::Details(it.into()))
         }
-        Call::CheckTotp { target, totp, code } => {
-            let (context, user) = on(target);
+        Call::CheckTotp { user, totp, code } => {
+            let (context, user) = on(user);
             let verdict = service.check_totp(&context, user, totp, code)?;
             accepted(verdict).map(|it| Answer::Check(it.into()))
         }
-        Call::RemoveTotp { target, totp } => {
-            let (context, user) = on(target);
+        Call::RemoveTotp { user, totp } => {
+            let (context, user) = on(user);
             let removed = service.remove_totp(&context, user, totp)?;
             Ok(Answer::Details(removed.into()))
         }

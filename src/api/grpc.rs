@@ -15,7 +15,7 @@ use super::messages::{Bound, FILTERS_OF_SEARCH, USERNAMES_OF_USER};
 use super::routes::Kind;
 use super::status::Refusal;
 use crate::error::Error;
-use crate::service::Act;
+use crate::service::Permission;
 
 /// The service whose clients ZITADEL publishes, and our own.
 const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
@@ -90,16 +90,21 @@ impl Rpc {
 pub(super) fn parse(target: &str, message: &[u8]) -> Result<Work, Refusal> {
     let on_user = |call| {
         let read = |it| call::on_user(it, call);
-        parsed(Act::WriteUser, message, read)
+        parsed(Permission::WriteUser, message, read)
     };
     Ok(Work::Call(match rpc(target)? {
         Rpc::Health => return health(message),
-        Rpc::SearchUsers => bounded(Act::Search, message, &FILTERS_OF_SEARCH, call::search_users),
-        Rpc::GetUser => parsed(Act::ReadUser, message, |it| {
+        Rpc::SearchUsers => bounded(
+            Permission::Search,
+            message,
+            &FILTERS_OF_SEARCH,
+            call::search_users,
+        ),
+        Rpc::GetUser => parsed(Permission::ReadUser, message, |it| {
             call::get_user(&it, RestOnly::default())
         }),
         Rpc::CreateUser => bounded(
-            Act::WriteUser,
+            Permission::WriteUser,
             message,
             &USERNAMES_OF_USER,
             call::create_user,
@@ -109,36 +114,36 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Work, Refusal> {
         Rpc::UnlockUser => on_user(Call::UnlockUser),
         Rpc::DeactivateUser => on_user(Call::DeactivateUser),
         Rpc::ActivateUser => on_user(Call::ActivateUser),
-        Rpc::StartTotp => parsed(Act::WriteTotp, message, |it| {
+        Rpc::StartTotp => parsed(Permission::WriteTotp, message, |it| {
             call::start_totp(it, &RestOnly::default())
         }),
-        Rpc::ConfirmTotp => parsed(Act::WriteTotp, message, call::confirm_totp),
-        Rpc::RemoveTotp => parsed(Act::WriteTotp, message, call::remove_totp),
-        Rpc::CheckTotp => parsed(Act::Check, message, |it| {
+        Rpc::ConfirmTotp => parsed(Permission::WriteTotp, message, call::confirm_totp),
+        Rpc::RemoveTotp => parsed(Permission::WriteTotp, message, call::remove_totp),
+        Rpc::CheckTotp => parsed(Permission::Check, message, |it| {
             call::check_totp(it, RestOnly::default())
         }),
     }))
 }
 
 fn parsed<Q: Message + Default>(
-    act: Act,
+    permission: Permission,
     message: &[u8],
     read: impl FnOnce(Q) -> Result<Call, Error>,
 ) -> ParsedCall {
     let call = decode(message).and_then(read);
-    ParsedCall { act, call }
+    ParsedCall { permission, call }
 }
 
 /// The same of a message that may hold only so many others, which are counted before they are decoded.
 fn bounded<Q: Message + Default>(
-    act: Act,
+    permission: Permission,
     message: &[u8],
     bound: &Bound,
     read: impl FnOnce(Q) -> Result<Call, Error>,
 ) -> ParsedCall {
     let judged = bound.judge_protobuf(message);
     let call = judged.and_then(|()| decode(message)).and_then(read);
-    ParsedCall { act, call }
+    ParsedCall { permission, call }
 }
 
 /// Whether totpd is ready, for whoever asks: no token is needed.

@@ -23,7 +23,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Work, Refusal> {
         Route::Healthz => Work::Healthz,
         Route::Ready => Work::Ready,
         Route::Rpc(rpc) => Work::Call(ParsedCall {
-            act: rpc.act(),
+            permission: rpc.permission(),
             call: Query::read(query).and_then(|it| fields(rpc, &it, request.body)),
         }),
     })

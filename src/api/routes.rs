@@ -2,7 +2,7 @@
 
 use super::PAGE_BYTES;
 use super::status::Refusal;
-use crate::service::Act;
+use crate::service::Permission;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +58,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn of(act: Act) -> Self {
-        match act {
-            Act::ReadUser => Self::Read,
-            Act::Search => Self::Search,
-            Act::Check | Act::WriteTotp | Act::WriteUser => Self::Change,
+    pub(super) const fn of(permission: Permission) -> Self {
+        match permission {
+            Permission::ReadUser => Self::Read,
+            Permission::Search => Self::Search,
+            Permission::Check | Permission::WriteTotp | Permission::WriteUser => Self::Change,
         }
     }
 
@@ -80,25 +80,27 @@ impl Call<'_> {
         match self {
             Self::Healthz => Kind::Health,
             Self::Ready => Kind::Read,
-            Self::Rpc(rpc) => Kind::of(rpc.act()),
+            Self::Rpc(rpc) => Kind::of(rpc.permission()),
         }
     }
 }
 
 impl Rpc<'_> {
     /// The permission that the call needs.
-    pub(super) const fn act(self) -> Act {
+    pub(super) const fn permission(self) -> Permission {
         match self {
-            Self::GetUser(_) => Act::ReadUser,
-            Self::SearchUsers => Act::Search,
+            Self::GetUser(_) => Permission::ReadUser,
+            Self::SearchUsers => Permission::Search,
             Self::CreateUser
             | Self::DeleteUser(_)
             | Self::LockUser(_)
             | Self::UnlockUser(_)
             | Self::DeactivateUser(_)
-            | Self::ActivateUser(_) => Act::WriteUser,
-            Self::StartTotp(_) | Self::ConfirmTotp(..) | Self::RemoveTotp(..) => Act::WriteTotp,
-            Self::CheckTotp(..) => Act::Check,
+            | Self::ActivateUser(_) => Permission::WriteUser,
+            Self::StartTotp(_) | Self::ConfirmTotp(..) | Self::RemoveTotp(..) => {
+                Permission::WriteTotp
+            }
+            Self::CheckTotp(..) => Permission::Check,
         }
     }
 }

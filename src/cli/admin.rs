@@ -4,9 +4,9 @@ use serde::Serialize;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, OrgId, Timestamp, TokenId};
 use totpd::seal::BearerToken;
-use totpd::service::{DataDir, FoundUser, NewToken, Power, Service, Settings, Token};
+use totpd::service::{DataDir, FoundUser, NewToken, Role, Service, Settings, Token};
 
-use super::args::{self, Lifetime, Role, TokenCreate};
+use super::args::{self, Lifetime, RoleName, TokenCreate};
 use super::output::{self, Output};
 use super::{Home, now, operator, users};
 
@@ -53,10 +53,10 @@ impl From<&Token> for TokenDocument {
     fn from(it: &Token) -> Self {
         Self {
             id: it.id.to_string(),
-            role: it.power.role(),
+            role: it.role.name(),
             name: it.name.as_ref().map(ToString::to_string),
-            org_id: it.power.organization().map(ToString::to_string),
-            user_id: it.power.user().map(ToString::to_string),
+            org_id: it.role.organization().map(ToString::to_string),
+            user_id: it.role.user().map(ToString::to_string),
             created: it.created.to_string(),
             expires: it.expires.as_ref().map(ToString::to_string),
         }
@@ -99,11 +99,11 @@ pub(super) fn another_token(home: &Home) -> String {
 /// The first admin token of a new instance. The instance is there by now, whatever comes of this.
 pub(super) fn first_token(home: &Home, service: &Service) -> Result<(TokenId, BearerToken)> {
     let name = Name::parse("name", "first")?;
-    let lasts = Some(std::time::Duration::from_hours(365 * 24));
+    let lifetime = Some(std::time::Duration::from_hours(365 * 24));
     let new = NewToken {
-        power: Power::Admin,
+        role: Role::Admin,
         name: Some(name),
-        lasts,
+        lifetime,
     };
     service.create_token(&operator(), new).map_err(|error| {
         let made = format!("{} was made, but no token", home.path.display());
@@ -125,13 +125,17 @@ pub(super) fn welcome(home: &Home, org: &OrgId, token: &BearerToken) -> String {
 pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Result<()> {
     match command {
         args::Token::Create(it) => {
-            let (power, user) = power(service, &it)?;
+            let (role, user) = role(service, &it)?;
             let name = it.name.map(|it| Name::parse("--name", &it)).transpose()?;
-            let lasts = match it.expires {
+            let lifetime = match it.expires {
                 Lifetime::For(it) => Some(it),
                 Lifetime::Never => None,
             };
-            let new = NewToken { power, name, lasts };
+            let new = NewToken {
+                role,
+                name,
+                lifetime,
+            };
             let (id, token) = service.create_token(&operator(), new)?;
             let done = format!("made token {id}");
             out.answer_change(&done, &NewTokenDocument::of(&id, &token), || {
@@ -150,7 +154,7 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
         }
         args::Token::Revoke { id } => {
             let token = service.revoke_token(&operator(), id.parse()?)?;
-            let user = token.power.user().zip(token.user_org.as_ref());
+            let user = token.role.user().zip(token.user_org.as_ref());
             let of = user.map(|(id, org)| format!(" of {}", users::named(id, org)));
             let done = format!("revoked {id}{}", of.unwrap_or_default());
             out.answer_change(&done, &TokenDocument::from(&token), || done.clone())
@@ -160,45 +164,45 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
 
 /// What the flags say the token stands for, and the user of a `self` token. Flags that the role has no use for are
 /// refused, not ignored: whoever gave them believed in them.
-fn power(service: &Service, it: &TokenCreate) -> Result<(Power, Option<FoundUser>)> {
-    if let (Role::Own, false, Some(user)) = (it.role, it.all_orgs, &it.user) {
+fn role(service: &Service, it: &TokenCreate) -> Result<(Role, Option<FoundUser>)> {
+    if let (RoleName::Own, false, Some(user)) = (it.role, it.all_orgs, &it.user) {
         let name = users::name_of(user, it.id, it.org.as_deref())?;
         let user = service.find_user(&operator(), &name)?;
-        return Ok((Power::Own(user.id.clone()), Some(user)));
+        return Ok((Role::Own(user.id.clone()), Some(user)));
     }
     let org = it.org.as_ref().map(|it| it.parse::<OrgId>()).transpose()?;
-    let power = match (it.role, org, it.all_orgs, &it.user) {
-        (Role::Admin, None, false, None) => Power::Admin,
-        (Role::Manager, Some(org), false, None) => Power::Manager(org),
-        (Role::Checker, Some(org), false, None) => Power::Checker(Some(org)),
-        (Role::Checker, None, true, None) => Power::Checker(None),
-        (Role::Admin, ..) => {
+    let role = match (it.role, org, it.all_orgs, &it.user) {
+        (RoleName::Admin, None, false, None) => Role::Admin,
+        (RoleName::Manager, Some(org), false, None) => Role::Manager(org),
+        (RoleName::Checker, Some(org), false, None) => Role::Checker(Some(org)),
+        (RoleName::Checker, None, true, None) => Role::Checker(None),
+        (RoleName::Admin, ..) => {
             let problem = "takes no --org, --all-orgs or --user";
             return Err(Error::invalid("--role admin", problem));
         }
-        (Role::Manager, ..) => {
+        (RoleName::Manager, ..) => {
             let problem = "expected --org ID and no --user";
             return Err(Error::invalid("--role manager", problem));
         }
-        (Role::Checker, ..) => {
+        (RoleName::Checker, ..) => {
             let problem = "expected --org ID or --all-orgs, and no --user";
             return Err(Error::invalid("--role checker", problem));
         }
-        (Role::Own, ..) => {
+        (RoleName::Own, ..) => {
             let problem =
                 "expected --user USER, with --id or --org ID where USER means several users";
             return Err(Error::invalid("--role self", problem));
         }
     };
-    Ok((power, None))
+    Ok((role, None))
 }
 
 fn token_table(tokens: &[Token], now: Timestamp) -> String {
     let rows: Vec<Vec<String>> = tokens
         .iter()
         .map(|it| {
-            let bound = it.power.organization().map(|it| format!("org {it}"));
-            let user = it.power.user().zip(it.user_org.as_ref());
+            let bound = it.role.organization().map(|it| format!("org {it}"));
+            let user = it.role.user().zip(it.user_org.as_ref());
             let bound = bound.or_else(|| user.map(|(id, org)| users::named(id, org)));
             let expires = match it.expires {
                 None => "never".to_owned(),
@@ -212,7 +216,7 @@ fn token_table(tokens: &[Token], now: Timestamp) -> String {
                 .unwrap_or_default();
             vec![
                 it.id.to_string(),
-                it.power.role().to_owned(),
+                it.role.name().to_owned(),
                 bound.unwrap_or_default(),
                 expires,
                 name,

@@ -232,7 +232,7 @@ pub(super) enum Token {
 pub(super) struct TokenCreate {
     /// What the token may do
     #[arg(long)]
-    pub(super) role: Role,
+    pub(super) role: RoleName,
     /// The organization it is bound to (manager, checker), or whose username USER is (self)
     #[arg(long, value_name = "ID", conflicts_with = "all_orgs")]
     pub(super) org: Option<String>,
@@ -248,13 +248,13 @@ pub(super) struct TokenCreate {
     /// What you call it
     #[arg(long, value_name = "TEXT")]
     pub(super) name: Option<String>,
-    /// How long it lasts: 90d, 12h, 30m, 45s, or never
+    /// How long it lifetime: 90d, 12h, 30m, 45s, or never
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = lifetime)]
     pub(super) expires: Lifetime,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub(super) enum Role {
+pub(super) enum RoleName {
     /// Everything
     Admin,
     /// Users and authenticators of one organization

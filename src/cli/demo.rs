@@ -17,7 +17,7 @@ use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen};
-use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Power, Settings};
+use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
 use super::{now, output};
@@ -60,9 +60,9 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     };
     let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, clock())?;
     let new = NewToken {
-        power: Power::Admin,
+        role: Role::Admin,
         name: None,
-        lasts: None,
+        lifetime: None,
     };
     let (_, token) = service.create_token(&Context::command_line(clock()), new)?;
     let api = Api::new(service, Arc::new(clock.clone()));

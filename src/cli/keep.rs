@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use totpd::error::{Error, Result};
-use totpd::service::{Consent, DataDir, Finding, Level, Service};
+use totpd::service::{DataDir, Finding, Level, RestoreOptions, Service};
 
 use super::output::Output;
 use super::{Home, args, now};
@@ -61,12 +61,12 @@ pub(super) fn backup(service: &Service, out: &Output, file: &Path) -> Result<()>
 }
 
 pub(super) fn restore(home: &Home, out: &Output, args: &args::Restore) -> Result<()> {
-    let consent = Consent {
+    let options = RestoreOptions {
         replace: args.force,
-        loss: args.accept_loss,
+        accept_loss: args.accept_loss,
     };
     let dir = DataDir::open_alone(&home.path, home.key.clone())?;
-    let restored = dir.restore(&args.file, consent, now())?;
+    let restored = dir.restore(&args.file, options, now())?;
     let again = restored.applied_again;
     let as_of = restored.as_of.to_string();
     let document = RestoreDocument {

@@ -6,7 +6,7 @@ use totpd::api::messages;
 use totpd::error::Result;
 use totpd::model::{Name, OrgId, UserId};
 use totpd::service::{
-    Context, Details, Expect, FoundUser, Named, NewUser, NewUsername, Service, State, User,
+    Context, Details, FoundUser, NamedBy, NewUser, NewUsername, Service, State, Target, User,
     UserName,
 };
 
@@ -17,7 +17,7 @@ pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Resul
     let context = operator();
     match command {
         args::User::Create { username, org, id } => {
-            let organization = org.map(|it| it.parse().map(Named::Id)).transpose()?;
+            let organization = org.map(|it| it.parse().map(NamedBy::Id)).transpose()?;
             let username = Name::parse("USERNAME", &username)?;
             let new = NewUser {
                 id: id.map(|it| it.parse()).transpose()?,
@@ -27,11 +27,11 @@ pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Resul
                 }],
                 ..NewUser::default()
             };
-            let expect = Expect {
+            let target = Target {
                 instance: None,
                 organization,
             };
-            let details = service.create_user(&Context { expect, ..context }, new)?;
+            let details = service.create_user(&Context { target, ..context }, new)?;
             changed(out, details, |it| format!("made {it}"))
         }
         args::User::List => list(service, out),

@@ -13,7 +13,7 @@ use crate::store::{EventSource, ReadTx, TokenRow};
 
 /// What a token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Power {
+pub enum Role {
     /// Everything, on the whole instance.
     Admin,
     /// Users and their authenticators of one organization.
@@ -24,9 +24,9 @@ pub enum Power {
     Own(UserId),
 }
 
-impl Power {
+impl Role {
     /// The role's name.
-    pub const fn role(&self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Manager(_) => "manager",
@@ -83,13 +83,13 @@ enum Credential {
 
 /// A caller whose credential was judged. It holds for the transaction in which that was done, and no longer.
 pub(super) struct Identity {
-    pub(super) power: Power,
+    pub(super) role: Role,
     pub(super) source: EventSource,
 }
 
 /// What a call does, as far as rights tell calls apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub enum Permission {
     /// Checks a code.
     Check,
     /// Reads one user.
@@ -130,7 +130,7 @@ impl Caller {
     pub(super) fn identify(&self, tx: &ReadTx<'_>, now: Timestamp) -> Result<Identity> {
         let mut identity = match &self.credential {
             Credential::CommandLine => Identity {
-                power: Power::Admin,
+                role: Role::Admin,
                 source: EventSource::command_line(),
             },
             Credential::Token(hash) => {
@@ -143,7 +143,7 @@ impl Caller {
                     )));
                 }
                 Identity {
-                    power: Power::of_row(&row)?,
+                    role: Role::of_row(&row)?,
                     source: EventSource {
                         actor: row.id.to_string(),
                         peer: None,
@@ -163,18 +163,18 @@ impl Caller {
 
 impl Identity {
     /// Refuses what no caller of this role can ever do, whatever the call names. It is judged before the call's fields.
-    pub(super) fn require_role(&self, act: Act) -> Result<()> {
-        let may = match &self.power {
-            Power::Admin | Power::Manager(_) => true,
-            Power::Checker(_) => act == Act::Check,
-            Power::Own(_) => matches!(act, Act::ReadUser | Act::WriteTotp),
+    pub(super) fn require_role(&self, permission: Permission) -> Result<()> {
+        let may = match &self.role {
+            Role::Admin | Role::Manager(_) => true,
+            Role::Checker(_) => permission == Permission::Check,
+            Role::Own(_) => matches!(permission, Permission::ReadUser | Permission::WriteTotp),
         };
         if may { Ok(()) } else { Err(Error::Forbidden) }
     }
 
     /// Refuses what only an administrator can do: what the whole instance has.
     pub(super) fn require_admin(&self) -> Result<()> {
-        if self.power == Power::Admin {
+        if self.role == Role::Admin {
             Ok(())
         } else {
             Err(Error::Forbidden)
@@ -183,14 +183,14 @@ impl Identity {
 
     /// Refuses what this caller can never do to that user, whether or not it exists.
     pub(super) fn require_user(&self, user: &UserId) -> Result<()> {
-        match self.power.user() {
+        match self.role.user() {
             Some(own) if own != user => Err(Error::Forbidden),
             Some(_) | None => Ok(()),
         }
     }
 }
 
-impl Power {
+impl Role {
     /// Whether things of that organization are in sight at all.
     pub(super) fn sees(&self, org: &OrgId) -> bool {
         self.organization().is_none_or(|it| it == org)
@@ -199,7 +199,7 @@ impl Power {
 
 /// How a request names an instance or an organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum NamedBy {
     /// By its id.
     Id(OrgId),
     /// By a domain. totpd keeps none, so this names nothing.
@@ -208,19 +208,19 @@ pub enum Named {
 
 /// Where the caller expects the user to be; elsewhere counts as not there.
 #[derive(Debug, Clone, Default)]
-pub struct Expect {
+pub struct Target {
     /// The instance of the call, if it names one.
-    pub instance: Option<Named>,
+    pub instance: Option<NamedBy>,
     /// The organization of the call, if it names one.
-    pub organization: Option<Named>,
+    pub organization: Option<NamedBy>,
 }
 
-impl Expect {
-    pub(super) fn instance_is(&self, id: &str) -> bool {
+impl Target {
+    pub(super) fn is_instance(&self, id: &str) -> bool {
         match &self.instance {
             None => true,
-            Some(Named::Id(expected)) => expected.as_str() == id,
-            Some(Named::Domain) => false,
+            Some(NamedBy::Id(expected)) => expected.as_str() == id,
+            Some(NamedBy::Domain) => false,
         }
     }
 }

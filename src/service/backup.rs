@@ -15,7 +15,7 @@ use crate::totp::LONGEST_WAIT;
 
 /// A copy that was taken.
 #[derive(Debug, Clone)]
-pub struct Taken {
+pub struct BackupSummary {
     /// The newest change that is in it.
     pub as_of: Timestamp,
     /// Its size.
@@ -24,11 +24,11 @@ pub struct Taken {
 
 /// What a restore is allowed to do.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Consent {
+pub struct RestoreOptions {
     /// Replace a database that is there.
     pub replace: bool,
     /// Let removals, revocations and deletions be undone that nobody here knows of.
-    pub loss: bool,
+    pub accept_loss: bool,
 }
 
 /// A copy that was put back.
@@ -45,7 +45,7 @@ pub struct Restored {
 impl Service {
     /// Writes everything as of one moment into a new private file, while others go on. The master key is not
     /// in it.
-    pub fn back_up(&self, file: &Path) -> Result<Taken> {
+    pub fn back_up(&self, file: &Path) -> Result<BackupSummary> {
         if file.exists() {
             return Err(Error::invalid(
                 file.display().to_string(),
@@ -65,7 +65,7 @@ impl Service {
             .newest_event_at()?;
         let bytes = fs::metadata(&unfinished.path).map_err(io)?.size();
         unfinished.become_file(file, Replace::Never).map_err(io)?;
-        Ok(Taken { as_of, bytes })
+        Ok(BackupSummary { as_of, bytes })
     }
 }
 
@@ -73,10 +73,10 @@ impl DataDir {
     /// Puts the backup `file` into this directory, which nobody else may be using.
     ///
     /// No code of the past is good afterwards: every authenticator's floor is now plus the window.
-    pub fn restore(self, file: &Path, consent: Consent, now: Timestamp) -> Result<Restored> {
+    pub fn restore(self, file: &Path, options: RestoreOptions, now: Timestamp) -> Result<Restored> {
         let database = self.database();
         let is_there = database.exists();
-        if is_there && !consent.replace {
+        if is_there && !options.replace {
             return Err(Error::invalid(
                 database.display().to_string(),
                 "there is a database already; say --force to replace it",
@@ -93,14 +93,14 @@ impl DataDir {
                 "this is not the master key that the backup was sealed under; put the right one there",
             ));
         }
-        date_copy(&backup, is_there.then_some(&*database), consent, now)?;
+        date_copy(&backup, is_there.then_some(&*database), options, now)?;
         let replaced = is_there
             .then(|| backup.compare_with(&database, now))
             .transpose()?;
         let ahead = replaced
             .as_ref()
             .and_then(|it| it.newest_event_ahead_of(now));
-        if let Some(newest) = ahead.filter(|_| !consent.loss) {
+        if let Some(newest) = ahead.filter(|_| !options.accept_loss) {
             return Err(Error::invalid(
                 "the clock",
                 format!(
@@ -110,7 +110,7 @@ impl DataDir {
             ));
         }
         let has_loss = !replaced.as_ref().is_some_and(|it| it.is_complete);
-        if has_loss && !consent.loss {
+        if has_loss && !options.accept_loss {
             return Err(Error::invalid(
                 file.display().to_string(),
                 format!(
@@ -167,7 +167,7 @@ fn floor(now: Timestamp) -> Step {
 fn date_copy(
     backup: &Backup,
     replaced: Option<&Path>,
-    consent: Consent,
+    options: RestoreOptions,
     now: Timestamp,
 ) -> Result<()> {
     let known = match replaced {
@@ -181,7 +181,7 @@ fn date_copy(
     if newest <= now.after(LONGEST_WAIT) {
         return Ok(());
     }
-    if !consent.loss {
+    if !options.accept_loss {
         let problem = format!(
             "it says {now}, but an event of {newest} is in the backup; set it right, or say --accept-loss if it is right \
              and was ahead at that time"

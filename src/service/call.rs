@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::access::Identity;
-use super::{Act, Caller, Expect, Inner, Named, Service};
+use super::{Caller, Inner, NamedBy, Permission, Service, Target};
 use crate::error::{Error, Missing, Result};
 use crate::model::{OrgId, Timestamp, TotpId, UserId};
 use crate::store::{Event, EventKind, ReadKind, ReadTx, UserRow, WriteTx};
@@ -14,7 +14,7 @@ pub struct Context {
     /// Who calls.
     pub caller: Caller,
     /// Where the caller expects things to be.
-    pub expect: Expect,
+    pub target: Target,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -24,7 +24,7 @@ impl Context {
     pub fn new(caller: Caller, now: Timestamp) -> Self {
         Self {
             caller,
-            expect: Expect::default(),
+            target: Target::default(),
             now,
         }
     }
@@ -39,7 +39,7 @@ impl Context {
 pub(super) struct Permitted<'a> {
     pub(super) inner: &'a Inner,
     pub(super) identity: Identity,
-    pub(super) expect: &'a Expect,
+    pub(super) target: &'a Target,
     pub(super) now: Timestamp,
 }
 
@@ -48,12 +48,12 @@ impl Service {
     pub(super) fn change<T: Send + 'static>(
         &self,
         context: &Context,
-        act: Act,
+        permission: Permission,
         change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, context) = (Arc::clone(&self.inner), context.clone());
         self.inner.store.write(context.now, move |tx| {
-            let call = inner.permit(tx, &context, act)?;
+            let call = inner.permit(tx, &context, permission)?;
             change(&call, tx)
         })
     }
@@ -76,13 +76,13 @@ impl Service {
     pub(super) fn change_user<T: Send + 'static>(
         &self,
         context: &Context,
-        act: Act,
+        permission: Permission,
         user: UserId,
         change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>, &UserId) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, context) = (Arc::clone(&self.inner), context.clone());
         self.inner.store.write(context.now, move |tx| {
-            let call = inner.permit(tx, &context, act)?;
+            let call = inner.permit(tx, &context, permission)?;
             call.identity.require_user(&user)?;
             change(&call, tx, &user)
         })
@@ -93,7 +93,7 @@ impl Service {
         &self,
         context: &Context,
         kind: ReadKind,
-        act: Act,
+        permission: Permission,
         user: Option<&UserId>,
         read: impl FnOnce(&Permitted<'_>, &ReadTx<'_>) -> Result<T>,
     ) -> Result<T> {
@@ -102,7 +102,7 @@ impl Service {
                 // An expired token must not come back to life with a clock that was set back.
                 tx.require_sane_clock(context.now)?;
             }
-            let call = self.inner.permit(tx, context, act)?;
+            let call = self.inner.permit(tx, context, permission)?;
             user.map_or(Ok(()), |it| call.identity.require_user(it))?;
             read(&call, tx)
         })
@@ -125,14 +125,14 @@ impl Service {
 
     /// Says why a call is refused whose fields are `malformed`: its token and its role are judged first, where those of
     /// the call itself would have been.
-    pub fn refuse(&self, context: &Context, act: Act, malformed: Error) -> Error {
-        let judged = match act {
-            Act::ReadUser | Act::Search => {
+    pub fn refuse(&self, context: &Context, permission: Permission, malformed: Error) -> Error {
+        let judged = match permission {
+            Permission::ReadUser | Permission::Search => {
                 let nothing = |_: &Permitted<'_>, _: &ReadTx<'_>| Ok(());
-                self.read(context, ReadKind::ById, act, None, nothing)
+                self.read(context, ReadKind::ById, permission, None, nothing)
             }
-            Act::Check | Act::WriteTotp | Act::WriteUser => {
-                self.change(context, act, |_, _| Ok(()))
+            Permission::Check | Permission::WriteTotp | Permission::WriteUser => {
+                self.change(context, permission, |_, _| Ok(()))
             }
         };
         judged.err().unwrap_or(malformed)
@@ -145,10 +145,10 @@ impl Inner {
         &'a self,
         tx: &ReadTx<'_>,
         context: &'a Context,
-        act: Act,
+        permission: Permission,
     ) -> Result<Permitted<'a>> {
         let call = self.judge(tx, context)?;
-        call.identity.require_role(act)?;
+        call.identity.require_role(permission)?;
         Ok(call)
     }
 
@@ -157,7 +157,7 @@ impl Inner {
         Ok(Permitted {
             inner: self,
             identity: context.caller.identify(tx, context.now)?,
-            expect: &context.expect,
+            target: &context.target,
             now: context.now,
         })
     }
@@ -165,18 +165,18 @@ impl Inner {
 
 impl Permitted<'_> {
     /// Whether the caller expects this instance.
-    pub(super) fn expects_instance(&self) -> bool {
-        self.expect.instance_is(&self.inner.instance.id)
+    pub(super) fn is_for_this_instance(&self) -> bool {
+        self.target.is_instance(&self.inner.instance.id)
     }
 
     /// The one organization in which the caller looks and may look, or none where that is all of them.
     pub(super) fn sight(&self, missing: Missing) -> Result<Option<&OrgId>> {
-        let power = &self.identity.power;
-        match &self.expect.organization {
-            _ if !self.expects_instance() => Err(Error::NotFound(missing)),
-            None => Ok(power.organization()),
-            Some(Named::Id(id)) if power.sees(id) => Ok(Some(id)),
-            Some(Named::Id(_) | Named::Domain) => Err(Error::NotFound(missing)),
+        let role = &self.identity.role;
+        match &self.target.organization {
+            _ if !self.is_for_this_instance() => Err(Error::NotFound(missing)),
+            None => Ok(role.organization()),
+            Some(NamedBy::Id(id)) if role.sees(id) => Ok(Some(id)),
+            Some(NamedBy::Id(_) | NamedBy::Domain) => Err(Error::NotFound(missing)),
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Name, Window};
-    use crate::service::{DataDir, KeyFile, NewToken, NewUser, Power, Settings};
+    use crate::service::{DataDir, KeyFile, NewToken, NewUser, Role, Settings};
 
     struct Scene {
         _dir: tempfile::TempDir,
@@ -254,9 +254,9 @@ mod tests {
         let user: UserId = made.id.parse().unwrap();
         let begun = service.start_totp(&operator, user.clone(), None).unwrap();
         let new = NewToken {
-            power: Power::Manager(org),
+            role: Role::Manager(org),
             name: None,
-            lasts: None,
+            lifetime: None,
         };
         let (token_id, token) = service.create_token(&operator, new).unwrap();
         Scene {
@@ -317,28 +317,28 @@ mod tests {
     #[test]
     fn a_malformed_call_is_judged_by_its_token_and_role_first() {
         let scene = scene();
-        let refuse = |context, act| {
+        let refuse = |context, permission| {
             let malformed = Error::invalid("field", "expected another");
-            scene.service.refuse(context, act, malformed)
+            scene.service.refuse(context, permission, malformed)
         };
         let unknown = Context::new(Caller::of_token("unknown"), scene.operator.now);
         let self_token = NewToken {
-            power: Power::Own(scene.user.clone()),
+            role: Role::Own(scene.user.clone()),
             name: None,
-            lasts: None,
+            lifetime: None,
         };
         let (_, token) = scene
             .service
             .create_token(&scene.operator, self_token)
             .unwrap();
         let own = Context::new(Caller::of_token(token.reveal()), scene.operator.now);
-        for act in [Act::ReadUser, Act::WriteTotp] {
-            assert!(matches!(refuse(&unknown, act), Error::BadToken));
-            assert!(matches!(refuse(&own, act), Error::Invalid { .. }));
+        for permission in [Permission::ReadUser, Permission::WriteTotp] {
+            assert!(matches!(refuse(&unknown, permission), Error::BadToken));
+            assert!(matches!(refuse(&own, permission), Error::Invalid { .. }));
         }
-        for act in [Act::Search, Act::WriteUser, Act::Check] {
-            assert!(matches!(refuse(&unknown, act), Error::BadToken));
-            assert!(matches!(refuse(&own, act), Error::Forbidden));
+        for permission in [Permission::Search, Permission::WriteUser, Permission::Check] {
+            assert!(matches!(refuse(&unknown, permission), Error::BadToken));
+            assert!(matches!(refuse(&own, permission), Error::Forbidden));
         }
     }
 }

@@ -23,8 +23,8 @@ mod users;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-pub use access::{Act, Caller, Expect, Named, Power};
-pub use backup::{Consent, Restored, Taken};
+pub use access::{Caller, NamedBy, Permission, Role, Target};
+pub use backup::{BackupSummary, RestoreOptions, Restored};
 pub use call::Context;
 pub use clock_fix::ClockFixed;
 pub use data_dir::{DataDir, KeyFile};
@@ -181,13 +181,13 @@ impl Service {
 
     /// What this bearer token stands for at this moment, if it is known, not expired and not revoked: for showing. Each
     /// call judges its caller anew.
-    pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Power> {
+    pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Role> {
         let caller = Caller::of_token(token);
         let identity = self.inner.store.read_for_request(ReadKind::ById, |tx| {
             tx.require_sane_clock(now)?;
             caller.identify(tx, now)
         })?;
-        Ok(identity.power)
+        Ok(identity.role)
     }
 
     /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing

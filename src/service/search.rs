@@ -1,7 +1,7 @@
 //! Searching for users: a page of those that a token may see, and how many there are in all.
 
 use super::users::whole;
-use super::{Act, Context, Service, User};
+use super::{Context, Permission, Service, User};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Search, Timestamp};
 use crate::store::ReadKind;
@@ -23,21 +23,27 @@ impl Service {
         search: &Search,
         mut each: impl FnMut(User) -> bool,
     ) -> Result<Found> {
-        self.read(context, ReadKind::Search, Act::Search, None, |call, tx| {
-            if !call.expects_instance() {
-                return Err(Error::NotFound(Missing::User));
-            }
-            let org = call.identity.power.organization();
-            let (page, total) = tx.search_users(search, org)?;
-            for number in page {
-                if !each(whole(tx, &tx.user_numbered(number)?, call.now)?) {
-                    break;
+        self.read(
+            context,
+            ReadKind::Search,
+            Permission::Search,
+            None,
+            |call, tx| {
+                if !call.is_for_this_instance() {
+                    return Err(Error::NotFound(Missing::User));
                 }
-            }
-            Ok(Found {
-                total,
-                at: call.now,
-            })
-        })
+                let org = call.identity.role.organization();
+                let (page, total) = tx.search_users(search, org)?;
+                for number in page {
+                    if !each(whole(tx, &tx.user_numbered(number)?, call.now)?) {
+                        break;
+                    }
+                }
+                Ok(Found {
+                    total,
+                    at: call.now,
+                })
+            },
+        )
     }
 }

@@ -2,7 +2,7 @@
 
 use super::call::Permitted;
 use super::users::details;
-use super::{Act, Context, Details, Service};
+use super::{Context, Details, Permission, Service};
 use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{UserId, UserState};
 use crate::store::{EventKind, UserRow, WriteTx};
@@ -52,7 +52,7 @@ impl Service {
 
     /// Makes a locked user active, and ends its wait.
     pub fn unlock_user(&self, context: &Context, user: UserId) -> Result<Details> {
-        self.change_user(context, Act::WriteUser, user, |call, tx, user| {
+        self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::UserToUnlock)?;
             let unlocked = tx.change_state(&user, &[UserState::Locked], UserState::Active)?;
             let cleared = tx.clear_failures(&user.id)?;
@@ -69,7 +69,7 @@ impl Service {
         user: UserId,
         change: &'static Change,
     ) -> Result<Details> {
-        self.change_user(context, Act::WriteUser, user, |call, tx, user| {
+        self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, change.missing)?;
             if !tx.change_state(&user, change.from, change.to)? {
                 return Err(Error::NotFound(change.missing));
@@ -83,7 +83,7 @@ impl Service {
 impl Permitted<'_> {
     /// Whoever is locked or inactive cannot enrol by its own token; a manager can enrol for it.
     pub(super) fn require_fit_to_enrol(&self, user: &UserRow) -> Result<()> {
-        if self.identity.power.user().is_some() && user.state != UserState::Active {
+        if self.identity.role.user().is_some() && user.state != UserState::Active {
             return Err(Error::WrongState(WrongState::UserNotActive));
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::call::Permitted;
-use super::{Context, Inner, Power, Service};
+use super::{Context, Inner, Role, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TokenId};
 use crate::seal::{BearerToken, token_hash};
@@ -16,11 +16,11 @@ const MAX_LISTED: u32 = 100_000;
 #[derive(Debug, Clone)]
 pub struct NewToken {
     /// What it stands for.
-    pub power: Power,
+    pub role: Role,
     /// What a person calls it.
     pub name: Option<Name>,
     /// How long it lasts; without end if nothing is said.
-    pub lasts: Option<Duration>,
+    pub lifetime: Option<Duration>,
 }
 
 /// What is known of a token; never the token.
@@ -29,7 +29,7 @@ pub struct Token {
     /// Its id.
     pub id: TokenId,
     /// What it stands for.
-    pub power: Power,
+    pub role: Role,
     /// The organization of the user it is bound to.
     pub user_org: Option<OrgId>,
     /// What a person calls it.
@@ -46,23 +46,23 @@ impl Service {
         let token = BearerToken::new()?;
         let hash = token_hash(token.reveal());
         let id = self.administer(context, move |call, tx| {
-            if let Some(org) = new.power.organization() {
+            if let Some(org) = new.role.organization() {
                 Inner::require_organization(tx, org.clone())?;
             }
-            if let Some(user) = new.power.user()
+            if let Some(user) = new.role.user()
                 && tx.user(None, user)?.is_none()
             {
                 return Err(Error::NotFound(Missing::User));
             }
             let row = TokenRow {
                 id: TokenId::from_trusted(tx.new_id()?),
-                role: new.power.role().to_owned(),
-                org: new.power.organization().cloned(),
-                user: new.power.user().cloned(),
+                role: new.role.name().to_owned(),
+                org: new.role.organization().cloned(),
+                user: new.role.user().cloned(),
                 user_org: None,
                 name: new.name,
                 created: tx.event_at(),
-                expires: new.lasts.map(|it| tx.now().after(it)),
+                expires: new.lifetime.map(|it| tx.now().after(it)),
             };
             tx.insert_token(&row, &hash)?;
             append(tx, EventKind::TokenCreated, call, &row)?;
@@ -90,10 +90,10 @@ impl Service {
 }
 
 fn shown(row: TokenRow) -> Result<Token> {
-    let power = Power::of_row(&row)?;
+    let role = Role::of_row(&row)?;
     Ok(Token {
         id: row.id,
-        power,
+        role,
         user_org: row.user_org,
         name: row.name,
         created: row.created,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::call::Permitted;
-use super::{Act, Context, Details, Inner, Service};
+use super::{Context, Details, Inner, Permission, Service};
 use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
 use crate::seal::new_secret;
@@ -60,43 +60,44 @@ impl Service {
         user: UserId,
         name: Option<Name>,
     ) -> Result<Enrolment> {
-        let started = self.change_user(context, Act::WriteTotp, user, |call, tx, user| {
-            let user = call.user_in_sight(tx, user, Missing::User)?;
-            call.require_fit_to_enrol(&user)?;
-            let gives_way = pending_that_gives_way(tx.totps(&user, call.now)?)?;
-            if call.identity.power.user().is_some() {
-                if let Some(wait) = tx.self_change_wait(&user.id)? {
-                    return Ok(Started::Wait(wait));
+        let started =
+            self.change_user(context, Permission::WriteTotp, user, |call, tx, user| {
+                let user = call.user_in_sight(tx, user, Missing::User)?;
+                call.require_fit_to_enrol(&user)?;
+                let gives_way = pending_that_gives_way(tx.totps(&user, call.now)?)?;
+                if call.identity.role.user().is_some() {
+                    if let Some(wait) = tx.self_change_wait(&user.id)? {
+                        return Ok(Started::Wait(wait));
+                    }
+                    tx.record_self_change(&user.id)?;
                 }
-                tx.record_self_change(&user.id)?;
-            }
-            if let Some(oldest) = gives_way {
-                give_way(tx, &user, &oldest.id)?;
-            }
-            let secret = new_secret()?;
-            let id = TotpId::from_trusted(tx.new_id()?);
-            let sealed = call.inner.sealer.seal(&secret, &user.id, &id)?;
-            let totp = TotpRow {
-                slot: tx.fill_slot(&sealed)?,
-                id,
-                name,
-                state: TotpState::Pending,
-                parameters: Parameters::ENROLLED,
-                created: tx.event_at(),
-            };
-            tx.insert_totp(&user, &totp)?;
-            call.record_totp(tx, EventKind::TotpStarted, &user, Some(&totp.id))?;
-            let usernames = tx.usernames(&user)?;
-            let account = usernames
-                .first()
-                .map_or(user.id.as_str(), |it| it.username.as_str());
-            let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
-            Ok(Started::Begun(Enrolment {
-                details: details(&totp, &user, tx.event_at()),
-                uri,
-                secret,
-            }))
-        })?;
+                if let Some(oldest) = gives_way {
+                    give_way(tx, &user, &oldest.id)?;
+                }
+                let secret = new_secret()?;
+                let id = TotpId::from_trusted(tx.new_id()?);
+                let sealed = call.inner.sealer.seal(&secret, &user.id, &id)?;
+                let totp = TotpRow {
+                    slot: tx.fill_slot(&sealed)?,
+                    id,
+                    name,
+                    state: TotpState::Pending,
+                    parameters: Parameters::ENROLLED,
+                    created: tx.event_at(),
+                };
+                tx.insert_totp(&user, &totp)?;
+                call.record_totp(tx, EventKind::TotpStarted, &user, Some(&totp.id))?;
+                let usernames = tx.usernames(&user)?;
+                let account = usernames
+                    .first()
+                    .map_or(user.id.as_str(), |it| it.username.as_str());
+                let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
+                Ok(Started::Begun(Enrolment {
+                    details: details(&totp, &user, tx.event_at()),
+                    uri,
+                    secret,
+                }))
+            })?;
         match started {
             Started::Begun(enrolment) => Ok(enrolment),
             Started::Wait(wait) => Err(Error::TooOften {
@@ -116,26 +117,31 @@ impl Service {
         totp: TotpId,
         code: Code,
     ) -> Result<Verdict> {
-        self.change_user(context, Act::WriteTotp, user, move |call, tx, user| {
-            let user = call.user_in_sight(tx, user, Missing::User)?;
-            let totp = find(tx.totps(&user, call.now)?, &totp)?;
-            call.require_fit_to_enrol(&user)?;
-            if totp.state == TotpState::Confirmed {
-                return Err(Error::WrongState(WrongState::AlreadyConfirmed));
-            }
-            if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
-                return Ok(Verdict::Wait { retry_after_s });
-            }
-            let window = tx.settings()?.window;
-            match call.inner.step_of(tx, &user, &totp, &code, window)? {
-                Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
-                    call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp.id))?;
-                    Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
+        self.change_user(
+            context,
+            Permission::WriteTotp,
+            user,
+            move |call, tx, user| {
+                let user = call.user_in_sight(tx, user, Missing::User)?;
+                let totp = find(tx.totps(&user, call.now)?, &totp)?;
+                call.require_fit_to_enrol(&user)?;
+                if totp.state == TotpState::Confirmed {
+                    return Err(Error::WrongState(WrongState::AlreadyConfirmed));
                 }
-                Some(_) => Ok(Verdict::Used),
-                None => call.count_wrong_code(tx, &user, Some(&totp.id)),
-            }
-        })
+                if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
+                    return Ok(Verdict::Wait { retry_after_s });
+                }
+                let window = tx.settings()?.window;
+                match call.inner.step_of(tx, &user, &totp, &code, window)? {
+                    Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
+                        call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp.id))?;
+                        Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
+                    }
+                    Some(_) => Ok(Verdict::Used),
+                    None => call.count_wrong_code(tx, &user, Some(&totp.id)),
+                }
+            },
+        )
     }
 
     /// Checks a code against all confirmed authenticators of a user, or against one of them.
@@ -149,7 +155,7 @@ impl Service {
         totp: Option<TotpId>,
         code: Code,
     ) -> Result<Verdict> {
-        self.change_user(context, Act::Check, user, move |call, tx, user| {
+        self.change_user(context, Permission::Check, user, move |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::User)?;
             let mut totps = tx.totps(&user, call.now)?;
             if let Some(id) = &totp {
@@ -190,27 +196,32 @@ impl Service {
     /// Whether it is in sight is judged by the statement that removes it. The user's own row is read only where
     /// nothing was removed, to say what is not there.
     pub fn remove_totp(&self, context: &Context, user: UserId, totp: TotpId) -> Result<Details> {
-        self.change_user(context, Act::WriteTotp, user, move |call, tx, user| {
-            let org = call.sight(Missing::User)?;
-            let Some(RemovedTotp { org, created }) = tx.delete_totp(org, user, &totp)? else {
-                call.user_in_sight(tx, user, Missing::User)?;
-                return Err(Error::NotFound(Missing::Totp));
-            };
-            tx.append(&Event {
-                kind: EventKind::TotpRemoved,
-                source: &call.identity.source,
-                org: Some(&org),
-                user: Some(user),
-                about: Some(totp.as_str()),
-            })?;
-            let (id, changed) = (totp.to_string(), tx.event_at());
-            Ok(Details {
-                id,
-                created,
-                changed,
-                owner: org,
-            })
-        })
+        self.change_user(
+            context,
+            Permission::WriteTotp,
+            user,
+            move |call, tx, user| {
+                let org = call.sight(Missing::User)?;
+                let Some(RemovedTotp { org, created }) = tx.delete_totp(org, user, &totp)? else {
+                    call.user_in_sight(tx, user, Missing::User)?;
+                    return Err(Error::NotFound(Missing::Totp));
+                };
+                tx.append(&Event {
+                    kind: EventKind::TotpRemoved,
+                    source: &call.identity.source,
+                    org: Some(&org),
+                    user: Some(user),
+                    about: Some(totp.as_str()),
+                })?;
+                let (id, changed) = (totp.to_string(), tx.event_at());
+                Ok(Details {
+                    id,
+                    created,
+                    changed,
+                    owner: org,
+                })
+            },
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! Users: whom authenticators belong to.
 
 use super::call::Permitted;
-use super::{Act, Context, Details, Inner, Named, Service};
+use super::{Context, Details, Inner, NamedBy, Permission, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
 use crate::store::{
@@ -74,7 +74,7 @@ pub struct Totp {
 impl Service {
     /// Makes a user. Without a word about the organization it goes to the caller's, or the first.
     pub fn create_user(&self, context: &Context, new: NewUser) -> Result<Details> {
-        self.change(context, Act::WriteUser, move |call, tx| {
+        self.change(context, Permission::WriteUser, move |call, tx| {
             let org = call.organization_for_new(tx)?;
             let user = insert_user(tx, &org, &new)?;
             for it in new.usernames {
@@ -96,8 +96,8 @@ impl Service {
 
     /// Reads a user.
     pub fn user(&self, context: &Context, id: &UserId) -> Result<User> {
-        let (kind, act) = (ReadKind::ById, Act::ReadUser);
-        self.read(context, kind, act, Some(id), |call, tx| {
+        let (kind, permission) = (ReadKind::ById, Permission::ReadUser);
+        self.read(context, kind, permission, Some(id), |call, tx| {
             let row = call.user_in_sight(tx, id, Missing::User)?;
             whole(tx, &row, call.now)
         })
@@ -105,7 +105,7 @@ impl Service {
 
     /// Removes a user and everything of it: authenticators, usernames, its own tokens.
     pub fn remove_user(&self, context: &Context, user: UserId) -> Result<Details> {
-        self.change_user(context, Act::WriteUser, user, |call, tx, user| {
+        self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
             let user = call.user_in_sight(tx, user, Missing::UserToRemove)?;
             if !tx.delete_user(&user)? {
                 return Err(Error::NotFound(Missing::UserToRemove));
@@ -144,14 +144,14 @@ impl Service {
 impl Permitted<'_> {
     /// Where a new user goes.
     fn organization_for_new(&self, tx: &WriteTx<'_>) -> Result<OrgId> {
-        let (unknown, power) = (Error::NotFound(Missing::Organization), &self.identity.power);
-        if !self.expects_instance() {
+        let (unknown, role) = (Error::NotFound(Missing::Organization), &self.identity.role);
+        if !self.is_for_this_instance() {
             return Err(unknown);
         }
-        match (&self.expect.organization, power.organization()) {
-            (Some(Named::Domain), _) => Err(unknown),
-            (Some(Named::Id(id)), _) if !power.sees(id) => Err(unknown),
-            (Some(Named::Id(id)), _) => Inner::require_organization(tx, id.clone()),
+        match (&self.target.organization, role.organization()) {
+            (Some(NamedBy::Domain), _) => Err(unknown),
+            (Some(NamedBy::Id(id)), _) if !role.sees(id) => Err(unknown),
+            (Some(NamedBy::Id(id)), _) => Inner::require_organization(tx, id.clone()),
             (None, Some(own)) => Inner::require_organization(tx, own.clone()),
             (None, None) => tx.first_organization()?.ok_or(unknown),
         }

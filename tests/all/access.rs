@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use totpd::service::{Context, Power};
+use totpd::service::{Context, Role};
 
 use crate::harness::{Answer, Phone, TestServer};
 
@@ -67,14 +67,14 @@ fn rights_are_judged_on_organization_user_and_authenticator() {
             for place in ["own", "another's", "another organization's", "unknown"] {
                 let label = format!("{role}-{call_name}-{place}");
                 let own = target(&server, &here, &format!("own-{label}"));
-                let power = match role {
-                    "admin" => Power::Admin,
-                    "manager" => Power::Manager(here.parse().unwrap()),
-                    "checker" => Power::Checker(Some(here.parse().unwrap())),
-                    "checker of all" => Power::Checker(None),
-                    _ => Power::Own(own.user.parse().unwrap()),
+                let token_role = match role {
+                    "admin" => Role::Admin,
+                    "manager" => Role::Manager(here.parse().unwrap()),
+                    "checker" => Role::Checker(Some(here.parse().unwrap())),
+                    "checker of all" => Role::Checker(None),
+                    _ => Role::Own(own.user.parse().unwrap()),
                 };
-                let token = server.token(power);
+                let token = server.token(token_role);
                 let (org, at) = match place {
                     "own" => (&here, own),
                     "another's" => (&here, target(&server, &here, &format!("other-{label}"))),
@@ -160,7 +160,7 @@ fn an_authenticator_of_another_user_is_not_there() {
 fn an_authenticator_is_removed_where_it_is_looked_for_and_nowhere_else() {
     let server = TestServer::start();
     let (here, there) = (server.org.clone(), server.organization("Elsewhere"));
-    let manager_of = |org: &str| server.token(Power::Manager(org.parse().unwrap()));
+    let manager_of = |org: &str| server.token(Role::Manager(org.parse().unwrap()));
     let (near, own) = (manager_of(&here), manager_of(&there));
     let far = target(&server, &there, "far");
     let path = format!("/users/{}/totp/{}", far.user, far.phone.id);
@@ -199,8 +199,8 @@ fn out_of_sight_is_not_there_byte_for_byte() {
     let server = TestServer::start();
     let there = server.organization("Elsewhere");
     let far = target(&server, &there, "far");
-    let manager = server.token(Power::Manager(server.org.parse().unwrap()));
-    let own = server.token(Power::Own(server.user("me").parse().unwrap()));
+    let manager = server.token(Role::Manager(server.org.parse().unwrap()));
+    let own = server.token(Role::Own(server.user("me").parse().unwrap()));
     let nobody = Target {
         user: "9".repeat(far.user.len()),
         phone: server_phone(&far),
@@ -244,7 +244,7 @@ fn a_token_ends_at_once_by_revocation_by_time_and_with_its_user() {
     let get = |token: &str| server.ask_as(token, "GET", &path, "");
     let refused = |answer: Answer| answer.expect_error(401, 16, Some("AUTH-7fs1e"));
 
-    let (id, token) = server.token_with(Power::Admin, None);
+    let (id, token) = server.token_with(Role::Admin, None);
     get(&token).expect_status(200);
     let context = Context::command_line(server.now());
     server
@@ -253,13 +253,13 @@ fn a_token_ends_at_once_by_revocation_by_time_and_with_its_user() {
         .unwrap();
     refused(get(&token));
 
-    let (_, token) = server.token_with(Power::Admin, Some(Duration::from_mins(1)));
+    let (_, token) = server.token_with(Role::Admin, Some(Duration::from_mins(1)));
     server.pass_seconds(59);
     get(&token).expect_status(200);
     server.pass_seconds(1);
     refused(get(&token));
 
-    let own = server.token(Power::Own(alice.parse().unwrap()));
+    let own = server.token(Role::Own(alice.parse().unwrap()));
     get(&own).expect_status(200);
     server.ask("DELETE", &path, "").expect_status(200);
     refused(get(&own));
@@ -274,7 +274,7 @@ fn a_token_ends_at_once_by_revocation_by_time_and_with_its_user() {
 fn a_new_user_goes_where_the_token_belongs() {
     let server = TestServer::start();
     let there = server.organization("Elsewhere");
-    let manager = server.token(Power::Manager(there.parse().unwrap()));
+    let manager = server.token(Role::Manager(there.parse().unwrap()));
     let made = server
         .ask_as(&manager, "POST", "/users", r#"{"userId":"u"}"#)
         .expect_status(201);

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use totpd::service::Power;
+use totpd::service::Role;
 
 use crate::harness::TestServer;
 use crate::rpc::{Rpc, encode, method};
@@ -168,7 +168,7 @@ fn data_that_was_stored_before_there_was_a_bound_is_still_answered() {
 #[test]
 fn filters_are_counted_before_they_are_decoded() {
     let server = TestServer::start();
-    let checker = server.token(Power::Checker(None));
+    let checker = server.token(Role::Checker(None));
     let one = || json!({"stateFilter": {"state": "USER_STATE_ACTIVE"}});
     let list = |filters: usize| Value::from((0..filters).map(|_| one()).collect::<Vec<_>>());
     let any = |queries: Value| json!([{"orFilter": {"queries": queries}}]);

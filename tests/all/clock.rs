@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use totpd::model::{ClockReading, Timestamp, VERSION_DATE, Window};
-use totpd::service::{ClockFixed, Context, DataDir, KeyFile, Level, Power, Service, Settings};
+use totpd::service::{ClockFixed, Context, DataDir, KeyFile, Level, Role, Service, Settings};
 
 use crate::binary::Home;
 use crate::harness::TestServer;
@@ -301,7 +301,7 @@ fn a_clock_that_was_ahead_is_put_right_and_nothing_is_lost() {
     }
     let carol = machine.server.user("carol");
     let pending = machine.server.start_enrolment(&carol);
-    let (_, token) = machine.server.token_with(Power::Admin, Some(DAY));
+    let (_, token) = machine.server.token_with(Role::Admin, Some(DAY));
     let org = machine.server.organization("Acme");
     machine
         .server
@@ -590,7 +590,7 @@ fn no_fix_takes_a_clock_that_cannot_be_right() {
 fn the_doctor_tells_of_tokens_that_expire() {
     let machine = Machine::start();
     assert_eq!(machine.doctor("tokens").0, Level::Ok);
-    let (soon, _) = machine.server.token_with(Power::Admin, Some(15 * DAY));
+    let (soon, _) = machine.server.token_with(Role::Admin, Some(15 * DAY));
     assert_eq!(machine.doctor("tokens").0, Level::Ok);
     machine.server.pass_seconds(86_400 + 1);
     let (level, told) = machine.doctor("tokens");

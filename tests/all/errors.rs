@@ -1,6 +1,6 @@
 //! Every refusal that can be reached, and bad input of every kind, which changes nothing.
 
-use totpd::service::Power;
+use totpd::service::Role;
 
 use crate::harness::{TestServer, tidy};
 
@@ -271,7 +271,7 @@ fn the_order_of_judgement_is_path_token_role_fields_id() {
         .raw("POST", target, unknown, b"{")
         .expect_error(401, 16, Some("AUTH-7fs1e"));
     // A role that may never make the call hears nothing of its fields.
-    let checker = server.token(Power::Checker(None));
+    let checker = server.token(Role::Checker(None));
     let forbidden = Some("AUTH-AWfge");
     server
         .ask_as(&checker, "POST", "/users/%zz/totp/1/_verify", "{")
@@ -281,7 +281,7 @@ fn the_order_of_judgement_is_path_token_role_fields_id() {
         .expect_error(403, 7, forbidden);
     // A token that may make it, but not for this user, is told of the fields first.
     let alice = server.user("alice");
-    let own = server.token(Power::Own(alice.parse().unwrap()));
+    let own = server.token(Role::Own(alice.parse().unwrap()));
     server
         .ask_as(&own, "POST", "/users/nobody/totp/1/_verify", "{")
         .expect_error(400, 3, FIELD);

@@ -13,7 +13,9 @@ use data_encoding::BASE32_NOPAD;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use totpd::model::{Timestamp, TotpId, UserId, Window};
-use totpd::service::{Consent, Context, DataDir, KeyFile, NewUser, Service, Settings, Verdict};
+use totpd::service::{
+    Context, DataDir, KeyFile, NewUser, RestoreOptions, Service, Settings, Verdict,
+};
 use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::binary::{Home, now};
@@ -250,12 +252,12 @@ fn restored_and_emptied(backup: &Path, key: &[u8], begun: &[Begun]) {
     scene.dir = dir;
     let path = scene.dir.path().to_owned();
     write_private(&path.join("master.key"), key);
-    let consent = Consent {
+    let options = RestoreOptions {
         replace: false,
-        loss: true,
+        accept_loss: true,
     };
     let open = DataDir::open_alone(&path, KeyFile::InDataDir).unwrap();
-    open.restore(backup, consent, scene.now).unwrap();
+    open.restore(backup, options, scene.now).unwrap();
     let open = DataDir::open(&path, KeyFile::InDataDir).unwrap();
     scene.service = Some(Service::open(open).unwrap());
     let sought = scene.sought(begun);

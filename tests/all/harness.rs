@@ -18,7 +18,7 @@ use totpd::api::Api;
 use totpd::api::handler::Watch;
 use totpd::model::{Clock, ClockReading, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
-use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Power, Service, Settings};
+use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Service, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
 /// An ordinary moment, in the middle of a step.
@@ -68,7 +68,7 @@ impl TestServer {
             shared_commits: Arc::default(),
             stuck: Arc::default(),
         };
-        server.admin = server.token(Power::Admin);
+        server.admin = server.token(Role::Admin);
         server.running = Some(server.open_door(change));
         server
     }
@@ -146,16 +146,16 @@ impl TestServer {
         self.dir.path()
     }
 
-    pub fn token(&self, power: Power) -> String {
-        self.token_with(power, None).1
+    pub fn token(&self, role: Role) -> String {
+        self.token_with(role, None).1
     }
 
     /// A token's id and the token.
-    pub fn token_with(&self, power: Power, lasts: Option<Duration>) -> (String, String) {
+    pub fn token_with(&self, role: Role, lifetime: Option<Duration>) -> (String, String) {
         let new = NewToken {
-            power,
+            role,
             name: None,
-            lasts,
+            lifetime,
         };
         let (id, token) = self
             .service

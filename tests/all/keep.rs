@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use totpd::error::Result;
 use totpd::model::{Timestamp, UserId, Window};
 use totpd::service::{
-    Consent, Context, DataDir, KeyFile, Level, NewToken, NewUser, Power, Restored, Service,
+    Context, DataDir, KeyFile, Level, NewToken, NewUser, RestoreOptions, Restored, Role, Service,
     Settings, Verdict,
 };
 
@@ -18,13 +18,13 @@ use crate::binary::Home;
 use crate::harness::{Phone, tidy};
 
 const START_S: i64 = 1_795_453_575;
-pub const FORCE: Consent = Consent {
+pub const FORCE: RestoreOptions = RestoreOptions {
     replace: true,
-    loss: false,
+    accept_loss: false,
 };
-const LOSS: Consent = Consent {
+const LOSS: RestoreOptions = RestoreOptions {
     replace: false,
-    loss: true,
+    accept_loss: true,
 };
 
 /// A data directory, the service on it while there is one, and a clock.
@@ -86,10 +86,10 @@ impl Node {
     }
 
     /// Restores, and opens what came of it.
-    pub fn restore(&mut self, file: &Path, consent: Consent) -> Result<Restored> {
+    pub fn restore(&mut self, file: &Path, options: RestoreOptions) -> Result<Restored> {
         self.service = None;
         let open = || DataDir::open_alone(self.dir.path(), KeyFile::InDataDir);
-        let restored = open().and_then(|it| it.restore(file, consent, self.now));
+        let restored = open().and_then(|it| it.restore(file, options, self.now));
         if let Ok(dir) = DataDir::open(self.dir.path(), KeyFile::InDataDir) {
             self.service = Service::open(dir).ok();
         }
@@ -203,7 +203,9 @@ fn no_code_that_was_good_before_a_restore_is_good_after_it() {
     ));
 
     let mut other = node.elsewhere();
-    let refused = other.restore(&backup, Consent::default()).unwrap_err();
+    let refused = other
+        .restore(&backup, RestoreOptions::default())
+        .unwrap_err();
     assert!(refused.to_string().contains("--accept-loss"), "{refused}");
     assert!(!other.file("totpd.db").exists(), "nothing was changed");
     let restored = other.restore(&backup, LOSS).unwrap();
@@ -236,9 +238,9 @@ fn what_ended_after_the_backup_stays_ended_when_it_replaces_the_database() {
     let (phone, kept) = (node.enrol(&alice), node.enrol(&alice));
     let context = Context::command_line(node.now);
     let new = || NewToken {
-        power: Power::Admin,
+        role: Role::Admin,
         name: None,
-        lasts: None,
+        lifetime: None,
     };
     let (ends, ended) = node.service().create_token(&context, new()).unwrap();
     let (_, stays) = node.service().create_token(&context, new()).unwrap();
@@ -257,7 +259,7 @@ fn what_ended_after_the_backup_stays_ended_when_it_replaces_the_database() {
         let _refused = node.check(&alice, &kept.wrong_at(node.now)).unwrap();
     }
 
-    let refused = node.restore(&first, Consent::default()).unwrap_err();
+    let refused = node.restore(&first, RestoreOptions::default()).unwrap_err();
     assert!(refused.to_string().contains("--force"), "{refused}");
     for (backup, totps) in [(&first, 1), (&second, 1), (&first, 0)] {
         let restored = node.restore(backup, FORCE).unwrap();
@@ -310,9 +312,9 @@ fn a_user_who_came_after_a_removal_is_not_removed_by_it() {
     let keep = Duration::from_hours(1);
     tidy(node.service(), keep, node.now);
     let forgotten = node.back_up("forgotten");
-    let both = Consent {
+    let both = RestoreOptions {
         replace: true,
-        loss: true,
+        accept_loss: true,
     };
     node.restore(&between, both).unwrap();
     assert!(!node.has_user(&bob));
@@ -342,9 +344,9 @@ fn a_database_that_cannot_vouch_for_what_happened_since_needs_a_word() {
         let refused = node.restore(&backup, FORCE).unwrap_err();
         assert!(refused.to_string().contains("--accept-loss"), "{refused}");
     }
-    let both = Consent {
+    let both = RestoreOptions {
         replace: true,
-        loss: true,
+        accept_loss: true,
     };
     assert!(node.restore(&backup, both).unwrap().has_loss);
     assert_eq!(node.totps(&alice), [phone.id.as_str()]);
@@ -592,9 +594,9 @@ fn a_restore_with_a_clock_set_back_reopens_nothing() {
     node.now = later;
     let refused = node.restore(&backup, FORCE).unwrap_err();
     assert!(refused.to_string().contains("the clock"), "{refused}");
-    let both = Consent {
+    let both = RestoreOptions {
         replace: true,
-        loss: true,
+        accept_loss: true,
     };
     assert!(node.restore(&backup, both).unwrap().has_loss);
 }
@@ -621,9 +623,9 @@ fn a_log_that_a_crash_left_does_not_meet_a_backup() {
 }
 
 const AHEAD: Duration = Duration::from_hours(30 * 24);
-const BOTH: Consent = Consent {
+const BOTH: RestoreOptions = RestoreOptions {
     replace: true,
-    loss: true,
+    accept_loss: true,
 };
 
 /// A node with a backup from before its clock was ahead and one from that time, put right since: the backups, the
@@ -700,7 +702,9 @@ fn a_backup_that_was_dated_ahead_is_put_right_when_its_time_has_come() {
 fn a_backup_that_is_ahead_of_all_that_is_known_needs_a_word() {
     let (mut node, [before, ahead], alice, phone, then) = put_right();
     let mut other = node.elsewhere();
-    let refused = other.restore(&ahead, Consent::default()).unwrap_err();
+    let refused = other
+        .restore(&ahead, RestoreOptions::default())
+        .unwrap_err();
     assert!(refused.to_string().contains("the clock"), "{refused}");
     assert!(refused.to_string().contains("--accept-loss"), "{refused}");
     assert!(!other.file("totpd.db").exists(), "nothing was changed");

@@ -91,7 +91,7 @@ fn a_login_form_meets_what_the_table_says() {
     provoke(admin, &check, "123456");
     provoke(admin, "/users/7/totp/_check", "123456");
     provoke("totpd_none", &check, "123456");
-    let checker = server.token(totpd::service::Power::Checker(None));
+    let checker = server.token(totpd::service::Role::Checker(None));
     provoke(&checker, &path, "");
     let pending = server.start_enrolment(&alice);
     server.pass_seconds(601);
@@ -109,7 +109,7 @@ fn a_login_form_meets_what_the_table_says() {
     }
     provoke(admin, &path, "");
     let bob = server.user("bob");
-    let own = server.token(totpd::service::Power::Own(bob.parse().unwrap()));
+    let own = server.token(totpd::service::Role::Own(bob.parse().unwrap()));
     let start = format!("/users/{bob}/totp");
     for _ in 0..30 {
         server.ask_as(&own, "POST", &start, "").expect_status(200);

@@ -176,9 +176,9 @@ fn a_removal_that_a_backup_has_forgotten_removes_nobody_who_came_later() {
     tidy(node.service(), Duration::from_hours(1), node.now);
     let (one, other) = (node.back_up("one"), node.back_up("other"));
     node.pass_seconds(1);
-    let both = totpd::service::Consent {
+    let both = totpd::service::RestoreOptions {
         replace: true,
-        loss: true,
+        accept_loss: true,
     };
     node.restore(&removed, both).unwrap();
     for file in [&one, &other, &one] {

@@ -1,7 +1,7 @@
 //! Searching for users: every filter, every order, pages that hold still, and nothing that is out of sight.
 
 use serde_json::{Value, json};
-use totpd::service::Power;
+use totpd::service::Role;
 
 use crate::harness::{Answer, TestServer};
 
@@ -201,7 +201,7 @@ fn pages_hold_still_while_users_come() {
 #[test]
 fn a_search_sees_what_the_token_may_see_and_nothing_else() {
     let (server, there) = populated();
-    let manager = server.token(Power::Manager(there.parse().unwrap()));
+    let manager = server.token(Role::Manager(there.parse().unwrap()));
     let everything = [
         json!([]),
         json!([{"orFilter": {"queries": [state("LOCKED"), {"notFilter": {"query": state("LOCKED")}}]}}]),
@@ -218,12 +218,12 @@ fn a_search_sees_what_the_token_may_see_and_nothing_else() {
     }
     let others = json!([{"organizationIdFilter": {"id": server.org}}]);
     assert!(found(search(&server, &manager, "", &others)).0.is_empty());
-    for power in [
-        Power::Own("a".parse().unwrap()),
-        Power::Checker(None),
-        Power::Checker(Some(server.org.parse().unwrap())),
+    for role in [
+        Role::Own("a".parse().unwrap()),
+        Role::Checker(None),
+        Role::Checker(Some(server.org.parse().unwrap())),
     ] {
-        let token = server.token(power);
+        let token = server.token(role);
         search(&server, &token, "", &json!([])).expect_error(403, 7, Some("AUTH-AWfge"));
         // The role is judged before the fields.
         search(&server, &token, "", &json!([{}])).expect_error(403, 7, Some("AUTH-AWfge"));
@@ -318,7 +318,7 @@ fn a_page_of_100_among_100_000_users_is_right_and_takes_so_long() {
         org = server.org
     );
     database.execute_batch(&fill).unwrap();
-    let manager = server.token(Power::Manager(server.org.parse().unwrap()));
+    let manager = server.token(Role::Manager(server.org.parse().unwrap()));
     let nested = json!([
         {"orFilter": {"queries": [
             username("User1", "STARTS_WITH"),

@@ -2,7 +2,7 @@
 
 use totpd::error::Error;
 use totpd::model::{Timestamp, UserId};
-use totpd::service::{Caller, Context, DataDir, KeyFile, Power, Service};
+use totpd::service::{Caller, Context, DataDir, KeyFile, Role, Service};
 
 use crate::harness::{Answer, TestServer};
 
@@ -23,7 +23,7 @@ fn start_and_remove(server: &TestServer, token: &str, user: &str) {
 }
 
 fn self_token(server: &TestServer, user: &str) -> String {
-    server.token(Power::Own(user.parse().unwrap()))
+    server.token(Role::Own(user.parse().unwrap()))
 }
 
 /// Insists on the refusal, and that it left nothing behind. Returns how long to wait.

@@ -1,6 +1,6 @@
 //! Locked, inactive, active: who checks nothing, who may still do what, and what each change leaves behind.
 
-use totpd::service::Power;
+use totpd::service::Role;
 
 use crate::harness::{Answer, TestServer};
 
@@ -112,8 +112,8 @@ fn others_go_on_enrolling_and_removing_for_it_and_itself_only_reads_and_removes(
     for away in ["lock", "deactivate"] {
         let user = server.user(away);
         let (phone, pending) = (server.enrol(&user), server.start_enrolment(&user));
-        let own = server.token(Power::Own(user.parse().unwrap()));
-        let manager = server.token(Power::Manager(server.org.parse().unwrap()));
+        let own = server.token(Role::Own(user.parse().unwrap()));
+        let manager = server.token(Role::Manager(server.org.parse().unwrap()));
         go(&server, &user, away).expect_status(200);
         let (path, code) = (
             format!("/users/{user}/totp"),

@@ -1,7 +1,7 @@
 //! One table of cases through REST, gRPC and gRPC-Web, binary and as text: all say the same.
 
 use serde_json::{Value, json};
-use totpd::service::Power;
+use totpd::service::Role;
 
 use crate::harness::{Phone, TestServer};
 use crate::rpc::{Outcome, Rpc, encode, frame, method, outcome, path, unframe};
@@ -82,12 +82,12 @@ impl World {
             .expect_status(200);
         let org = |it: &str| it.parse().unwrap();
         let tokens = [
-            ("{admin}", Power::Admin),
-            ("{manager}", Power::Manager(org(&server.org))),
-            ("{far manager}", Power::Manager(org(&there))),
-            ("{checker}", Power::Checker(None)),
-            ("{self}", Power::Own("alice".parse().unwrap())),
-            ("{locked self}", Power::Own("locked".parse().unwrap())),
+            ("{admin}", Role::Admin),
+            ("{manager}", Role::Manager(org(&server.org))),
+            ("{far manager}", Role::Manager(org(&there))),
+            ("{checker}", Role::Checker(None)),
+            ("{self}", Role::Own("alice".parse().unwrap())),
+            ("{locked self}", Role::Own("locked".parse().unwrap())),
         ];
         let mut words = vec![
             ("{org}", server.org.clone()),
@@ -99,7 +99,7 @@ impl World {
             ("{first}", pending.code_at(server.now())),
             ("{wrong}", wrong(&[&phone, &pending], &server)),
         ];
-        words.extend(tokens.map(|(name, power)| (name, server.token(power))));
+        words.extend(tokens.map(|(name, role)| (name, server.token(role))));
         let rpc = (transport == Transport::Grpc).then(|| Rpc::connect(&server.address()));
         Self {
             rpc,
