@@ -171,7 +171,7 @@ impl Fix<'_> {
     ) -> Result<T> {
         let begun = Instant::now();
         let store = &self.service.inner.store;
-        let done = store.write_by_confirmed_clock(self.now, change)?;
+        let done = store.write_with_confirmed_clock(self.now, change)?;
         thread::sleep(begun.elapsed());
         Ok(done)
     }

@@ -124,7 +124,7 @@ impl Backup {
             .connection
             .unchecked_transaction()
             .map_err(unavailable)?;
-        WriteTx::by_confirmed_clock(&transaction, to).date_all(floor)?;
+        WriteTx::with_confirmed_clock(&transaction, to).date_all(floor)?;
         transaction.commit().map_err(unavailable)
     }
 

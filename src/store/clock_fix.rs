@@ -86,13 +86,13 @@ impl DatedTable {
 
 impl Store {
     /// Runs `write` as [`Self::write`] does, but believes a clock that is earlier than the newest event.
-    pub(crate) fn write_by_confirmed_clock<T: Send + 'static>(
+    pub(crate) fn write_with_confirmed_clock<T: Send + 'static>(
         &self,
         now: Timestamp,
         write: impl FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.writer
-            .write(move |connection| write(&WriteTx::by_confirmed_clock(connection, now)))
+            .write(move |connection| write(&WriteTx::with_confirmed_clock(connection, now)))
     }
 }
 

@@ -1,8 +1,7 @@
-//! The file: schema, transactions, and every statement of SQL there is.
+//! The SQLite database: schema, transactions, and all SQL statements of totpd.
 //!
-//! Only this room contains SQL. It knows rows and transactions, not who may do what; secrets pass
-//! through it sealed. A read transaction and a write transaction are types of their own, so that
-//! writing inside a read does not compile.
+//! Only this module contains SQL. It knows rows and transactions, not who may do what. It sees secrets only sealed.
+//! Read and write transactions are separate types, so that writing in a read transaction does not compile.
 
 mod backup;
 mod checkpoint;
@@ -57,13 +56,13 @@ use readers::Readers;
 use wal::WalLength;
 use writer::Writer;
 
-/// Statements kept prepared on each connection: more than there are in this room.
+/// The capacity of each connection's statement cache: more statements than this module has.
 const STATEMENTS: usize = 64;
 
 /// How a database is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreOptions {
-    /// Changes that share a commit, at most.
+    /// The most changes that share a commit.
     pub(crate) commit_batch: usize,
     /// How long a read of a request may take.
     pub(crate) read_timeout: Duration,
@@ -71,19 +70,19 @@ pub(crate) struct StoreOptions {
 
 /// The database of one data directory.
 ///
-/// Whoever closes it last moves the log into the database: SQLite does that with the last connection, and the
-/// writer's is the last of these.
+/// Fields are dropped in this order, so the writer's connection closes last. SQLite copies the WAL into the database when
+/// the last connection closes, and a reader's connection cannot do that.
 pub(crate) struct Store {
     checkpoints: Arc<Checkpoints>,
-    log: Arc<WalLength>,
-    looks_after_log: Option<thread::JoinHandle<()>>,
+    wal_length: Arc<WalLength>,
+    checkpoint_thread: Option<thread::JoinHandle<()>>,
     readers: Readers,
     writer: Arc<Writer>,
 }
 
 impl Store {
-    /// Makes a new database file holding the schema, this one instance and its first organization, whose id is
-    /// returned.
+    /// Creates a database file with the schema, the instance and its first organization. Returns the id of that
+    /// organization.
     pub(crate) fn create(
         path: &Path,
         instance: &Instance,
@@ -116,29 +115,30 @@ impl Store {
         })
     }
 
-    /// Opens an existing database, bringing an older schema up to date.
+    /// Opens an existing database and upgrades an older schema.
     pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
         let writer = file::open_for_writing(path)?;
         let readers = Readers::open(path, options.read_timeout)?;
-        let log = Arc::new(WalLength::new());
-        let writer = Arc::new(Writer::new(writer, options.commit_batch, Arc::clone(&log)));
-        let checkpoints = Checkpoints::new(path, Arc::clone(&writer), Arc::clone(&log));
-        let looks_after_log = Some(checkpoints.look_after(checkpoint::EMPTY_EVERY)?);
+        let wal_length = Arc::new(WalLength::new());
+        let writer = Writer::new(writer, options.commit_batch, Arc::clone(&wal_length));
+        let writer = Arc::new(writer);
+        let checkpoints = Checkpoints::new(path, Arc::clone(&writer), Arc::clone(&wal_length));
+        let thread = checkpoints.start_thread(checkpoint::TRUNCATE_INTERVAL)?;
         Ok(Self {
             checkpoints,
-            log,
-            looks_after_log,
+            wal_length,
+            checkpoint_thread: Some(thread),
             readers,
             writer,
         })
     }
 
-    /// Runs `read` in one snapshot of the database, however long that takes: for what no client asks for.
+    /// Runs `read` in one snapshot of the database, without a time limit. Not for requests.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&ReadTx<'_>) -> Result<T>) -> Result<T> {
         self.readers.read(read)
     }
 
-    /// Runs `read` in one snapshot of the database, within the limits of time and number that hold for requests.
+    /// Runs `read` in one snapshot of the database, within the time limit of requests and the limit on their number.
     pub(crate) fn read_for_request<T>(
         &self,
         kind: ReadKind,
@@ -147,8 +147,8 @@ impl Store {
         self.readers.read_for_request(kind, read)
     }
 
-    /// Runs `write` in a write transaction, after every one that came before it and before every one
-    /// that comes after. What it returns has been committed to disk; where it fails, nothing happened.
+    /// Runs `write` in a write transaction; all write transactions run one after another. When this returns, the
+    /// change is on disk. Where `write` or the commit fails, nothing was changed.
     pub(crate) fn write<T: Send + 'static>(
         &self,
         now: Timestamp,
@@ -158,8 +158,8 @@ impl Store {
             .write(move |connection| write(&WriteTx::new(connection, now)?))
     }
 
-    /// Lets all that `calls` writes on this thread share one transaction. When this returns it is on disk; an
-    /// error means that nothing of it happened, whatever each call was told.
+    /// Runs `calls`; all writes that it makes on this thread share one transaction. When this returns, they are on disk.
+    /// An error means that none of them was kept, whatever result each one had.
     pub(crate) fn run_batch(&self, calls: impl FnOnce()) -> Result<()> {
         self.writer.run_batch(calls)
     }
@@ -169,13 +169,13 @@ impl Store {
         file::needs_upgrade(path)
     }
 
-    /// Moves the WAL into the database and truncates it, so that nothing of a removed secret is left in it. Waits up
-    /// to `wait` for those who read an older snapshot, and fails where they go on.
+    /// Copies the WAL into the database and truncates it, so that it holds no removed secret. Waits up to `wait` for
+    /// readers of older snapshots, and fails if one remains.
     pub(crate) fn truncate_wal(&self, wait: Duration) -> Result<()> {
-        self.checkpoints.empty_now(wait)
+        self.checkpoints.truncate(wait)
     }
 
-    /// Refuses every change that has not begun yet.
+    /// Refuses every change that is not in the queue yet.
     pub(crate) fn refuse_changes(&self) {
         self.writer.refuse_changes();
     }
@@ -183,8 +183,8 @@ impl Store {
 
 #[cfg(test)]
 impl Store {
-    /// Keeps everybody from writing until `count` changes wait for that, then runs `sql` before all of them. Tells
-    /// `held` when it has begun.
+    /// Holds the writer until `count` changes wait, then runs `sql` before them. Sends to `held` once it holds the
+    /// writer.
     pub(crate) fn run_before_waiting(
         &self,
         count: usize,
@@ -192,7 +192,7 @@ impl Store {
         sql: &'static str,
     ) {
         let writer = Arc::clone(&self.writer);
-        let done = self.writer.alone(move |connection| {
+        let done = self.writer.run_exclusive(move |connection| {
             held.send(()).unwrap();
             while writer.waiting() < count {
                 thread::yield_now();
@@ -205,9 +205,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.log.end();
-        if let Some(thread) = self.looks_after_log.take() {
-            let _ended = thread.join();
+        self.wal_length.close();
+        if let Some(thread) = self.checkpoint_thread.take() {
+            let _result = thread.join();
         }
     }
 }
@@ -216,15 +216,15 @@ fn execute_cached(connection: &Connection, sql: &'static str) -> rusqlite::Resul
     connection.prepare_cached(sql)?.execute(()).map(|_| ())
 }
 
-/// A read of one snapshot.
+/// A read transaction: all its statements see one snapshot.
 pub(crate) struct ReadTx<'a> {
     connection: &'a Connection,
-    /// When the read has taken too long. None where nothing limits it.
+    /// When the read must end. `None`: there is no limit.
     deadline: Option<Instant>,
 }
 
 impl ReadTx<'_> {
-    /// The one row that `sql` finds, if it finds one.
+    /// The first row that `sql` returns, if any.
     fn one<T>(
         &self,
         sql: &'static str,
@@ -238,7 +238,7 @@ impl ReadTx<'_> {
         found.map(row).transpose().map_err(unavailable)
     }
 
-    /// All rows that `sql` finds. Every statement used with it bounds their number.
+    /// All rows that `sql` returns. Each statement bounds their number by itself.
     fn all<T>(
         &self,
         sql: &'static str,
@@ -251,7 +251,7 @@ impl ReadTx<'_> {
         rows.collect::<rusqlite::Result<_>>().map_err(unavailable)
     }
 
-    /// Refuses to go on past the deadline. A progress handler stops one long statement; this stops many short ones.
+    /// Fails after the deadline. A progress handler stops one long statement; this stops a series of short ones.
     fn require_time(&self) -> Result<()> {
         match self.deadline {
             Some(deadline) if Instant::now() >= deadline => Err(Error::SearchTooLong),
@@ -259,10 +259,10 @@ impl ReadTx<'_> {
         }
     }
 
-    /// Refuses to go on with a clock that cannot be right: one that is earlier than the newest event by
-    /// more than the longest wait would bring expired tokens and ended waits back.
+    /// Fails where the clock cannot be right. A clock that is earlier than the newest event by more than the longest wait
+    /// would make expired tokens valid and start ended waits again.
     ///
-    /// Returns when the newest event was.
+    /// Returns the time of the newest event.
     pub(crate) fn require_sane_clock(&self, now: Timestamp) -> Result<Timestamp> {
         let newest = self.newest_event_at()?;
         if now.after(LONGEST_WAIT) < newest {
@@ -279,14 +279,14 @@ impl ReadTx<'_> {
     }
 }
 
-/// A write transaction; it reads as well.
+/// A write transaction. It can read too.
 pub(crate) struct WriteTx<'a> {
     read: ReadTx<'a>,
-    /// When the newest event was before this transaction.
+    /// The time of the newest event before this transaction.
     newest_event_at: Timestamp,
     /// The caller's clock.
     now: Timestamp,
-    /// When events of this transaction happen: now, but never before the newest event there is.
+    /// The time of this transaction's events: `now`, but not before the newest event.
     event_at: Timestamp,
 }
 
@@ -313,8 +313,8 @@ impl<'a> WriteTx<'a> {
         })
     }
 
-    /// A transaction of somebody who says that the clock is right, whatever is on record.
-    fn by_confirmed_clock(connection: &'a Connection, now: Timestamp) -> Self {
+    /// A transaction for a person who has confirmed the clock: `now` may be earlier than the newest event.
+    fn with_confirmed_clock(connection: &'a Connection, now: Timestamp) -> Self {
         Self {
             read: ReadTx {
                 connection,
@@ -326,27 +326,27 @@ impl<'a> WriteTx<'a> {
         }
     }
 
-    /// The caller's clock, for judging waits and windows.
+    /// The caller's clock, for waits and windows.
     pub(crate) const fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// The moment that changes of this transaction carry.
+    /// The time that changes of this transaction are recorded with.
     pub(crate) const fn event_at(&self) -> Timestamp {
         self.event_at
     }
 
-    /// Runs a statement that changes rows, and says how many.
+    /// Runs a statement that changes rows, and returns their number.
     fn execute(&self, sql: &'static str, params: impl Params) -> Result<usize> {
         let mut statement = self.connection.prepare_cached(sql).map_err(unavailable)?;
         statement.execute(params).map_err(unavailable)
     }
 }
 
-/// A fault of the database: the caller can only try again. Nothing but a read's time limit interrupts a statement.
+/// The error for a fault of the database. Only a read's time limit interrupts a statement.
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "it is handed to `map_err`, which hands it a value"
+    reason = "`map_err` passes the error by value"
 )]
 fn unavailable(error: rusqlite::Error) -> Error {
     if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {

@@ -1,4 +1,6 @@
-//! How long the log is, and what the writer and whoever moves it into the database tell each other about it.
+//! The length of the WAL, and how the writer and the checkpoint thread tell each other about it.
+//!
+//! Knows nothing of what is in the WAL.
 
 use std::fs;
 use std::path::Path;
@@ -10,115 +12,122 @@ use rusqlite::Connection;
 use super::unavailable;
 use crate::error::Result;
 
-/// Pages in the log from which on it starts over: 16 MiB.
+/// A WAL of this length is copied into the database and restarted: 16 MiB of pages.
 const LONG_FRAMES: i64 = 4_000;
-/// Pages in the log from which on the writer waits for the copying: 24 MiB. On a card that writes slowly at
-/// random and fast in a row the log would otherwise grow faster than it is copied.
+/// At this length, 24 MiB of pages, the writer waits for the checkpoint. A memory card writes fast in sequence and slowly
+/// at random: there the WAL would otherwise grow faster than it is copied.
 pub(super) const TOO_LONG_FRAMES: i64 = 6_000;
-/// How long the writer waits at most: should the copying fail, a long log is better than none.
-const HOLD: Duration = Duration::from_secs(2);
+/// The longest that the writer waits. If checkpoints fail, a long WAL is better than no service.
+const THROTTLE: Duration = Duration::from_secs(2);
 
-/// Where the log stands, in pages.
-pub(super) struct Standing {
-    pub(super) logged: i64,
+/// How far the WAL reaches, and how much of it is in the database.
+pub(super) struct WalPosition {
+    /// Frames in the WAL; each holds a page.
+    pub(super) frames: i64,
+    /// Frames of these that a checkpoint has copied into the database.
     pub(super) copied: i64,
 }
 
-/// Where the log stands, as a connection sees it.
-pub(super) fn standing(connection: &Connection) -> Result<Standing> {
+/// Reads the WAL's position and copies nothing.
+pub(super) fn wal_position(connection: &Connection) -> Result<WalPosition> {
     checkpoint(connection, "NOOP")
 }
 
-/// Copies what the mode says from the log into the database, and says where the log stood.
-pub(super) fn checkpoint(connection: &Connection, mode: &'static str) -> Result<Standing> {
+/// Runs a checkpoint in one of SQLite's modes, and returns the WAL's position.
+pub(super) fn checkpoint(connection: &Connection, mode: &'static str) -> Result<WalPosition> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
     let row = connection.query_row(&sql, (), |row| {
-        Ok(Standing {
-            logged: row.get(1)?,
+        Ok(WalPosition {
+            frames: row.get(1)?,
             copied: row.get(2)?,
         })
     });
     row.map_err(unavailable)
 }
 
-/// What the writer and whoever looks after the log tell each other.
+/// The state that the writer and the checkpoint thread share.
 pub(super) struct WalLength {
     state: Mutex<State>,
-    news: Condvar,
+    changed: Condvar,
 }
 
 struct State {
+    /// Whether the WAL must be restarted.
     is_long: bool,
-    /// Times that a piece of the log was copied.
-    passes: u64,
-    /// The database is being closed.
-    is_over: bool,
+    /// Counts the copying done, so that a writer that waits sees progress.
+    progress: u64,
+    /// Whether the database is being closed.
+    is_closing: bool,
 }
 
-/// Why a wait ended.
-pub(super) enum Wake {
+/// Why [`WalLength::wait`] returned.
+pub(super) enum WakeReason {
     /// The WAL is long.
     Long,
-    /// The WAL was not long for the whole time.
-    Quiet,
+    /// The time is over, and the WAL is not long.
+    Timeout,
     /// The database is being closed.
-    Over,
+    Closing,
 }
 
 impl WalLength {
     pub(super) const fn new() -> Self {
         let state = State {
             is_long: false,
-            passes: 0,
-            is_over: false,
+            progress: 0,
+            is_closing: false,
         };
         Self {
             state: Mutex::new(state),
-            news: Condvar::new(),
+            changed: Condvar::new(),
         }
     }
 
-    /// The writer says how long the log is, and is held up if that is too long.
-    pub(super) fn is(&self, frames: i64) {
+    /// Reports the length that the writer has measured. Wakes the checkpoint thread if the WAL is long. If the WAL is
+    /// too long, blocks until that thread has made progress, at most [`THROTTLE`].
+    pub(super) fn report_and_throttle(&self, frames: i64) {
         if frames < LONG_FRAMES {
             return;
         }
         let mut state = self.lock();
         state.is_long = true;
-        self.news.notify_all();
+        self.changed.notify_all();
         if frames >= TOO_LONG_FRAMES {
-            let seen = state.passes;
-            let nothing_new = |it: &mut State| it.passes == seen && !it.is_over;
-            let _held = self.news.wait_timeout_while(state, HOLD, nothing_new);
+            let before = state.progress;
+            let is_unchanged = |it: &mut State| it.progress == before && !it.is_closing;
+            let _state = self
+                .changed
+                .wait_timeout_while(state, THROTTLE, is_unchanged);
         }
     }
 
-    /// Waits until the WAL is long, but no longer than `quiet`.
-    pub(super) fn wait(&self, quiet: Duration) -> Wake {
-        let is_short = |it: &mut State| !it.is_long && !it.is_over;
+    /// Waits until the WAL is long or the database is being closed, at most for `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) -> WakeReason {
+        let is_short = |it: &mut State| !it.is_long && !it.is_closing;
         let (mut state, _) = self
-            .news
-            .wait_timeout_while(self.lock(), quiet, is_short)
+            .changed
+            .wait_timeout_while(self.lock(), timeout, is_short)
             .unwrap_or_else(PoisonError::into_inner);
-        if state.is_over {
-            Wake::Over
+        if state.is_closing {
+            WakeReason::Closing
         } else if std::mem::take(&mut state.is_long) {
-            Wake::Long
+            WakeReason::Long
         } else {
-            Wake::Quiet
+            WakeReason::Timeout
         }
     }
 
+    /// Records that the checkpoint thread has copied pages, and wakes the writer.
     pub(super) fn note_progress(&self) {
         let mut state = self.lock();
-        state.passes = state.passes.wrapping_add(1);
-        self.news.notify_all();
+        state.progress = state.progress.wrapping_add(1);
+        self.changed.notify_all();
     }
 
-    /// Nothing more will be logged.
-    pub(super) fn end(&self) {
-        self.lock().is_over = true;
-        self.news.notify_all();
+    /// Ends the checkpoint thread, because the database is being closed.
+    pub(super) fn close(&self) {
+        self.lock().is_closing = true;
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,9 +135,9 @@ impl WalLength {
     }
 }
 
-/// The length of a database's log.
+/// The length of a database's WAL in bytes; 0 where it has none.
 pub(super) fn wal_bytes(database: &Path) -> u64 {
-    let mut log = database.as_os_str().to_owned();
-    log.push("-wal");
-    fs::metadata(log).map_or(0, |it| it.len())
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    fs::metadata(wal).map_or(0, |it| it.len())
 }

@@ -1,12 +1,16 @@
-//! The one writer: every change of state runs here, one after another, and is on disk before anyone hears.
+//! The single writer: every change of state runs on one connection, one after another, and is on disk before its
+//! caller gets the result.
 //!
-//! There is one writing connection. Whoever finds it free takes it and runs, in one transaction, its own
-//! closure and those of all who wait (each in a savepoint, so that one that fails leaves the others
-//! whole), commits once, hands the connection to the first who came meanwhile, and only then are all
-//! answered. A lone caller waits for no one; under load one sync serves a whole batch. Some work is about the
-//! connection and not in a transaction (starting the log over): it has its turn alone, between two batches.
-//! A thread that has many changes at hand runs them in one transaction of its own ([`Writer::run_batch`]), and
-//! then nobody has to be woken for each. Knows nothing of what the closures do.
+//! A caller that finds the connection free takes it and runs, in one transaction, its own change and all that wait.
+//! Each change has a savepoint, so one that fails does not undo the others. After the one commit the caller passes the
+//! connection to the first that has queued meanwhile, and then wakes all callers of the batch. A lone caller waits for
+//! no other; under load one sync serves a whole batch.
+//!
+//! Work that concerns the connection itself, such as restarting the WAL, runs exclusively between two batches. A thread
+//! that has many changes at hand runs them in one transaction of its own ([`Writer::run_batch`]), so that no thread
+//! has to be woken for each. This module knows nothing of what the changes do.
+
+mod transaction;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,23 +24,25 @@ use super::wal::{self, WalLength};
 use super::{execute_cached, unavailable};
 use crate::error::{Error, Result};
 
-/// Changes that may wait for the writer. More than the server has workers: it bounds what an embedding
-/// program with threads without number can pile up.
+/// The most changes that may wait. A server has fewer workers; this bounds an embedding program that starts any
+/// number of threads.
 const MAX_WAITING: usize = 1024;
-/// Changes after which the log is measured. The largest are a user's data, 17 pages: so it grows by 17 MiB at
-/// most between two looks.
-const MEASURE_AFTER: usize = 256;
+/// Changes after which the WAL is measured. The largest change writes a user's data, 17 pages, so the WAL grows by at
+/// most 17 MiB between two measurements.
+const MEASURE_WAL_AFTER: usize = 256;
+
+/// The queue of changes and the connection that runs them.
 pub(super) struct Writer {
     queue: Mutex<Queue>,
-    /// Changes in one transaction, at most.
+    /// The most changes in one transaction.
     max_batch: usize,
-    /// Changes since the log was measured. Whoever leads has it for itself.
-    unmeasured: AtomicUsize,
-    log: Arc<WalLength>,
+    /// Changes since the WAL was measured. Only the thread that has the connection uses it.
+    unmeasured_changes: AtomicUsize,
+    wal_length: Arc<WalLength>,
 }
 
 struct Queue {
-    /// There while nobody writes.
+    /// `None` while a thread has it.
     connection: Option<Connection>,
     waiting: VecDeque<Job>,
     /// Whether changes are refused because the program is about to end.
@@ -45,36 +51,41 @@ struct Queue {
 
 struct Job {
     work: Work,
-    ticket: Arc<Ticket>,
+    waiter: Arc<Waiter>,
 }
 
 enum Work {
     /// Runs in a transaction with others.
     Change(Change),
     /// Runs between two transactions.
-    Alone(Box<dyn FnOnce(&Connection) + Send>),
-    /// Takes the connection for a transaction of its own.
-    Turn,
+    Exclusive(Box<dyn FnOnce(&Connection) + Send>),
+    /// Takes the connection, for a transaction of the caller's own.
+    TakeConnection,
 }
 
-/// Runs the change and says whether to keep what it did.
+/// Makes a change, and returns whether to keep it.
 type Change = Box<dyn FnOnce(&Connection) -> bool + Send>;
 
-/// Where a caller waits for its turn or its answer.
-struct Ticket {
-    news: Mutex<Option<News>>,
+/// A caller whose work is in the queue or in a batch.
+struct Waiter {
+    notice: Mutex<Option<Notice>>,
     arrived: Condvar,
 }
 
-enum News {
-    /// The caller is next: the connection is its own now, for one batch.
-    Lead(Connection),
-    /// The batch is on disk, or it failed and none of it happened.
-    Settled(Result<(), String>),
+/// What a waiting caller is told.
+enum Notice {
+    /// The caller is first in the queue. It gets the connection and must run the next batch.
+    Connection(Connection),
+    /// The caller's work has run: the batch is on disk, or it failed and nothing of it was kept.
+    Done(Result<(), String>),
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, max_batch: usize, log: Arc<WalLength>) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        max_batch: usize,
+        wal_length: Arc<WalLength>,
+    ) -> Self {
         let queue = Queue {
             connection: Some(connection),
             waiting: VecDeque::new(),
@@ -83,175 +94,180 @@ impl Writer {
         Self {
             queue: Mutex::new(queue),
             max_batch,
-            unmeasured: AtomicUsize::new(0),
-            log,
+            unmeasured_changes: AtomicUsize::new(0),
+            wal_length,
         }
     }
 
-    /// Runs `change` in a transaction. When this returns what it did is on disk, or it never happened.
+    /// Runs `change` in a transaction. When this returns, the change is on disk or was undone.
     pub(super) fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        if self.is_shared() {
-            return self.write_shared(change);
+        if self.is_in_batch() {
+            return self.write_in_batch(change);
         }
         let outcome = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&outcome);
+        let result_slot = Arc::clone(&outcome);
         let run = Box::new(move |connection: &Connection| {
-            let result = caught(|| change(connection));
+            let result = catch_panic(|| change(connection));
             let keep = result.is_ok();
-            *lock(&slot) = Some(result);
+            *lock(&result_slot) = Some(result);
             keep
         });
-        self.have_done(Work::Change(run))?;
-        result_of(&outcome)
+        self.submit_and_wait(Work::Change(run))?;
+        take_result(&outcome)
     }
 
-    /// Runs `act` on the connection while nobody is in a transaction on it.
-    pub(super) fn alone<T: Send + 'static>(
+    /// Runs `work` on the connection, between two transactions.
+    pub(super) fn run_exclusive<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let outcome = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&outcome);
+        let result_slot = Arc::clone(&outcome);
         let run = Box::new(move |connection: &Connection| {
-            *lock(&slot) = Some(caught(|| act(connection)));
+            *lock(&result_slot) = Some(catch_panic(|| work(connection)));
         });
-        self.have_done(Work::Alone(run))?;
-        result_of(&outcome)
+        self.submit_and_wait(Work::Exclusive(run))?;
+        take_result(&outcome)
     }
 
-    /// Lets all changes that `calls` makes on this thread share one transaction. When this returns they are on
-    /// disk; an error means that none of them happened, whatever each was told.
+    /// Runs `calls`; all changes that it makes on this thread share one transaction. When this returns, they are on
+    /// disk. An error means that none of them was kept, whatever result each one had.
     pub(super) fn run_batch(&self, calls: impl FnOnce()) -> Result<()> {
-        if self.is_shared() {
-            // Already together with what came before.
+        if self.is_in_batch() {
+            // A nested batch is part of the outer one.
             calls();
             return Ok(());
         }
-        let outer = SHARED.replace(Some(Shared::of(self)));
+        let outer = THREAD_BATCH.replace(Some(ThreadBatch::of(self)));
         let called = catch_unwind(AssertUnwindSafe(calls));
-        let Some(Shared {
+        let Some(ThreadBatch {
             connection: Some(connection),
             failure,
             changes,
             has_changed,
             ..
-        }) = SHARED.replace(outer)
+        }) = THREAD_BATCH.replace(outer)
         else {
-            // Nobody wanted to change anything, or nobody could.
+            // No change was made, or the queue refused the first one.
             return called.map_err(|_| Error::Bug("a call panicked".to_owned()));
         };
-        let settled = match (called, failure) {
-            (Ok(()), None) => end(&connection, has_changed).map_err(unavailable),
+        let result = match (called, failure) {
+            (Ok(()), None) => transaction::end(&connection, has_changed).map_err(unavailable),
             (Ok(()), Some(why)) => Err(Error::Unavailable(why)),
             (Err(_), _) => Err(Error::Bug("a call panicked".to_owned())),
         };
-        if settled.is_err() {
-            roll_back(&connection);
+        if result.is_err() {
+            transaction::roll_back(&connection);
         }
-        self.measure(&connection, changes);
-        self.hand_on(connection);
-        settled
+        self.measure_wal(&connection, changes);
+        self.pass_connection_on(connection);
+        result
     }
 
-    /// Refuses every change that is not queued yet.
+    /// Refuses every change that is not in the queue yet.
     pub(super) fn refuse_changes(&self) {
         lock(&self.queue).is_stopping = true;
     }
 
-    /// Changes that wait for the connection.
+    /// The length of the queue.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         lock(&self.queue).waiting.len()
     }
 
-    /// Whether this thread's changes share a transaction of this very writer.
-    fn is_shared(&self) -> bool {
-        SHARED.with_borrow(|it| it.as_ref().is_some_and(|it| it.writer == address(self)))
+    /// Whether this thread is in [`Self::run_batch`] of this writer.
+    fn is_in_batch(&self) -> bool {
+        THREAD_BATCH.with_borrow(|it| it.as_ref().is_some_and(|it| it.writer == address(self)))
     }
 
-    /// Runs a change in the transaction that this thread's changes share, beginning it with the first.
-    fn write_shared<T>(&self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        SHARED.with_borrow_mut(|shared| {
-            let shared = shared.get_or_insert_with(|| Shared::of(self));
-            if let Some(why) = &shared.failure {
+    /// Runs a change in the transaction of this thread's batch. The first change begins the transaction.
+    fn write_in_batch<T>(&self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        THREAD_BATCH.with_borrow_mut(|batch| {
+            let batch = batch.get_or_insert_with(|| ThreadBatch::of(self));
+            if let Some(why) = &batch.failure {
                 return Err(Error::Unavailable(why.clone()));
             }
-            let connection = match shared.connection.take() {
+            let connection = match batch.connection.take() {
                 Some(it) => it,
-                None => self.take_turn()?,
+                None => self.take_connection()?,
             };
-            let connection = shared.connection.insert(connection);
-            let begun = if connection.is_autocommit() {
+            let connection = batch.connection.insert(connection);
+            let begin = if connection.is_autocommit() {
                 execute_cached(connection, "BEGIN IMMEDIATE")
             } else {
                 Ok(())
             };
             let mut result = Err(Error::Bug("a change did not run".to_owned()));
-            let kept = begun.and_then(|()| {
-                in_savepoint(connection, |connection| {
-                    result = caught(|| change(connection));
+            let kept = begin.and_then(|()| {
+                transaction::in_savepoint(connection, |connection| {
+                    result = catch_panic(|| change(connection));
                     result.is_ok()
                 })
             });
-            shared.changes = shared.changes.saturating_add(1);
+            batch.changes = batch.changes.saturating_add(1);
             let has_changed = kept.map_err(|error| {
                 let why = format!("the database: {error}");
-                shared.failure = Some(why.clone());
+                batch.failure = Some(why.clone());
                 Error::Unavailable(why)
             })?;
-            shared.has_changed |= has_changed;
+            batch.has_changed |= has_changed;
             result
         })
     }
 
-    /// Waits until the connection is this caller's.
-    fn take_turn(&self) -> Result<Connection> {
-        let (ticket, mut news) = self.queue_up(Work::Turn)?;
+    /// Waits in the queue until it is this caller's turn, and takes the connection.
+    fn take_connection(&self) -> Result<Connection> {
+        let (waiter, mut notice) = self.submit(Work::TakeConnection)?;
         loop {
-            match news {
-                News::Lead(connection) => {
+            match notice {
+                Notice::Connection(connection) => {
                     let mut queue = lock(&self.queue);
                     let next = queue.waiting.front();
-                    if next.is_some_and(|it| Arc::ptr_eq(&it.ticket, &ticket)) {
+                    if next.is_some_and(|it| Arc::ptr_eq(&it.waiter, &waiter)) {
                         queue.waiting.pop_front();
                         return Ok(connection);
                     }
                     drop(queue);
-                    self.lead(connection);
-                    news = ticket.wait();
+                    self.run_next_batch(connection);
+                    notice = waiter.wait();
                 }
-                News::Settled(_) => return Err(Error::Bug("a turn was settled".to_owned())),
+                Notice::Done(_) => {
+                    return Err(Error::Bug(
+                        "a caller that waits for the connection was told that it is done"
+                            .to_owned(),
+                    ));
+                }
             }
         }
     }
 
-    /// Queues the work and returns when it is settled, having led a batch if it was this caller's turn.
-    fn have_done(&self, work: Work) -> Result<()> {
-        let (ticket, mut news) = self.queue_up(work)?;
+    /// Queues the work and returns when it has run. Runs a batch itself when it is first in the queue.
+    fn submit_and_wait(&self, work: Work) -> Result<()> {
+        let (waiter, mut notice) = self.submit(work)?;
         loop {
-            match news {
-                News::Settled(settled) => return settled.map_err(Error::Unavailable),
-                // Twice, where work that runs alone went first.
-                News::Lead(connection) => {
-                    self.lead(connection);
-                    news = ticket.wait();
+            match notice {
+                Notice::Done(result) => return result.map_err(Error::Unavailable),
+                // This happens twice where exclusive work was put in front of this caller's.
+                Notice::Connection(connection) => {
+                    self.run_next_batch(connection);
+                    notice = waiter.wait();
                 }
             }
         }
     }
 
-    /// Queues the work, and waits for the first news of it.
-    fn queue_up(&self, work: Work) -> Result<(Arc<Ticket>, News)> {
-        let ticket = Arc::new(Ticket {
-            news: Mutex::new(None),
+    /// Queues the work and waits for the first notice. A caller that finds the connection free gets it at once.
+    fn submit(&self, work: Work) -> Result<(Arc<Waiter>, Notice)> {
+        let waiter = Arc::new(Waiter {
+            notice: Mutex::new(None),
             arrived: Condvar::new(),
         });
         let free = {
             let mut queue = lock(&self.queue);
-            if queue.is_stopping && !matches!(work, Work::Alone(_)) {
+            if queue.is_stopping && !matches!(work, Work::Exclusive(_)) {
                 return Err(Error::Unavailable("totpd is stopping".to_owned()));
             }
             if queue.waiting.len() >= MAX_WAITING {
@@ -259,112 +275,114 @@ impl Writer {
                     "too many changes wait for the writer".to_owned(),
                 ));
             }
-            let ticket = Arc::clone(&ticket);
+            let waiter = Arc::clone(&waiter);
             match &work {
-                Work::Change(_) | Work::Turn => queue.waiting.push_back(Job { work, ticket }),
-                // The last that is done: after it nothing is written.
-                Work::Alone(_) if queue.is_stopping => {
-                    queue.waiting.push_back(Job { work, ticket });
+                Work::Change(_) | Work::TakeConnection => {
+                    queue.waiting.push_back(Job { work, waiter })
                 }
-                // It is about the connection and not about anybody's data: no order is hurt.
-                Work::Alone(_) => queue.waiting.push_front(Job { work, ticket }),
+                // While stopping, exclusive work comes last, so that nothing is written after it.
+                Work::Exclusive(_) if queue.is_stopping => {
+                    queue.waiting.push_back(Job { work, waiter });
+                }
+                // Exclusive work changes no data, so it may overtake changes.
+                Work::Exclusive(_) => queue.waiting.push_front(Job { work, waiter }),
             }
             queue.connection.take()
         };
-        let news = free.map_or_else(|| ticket.wait(), News::Lead);
-        Ok((ticket, news))
+        let notice = free.map_or_else(|| waiter.wait(), Notice::Connection);
+        Ok((waiter, notice))
     }
 
-    /// Runs one batch, passes the connection on, and tells everyone in the batch.
-    fn lead(&self, connection: Connection) {
-        let (work, tickets) = self.next_batch();
-        let settled = match work {
-            Batch::Alone(run) => {
+    /// Runs one batch, passes the connection on, and notifies all callers of the batch.
+    fn run_next_batch(&self, connection: Connection) {
+        let (work, waiters) = self.next_batch();
+        let result = match work {
+            Batch::Exclusive(run) => {
                 run(&connection);
                 Ok(())
             }
-            Batch::Changes(changes) => {
-                let settled = commit_batch(&connection, changes);
-                settled.map_err(|error| format!("the database: {error}"))
-            }
+            Batch::Changes(changes) => transaction::commit(&connection, changes)
+                .map_err(|error| format!("the database: {error}")),
         };
-        // Those of this batch wait for it too: otherwise they would be back with more before it is over.
-        self.measure(&connection, tickets.len());
-        self.hand_on(connection);
-        for ticket in tickets {
-            ticket.tell(News::Settled(settled.clone()));
+        // Before the callers are notified, so that they wait for it too: otherwise they would queue more changes
+        // meanwhile.
+        self.measure_wal(&connection, waiters.len());
+        self.pass_connection_on(connection);
+        for waiter in waiters {
+            waiter.notify(Notice::Done(result.clone()));
         }
     }
 
-    fn hand_on(&self, connection: Connection) {
-        // Under the lock, or a caller that comes now would find neither a connection nor a leader.
+    /// Gives the connection to the first caller in the queue, or puts it back.
+    fn pass_connection_on(&self, connection: Connection) {
+        // Under the lock. Otherwise a caller that queues now could wait although no thread has the connection.
         let mut queue = lock(&self.queue);
         match queue.waiting.front() {
-            Some(next) => next.ticket.tell(News::Lead(connection)),
+            Some(next) => next.waiter.notify(Notice::Connection(connection)),
             None => queue.connection = Some(connection),
         }
     }
 
-    /// Measures the log now and then, and is held up where it has become too long.
-    fn measure(&self, connection: &Connection, changes: usize) {
-        let unmeasured = self.unmeasured.load(Ordering::Relaxed);
+    /// Measures the WAL after every [`MEASURE_WAL_AFTER`] changes. Blocks where it is too long.
+    fn measure_wal(&self, connection: &Connection, changes: usize) {
+        let unmeasured = self.unmeasured_changes.load(Ordering::Relaxed);
         let unmeasured = unmeasured.saturating_add(changes);
-        let is_due = unmeasured >= MEASURE_AFTER;
-        let kept = if is_due { 0 } else { unmeasured };
-        self.unmeasured.store(kept, Ordering::Relaxed);
+        let is_due = unmeasured >= MEASURE_WAL_AFTER;
+        let left = if is_due { 0 } else { unmeasured };
+        self.unmeasured_changes.store(left, Ordering::Relaxed);
         if is_due {
-            match wal::standing(connection) {
-                Ok(it) => self.log.is(it.logged),
-                Err(error) => log::warn!("measuring the log: {error:?}"),
+            match wal::wal_position(connection) {
+                Ok(it) => self.wal_length.report_and_throttle(it.frames),
+                Err(error) => log::warn!("measuring the WAL: {error:?}"),
             }
         }
     }
 
-    /// Takes the next batch from the queue: changes up to the limit, or one piece of work that runs alone.
-    fn next_batch(&self) -> (Batch, Vec<Arc<Ticket>>) {
+    /// Takes the next batch from the queue: changes up to the limit, or one piece of exclusive work.
+    fn next_batch(&self) -> (Batch, Vec<Arc<Waiter>>) {
         let mut queue = lock(&self.queue);
-        let (mut changes, mut tickets) = (Vec::new(), Vec::new());
+        let (mut changes, mut waiters) = (Vec::new(), Vec::new());
         while changes.len() < self.max_batch {
             match queue.waiting.pop_front() {
-                Some(Job { work, ticket }) => match work {
+                Some(Job { work, waiter }) => match work {
                     Work::Change(change) => {
                         changes.push(change);
-                        tickets.push(ticket);
+                        waiters.push(waiter);
                     }
-                    Work::Alone(run) if changes.is_empty() => {
-                        return (Batch::Alone(run), vec![ticket]);
+                    Work::Exclusive(run) if changes.is_empty() => {
+                        return (Batch::Exclusive(run), vec![waiter]);
                     }
-                    work @ (Work::Alone(_) | Work::Turn) => {
-                        queue.waiting.push_front(Job { work, ticket });
+                    work @ (Work::Exclusive(_) | Work::TakeConnection) => {
+                        queue.waiting.push_front(Job { work, waiter });
                         break;
                     }
                 },
                 None => break,
             }
         }
-        (Batch::Changes(changes), tickets)
+        (Batch::Changes(changes), waiters)
     }
 }
 
 enum Batch {
     Changes(Vec<Change>),
-    Alone(Box<dyn FnOnce(&Connection) + Send>),
+    Exclusive(Box<dyn FnOnce(&Connection) + Send>),
 }
 
-/// The transaction that the changes of one thread share.
-struct Shared {
-    /// Whose: a program may have several databases.
+/// The transaction of a thread that is in [`Writer::run_batch`].
+struct ThreadBatch {
+    /// The address of the writer. A program may open several databases.
     writer: usize,
-    /// There from the first change on.
+    /// `None` until the first change.
     connection: Option<Connection>,
-    /// Why nothing of it can be kept any more.
+    /// Why the transaction cannot be committed any more.
     failure: Option<String>,
     changes: usize,
-    /// Whether a row was written that is to be kept.
+    /// Whether the transaction wrote a row, so that it must be committed.
     has_changed: bool,
 }
 
-impl Shared {
+impl ThreadBatch {
     fn of(writer: &Writer) -> Self {
         Self {
             writer: address(writer),
@@ -381,115 +399,44 @@ fn address(writer: &Writer) -> usize {
 }
 
 thread_local! {
-    /// There while this thread is in [`Writer::run_batch`]. It spares every call between there and here a handle
-    /// that only one kind of caller has.
-    static SHARED: RefCell<Option<Shared>> = const { RefCell::new(None) };
+    /// `Some` while this thread is in [`Writer::run_batch`]. A thread local, so that the calls in between need no
+    /// extra argument that only batches have.
+    static THREAD_BATCH: RefCell<Option<ThreadBatch>> = const { RefCell::new(None) };
 }
 
-/// A panic is the end of one change and of nothing else.
-fn caught<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Turns a panic into an error, so that it ends one change only.
+fn catch_panic<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(act))
         .unwrap_or_else(|_| Err(Error::Bug("a change panicked".to_owned())))
 }
 
-fn result_of<T>(outcome: &Mutex<Option<Result<T>>>) -> Result<T> {
-    lock(outcome).take().unwrap_or_else(|| {
-        Err(Error::Bug(
-            "a change was settled without a result".to_owned(),
-        ))
-    })
+fn take_result<T>(outcome: &Mutex<Option<Result<T>>>) -> Result<T> {
+    lock(outcome)
+        .take()
+        .unwrap_or_else(|| Err(Error::Bug("a change is done but has no result".to_owned())))
 }
 
-/// Runs `changes` in one transaction. An error means that none of them happened.
-fn commit_batch(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
-    let outcome = run_in_transaction(connection, changes);
-    if outcome.is_err() {
-        roll_back(connection);
-    }
-    outcome
-}
-
-fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
-    execute_cached(connection, "BEGIN IMMEDIATE")?;
-    // One change alone is the whole transaction: a savepoint would keep nothing apart from it.
-    let is_alone = changes.len() == 1;
-    let mut has_changed = false;
-    for change in changes {
-        has_changed |= if is_alone {
-            let before = connection.total_changes();
-            change(connection) && connection.total_changes() != before
-        } else {
-            in_savepoint(connection, change)?
-        };
-    }
-    require_transaction(connection)?;
-    end(connection, has_changed)
-}
-
-/// Commits, or rolls back where nothing was changed: of calls that were all refused nothing goes to the disk, and nobody
-/// waits for a sync.
-fn end(connection: &Connection, has_changed: bool) -> rusqlite::Result<()> {
-    execute_cached(connection, if has_changed { "COMMIT" } else { "ROLLBACK" })
-}
-
-/// Runs `change` so that it alone is undone if it says so. Returns whether it changed a row and is kept.
-fn in_savepoint(
-    connection: &Connection,
-    change: impl FnOnce(&Connection) -> bool,
-) -> rusqlite::Result<bool> {
-    execute_cached(connection, "SAVEPOINT change")?;
-    let before = connection.total_changes();
-    let keep = change(connection);
-    require_transaction(connection)?;
-    if !keep {
-        execute_cached(connection, "ROLLBACK TO change")?;
-    }
-    execute_cached(connection, "RELEASE change")?;
-    Ok(keep && connection.total_changes() != before)
-}
-
-/// A full disk or a failed read rolls the whole transaction back by itself; whatever ran afterwards would be
-/// committed on its own.
-fn require_transaction(connection: &Connection) -> rusqlite::Result<()> {
-    if connection.is_autocommit() {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
-            Some("the transaction was rolled back under a change".to_owned()),
-        ));
-    }
-    Ok(())
-}
-
-fn roll_back(connection: &Connection) {
-    // Should even this fail, the next BEGIN fails too, and everyone is told: never a half batch.
-    if !connection.is_autocommit()
-        && let Err(error) = execute_cached(connection, "ROLLBACK")
-    {
-        log::error!("rolling back: {error}");
-    }
-}
-
-impl Ticket {
-    fn wait(&self) -> News {
-        let mut news = lock(&self.news);
+impl Waiter {
+    fn wait(&self) -> Notice {
+        let mut notice = lock(&self.notice);
         loop {
-            if let Some(news) = news.take() {
-                return news;
+            if let Some(notice) = notice.take() {
+                return notice;
             }
-            news = self
+            notice = self
                 .arrived
-                .wait(news)
+                .wait(notice)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn tell(&self, it: News) {
-        *lock(&self.news) = Some(it);
+    fn notify(&self, notice: Notice) {
+        *lock(&self.notice) = Some(notice);
         self.arrived.notify_one();
     }
 }
 
-/// A panic never happens while one of these locks is held; what it guards is whole either way.
+/// Locks also after a panic: no code panics while it holds one of these locks, so the value is consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

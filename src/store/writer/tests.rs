@@ -1,4 +1,4 @@
-//! Changes kept or lost together, and the places in the queue.
+//! What a batch keeps when a change or a commit fails, and the order of the queue.
 
 use std::sync::Barrier;
 
@@ -53,7 +53,7 @@ fn a_change_that_fails_or_panics_leaves_the_others_whole() {
 }
 
 #[test]
-fn changes_made_together_are_kept_or_lost_together() {
+fn changes_of_a_batch_are_kept_or_lost_together() {
     let (_dir, writer) = writer(
         "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY);
          CREATE TABLE t (n INTEGER REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED)",
@@ -66,33 +66,33 @@ fn changes_made_together_are_kept_or_lost_together() {
             if keep { Ok(()) } else { Err(Error::Forbidden) }
         })
     };
-    let settled = writer.run_batch(|| {
+    let result = writer.run_batch(|| {
         insert(None, true).unwrap();
         assert!(insert(None, false).is_err());
         insert(None, true).unwrap();
     });
-    assert!(settled.is_ok());
+    assert!(result.is_ok());
     assert_eq!(
         count(&writer),
         2,
         "the one that failed left the others whole"
     );
-    let settled = writer.run_batch(|| {
+    let result = writer.run_batch(|| {
         insert(None, true).unwrap();
         insert(Some(7), true).unwrap();
     });
-    assert!(matches!(settled, Err(Error::Unavailable(_))));
-    let settled = writer.run_batch(|| {
+    assert!(matches!(result, Err(Error::Unavailable(_))));
+    let result = writer.run_batch(|| {
         insert(None, true).unwrap();
         panic!("on purpose");
     });
-    assert!(matches!(settled, Err(Error::Bug(_))));
+    assert!(matches!(result, Err(Error::Bug(_))));
     assert!(writer.run_batch(|| {}).is_ok());
     assert_eq!(count(&writer), 2, "and the writer goes on");
 }
 
 #[test]
-fn changes_made_together_are_of_one_database_and_may_be_nested() {
+fn a_batch_is_of_one_database_and_may_be_nested() {
     let (_one, first) = writer("CREATE TABLE t (n INTEGER)");
     let (_other, second) = writer("CREATE TABLE t (n INTEGER)");
     let insert = |into: &Writer| {
@@ -102,20 +102,20 @@ fn changes_made_together_are_of_one_database_and_may_be_nested() {
         };
         into.write(change).unwrap();
     };
-    let settled = first.run_batch(|| {
+    let result = first.run_batch(|| {
         insert(&first);
         first.run_batch(|| insert(&first)).unwrap();
         insert(&second);
         second.run_batch(|| insert(&second)).unwrap();
         insert(&first);
     });
-    assert!(settled.is_ok());
+    assert!(result.is_ok());
     assert_eq!((count(&first), count(&second)), (3, 2));
 }
 
-/// Both ways to the connection at once, and work that runs alone between them.
+/// Single changes and batches of threads at once, with exclusive work between them.
 #[test]
-fn turns_changes_and_work_alone_take_their_places() {
+fn single_changes_batches_and_exclusive_work_can_be_mixed() {
     let (_dir, writer) = writer("CREATE TABLE t (n INTEGER)");
     let insert = |n: i64| {
         let change = move |connection: &Connection| {
@@ -134,8 +134,8 @@ fn turns_changes_and_work_alone_take_their_places() {
                 for n in 0..50 {
                     writer.run_batch(|| (0..3).for_each(insert)).unwrap();
                     if n % 10 == thread {
-                        let is_free = writer.alone(|it| Ok(it.is_autocommit())).unwrap();
-                        assert!(is_free, "nobody is in a transaction");
+                        let is_free = writer.run_exclusive(|it| Ok(it.is_autocommit())).unwrap();
+                        assert!(is_free, "no transaction is open");
                     }
                 }
             });
@@ -156,7 +156,7 @@ fn a_commit_that_fails_fails_its_whole_batch_and_the_writer_goes_on() {
     std::thread::scope(|scope| {
         let (has_begun, may_go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
         scope.spawn(move || {
-            writer.alone(move |_| {
+            writer.run_exclusive(move |_| {
                 has_begun.wait();
                 may_go_on.wait();
                 Ok(())
@@ -196,7 +196,7 @@ fn a_commit_that_fails_fails_its_whole_batch_and_the_writer_goes_on() {
     assert_eq!(count(writer), 1);
 }
 
-/// Two that refuse after they have written, and one that finds nothing to write.
+/// Two changes that fail after they have written, and one that writes no row.
 fn refusals(writer: &Writer) -> [Result<()>; 3] {
     let refuse = || {
         writer.write(|connection| {
@@ -231,13 +231,13 @@ fn refusals_alone_commit_nothing_and_beside_a_change_undo_nothing() {
     let _refused = refusals(&writer);
     assert_eq!(wal(), before, "one by one");
     writer.run_batch(|| drop(refusals(&writer))).unwrap();
-    assert_eq!(wal(), before, "together");
-    let settled = writer.run_batch(|| {
+    assert_eq!(wal(), before, "in one batch");
+    let result = writer.run_batch(|| {
         let _refused = refusals(&writer);
         insert().unwrap();
         let _refused = refusals(&writer);
     });
-    settled.unwrap();
+    result.unwrap();
     assert!(wal() > before);
     assert_eq!(count(&writer), 2);
 }

@@ -1,0 +1,78 @@
+//! One transaction on the writing connection: begin, savepoints, commit and rollback.
+//!
+//! Knows nothing of the queue, and nothing of what the changes do.
+
+use rusqlite::Connection;
+
+use super::Change;
+use crate::store::execute_cached;
+
+/// Runs `changes` in one transaction and commits it. An error means that none of them was kept.
+pub(super) fn commit(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
+    let outcome = run_in_transaction(connection, changes);
+    if outcome.is_err() {
+        roll_back(connection);
+    }
+    outcome
+}
+
+fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
+    execute_cached(connection, "BEGIN IMMEDIATE")?;
+    // A single change needs no savepoint: the transaction has nothing else to keep.
+    let is_single = changes.len() == 1;
+    let mut has_changed = false;
+    for change in changes {
+        has_changed |= if is_single {
+            let before = connection.total_changes();
+            change(connection) && connection.total_changes() != before
+        } else {
+            in_savepoint(connection, change)?
+        };
+    }
+    require_transaction(connection)?;
+    end(connection, has_changed)
+}
+
+/// Ends the transaction: commits it, or rolls back where no row was written. So a batch of refused calls neither
+/// writes nor syncs.
+pub(super) fn end(connection: &Connection, has_changed: bool) -> rusqlite::Result<()> {
+    execute_cached(connection, if has_changed { "COMMIT" } else { "ROLLBACK" })
+}
+
+/// Runs `change` in a savepoint, and undoes it where `change` returns `false`. Returns whether rows were written and
+/// kept.
+pub(super) fn in_savepoint(
+    connection: &Connection,
+    change: impl FnOnce(&Connection) -> bool,
+) -> rusqlite::Result<bool> {
+    execute_cached(connection, "SAVEPOINT change")?;
+    let before = connection.total_changes();
+    let keep = change(connection);
+    require_transaction(connection)?;
+    if !keep {
+        execute_cached(connection, "ROLLBACK TO change")?;
+    }
+    execute_cached(connection, "RELEASE change")?;
+    Ok(keep && connection.total_changes() != before)
+}
+
+/// Fails where SQLite has rolled back the transaction by itself, as it does on a full disk. Statements after that would
+/// each be committed on their own.
+fn require_transaction(connection: &Connection) -> rusqlite::Result<()> {
+    if connection.is_autocommit() {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
+            Some("the transaction was rolled back under a change".to_owned()),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn roll_back(connection: &Connection) {
+    // If this fails too, the next BEGIN fails as well. So half a batch is never committed.
+    if !connection.is_autocommit()
+        && let Err(error) = execute_cached(connection, "ROLLBACK")
+    {
+        log::error!("rolling back: {error}");
+    }
+}
