@@ -39,7 +39,7 @@ pub(super) fn carry_out(
         Err(malformed) => {
             let context = Context::new(caller, now);
             return Err(service
-                .refuse(&context, parsed.permission, malformed)
+                .refusal(&context, parsed.permission, malformed)
                 .into());
         }
     };

@@ -8,7 +8,7 @@ use totpd::service::{DataDir, FoundUser, NewToken, Role, Service, Settings, Toke
 
 use super::args::{self, Lifetime, RoleName, TokenCreate};
 use super::output::{self, Output};
-use super::{Home, now, operator, users};
+use super::{DataLocation, now, operator, users};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -70,13 +70,13 @@ struct OrgDocument {
 }
 
 /// Makes the data directory and says what is in it.
-pub(super) fn init(home: &Home, out: &Output, args: &args::Init) -> Result<()> {
+pub(super) fn init(location: &DataLocation, out: &Output, args: &args::Init) -> Result<()> {
     let settings = Settings {
         issuer: Name::parse_issuer("--issuer", &args.issuer)?,
         window: args.window.parse()?,
     };
-    let (service, org) = DataDir::create(&home.path, home.key.clone(), &settings, now())?;
-    let (id, token) = first_token(home, &service)?;
+    let (service, org) = DataDir::create(&location.path, location.key.clone(), &settings, now())?;
+    let (id, token) = first_token(location, &service)?;
     let document = InitDocument {
         instance_id: service.instance_id().to_owned(),
         org_id: org.to_string(),
@@ -84,20 +84,23 @@ pub(super) fn init(home: &Home, out: &Output, args: &args::Init) -> Result<()> {
     };
     let done = format!(
         "made {} with token {id}; {}",
-        home.path.display(),
-        another_token(home)
+        location.path.display(),
+        another_token(location)
     );
-    out.answer_change(&done, &document, || welcome(home, &org, &token))
+    out.answer_change(&done, &document, || welcome(location, &org, &token))
 }
 
 /// How to get a token where the first one was not made, or not seen.
-pub(super) fn another_token(home: &Home) -> String {
-    let command = home.command(&["token", "create", "--role", "admin"], &[]);
+pub(super) fn another_token(location: &DataLocation) -> String {
+    let command = location.command(&["token", "create", "--role", "admin"], &[]);
     format!("`{command}` makes an admin token")
 }
 
 /// The first admin token of a new instance. The instance is there by now, whatever comes of this.
-pub(super) fn first_token(home: &Home, service: &Service) -> Result<(TokenId, BearerToken)> {
+pub(super) fn first_token(
+    location: &DataLocation,
+    service: &Service,
+) -> Result<(TokenId, BearerToken)> {
     let name = Name::parse("name", "first")?;
     let lifetime = Some(std::time::Duration::from_hours(365 * 24));
     let new = NewToken {
@@ -106,17 +109,17 @@ pub(super) fn first_token(home: &Home, service: &Service) -> Result<(TokenId, Be
         lifetime,
     };
     service.create_token(&operator(), new).map_err(|error| {
-        let made = format!("{} was made, but no token", home.path.display());
-        Error::invalid(made, format!("{error}; {}", another_token(home)))
+        let made = format!("{} was made, but no token", location.path.display());
+        Error::invalid(made, format!("{error}; {}", another_token(location)))
     })
 }
 
 /// What a person is told about a new instance, once.
-pub(super) fn welcome(home: &Home, org: &OrgId, token: &BearerToken) -> String {
+pub(super) fn welcome(location: &DataLocation, org: &OrgId, token: &BearerToken) -> String {
     format!(
         "made         {}\norganization {org}\nadmin token  {}\n\
          The token is not shown again. Keep master.key apart from backups of the database.",
-        home.path.display(),
+        location.path.display(),
         token.reveal()
     )
 }
@@ -139,7 +142,7 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
             let (id, token) = service.create_token(&operator(), new)?;
             let done = format!("made token {id}");
             out.answer_change(&done, &NewTokenDocument::of(&id, &token), || {
-                let user = user.map(|it| format!("for    {}\n", users::named(it.id, &it.org)));
+                let user = user.map(|it| format!("for    {}\n", users::label(it.id, &it.org)));
                 format!(
                     "id     {id}\n{}token  {}\nThe token is not shown again.",
                     user.unwrap_or_default(),
@@ -155,7 +158,7 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
         args::Token::Revoke { id } => {
             let token = service.revoke_token(&operator(), id.parse()?)?;
             let user = token.role.user().zip(token.user_org.as_ref());
-            let of = user.map(|(id, org)| format!(" of {}", users::named(id, org)));
+            let of = user.map(|(id, org)| format!(" of {}", users::label(id, org)));
             let done = format!("revoked {id}{}", of.unwrap_or_default());
             out.answer_change(&done, &TokenDocument::from(&token), || done.clone())
         }
@@ -166,7 +169,7 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
 /// refused, not ignored: whoever gave them believed in them.
 fn role(service: &Service, it: &TokenCreate) -> Result<(Role, Option<FoundUser>)> {
     if let (RoleName::Own, false, Some(user)) = (it.role, it.all_orgs, &it.user) {
-        let name = users::name_of(user, it.id, it.org.as_deref())?;
+        let name = users::selector(user, it.id, it.org.as_deref())?;
         let user = service.find_user(&operator(), &name)?;
         return Ok((Role::Own(user.id.clone()), Some(user)));
     }
@@ -203,7 +206,7 @@ fn token_table(tokens: &[Token], now: Timestamp) -> String {
         .map(|it| {
             let bound = it.role.organization().map(|it| format!("org {it}"));
             let user = it.role.user().zip(it.user_org.as_ref());
-            let bound = bound.or_else(|| user.map(|(id, org)| users::named(id, org)));
+            let bound = bound.or_else(|| user.map(|(id, org)| users::label(id, org)));
             let expires = match it.expires {
                 None => "never".to_owned(),
                 Some(at) if at <= now => format!("{at} (expired)"),

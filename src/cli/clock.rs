@@ -53,7 +53,7 @@ pub(super) fn fix(service: &Service, out: &Output) -> Result<()> {
     let now = now();
     if !out.json {
         // Before anything is changed: a fix may take long, and whoever sees a wrong time can stop it.
-        output::say(&format!("taking {now} for the present moment"));
+        output::print_line(&format!("taking {now} for the present moment"));
     }
     let fixed = service.fix_clock(&Context::command_line(now))?;
     let document = FixDocument {

@@ -32,7 +32,7 @@ pub(super) fn run() -> Result<()> {
     let story = tell(&dir.0);
     drop(dir);
     story?;
-    output::say(
+    output::print_line(
         "\nThat is the promise: when DELETE has answered 200, no code of that authenticator is good any more.",
     );
     Ok(())
@@ -78,7 +78,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         commit_batch: COMMIT_BATCH,
         limits: Limits::default(),
         insecure_plaintext: false,
-        on_death: Box::new(output::complain),
+        on_death: Box::new(output::print_error),
     };
     let running =
         serve::start(config, &handler).map_err(|it| Error::invalid("demo", it.to_string()))?;
@@ -87,11 +87,11 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         .first()
         .map(ToString::to_string)
         .unwrap_or_default();
-    output::say(&format!(
+    output::print_line(&format!(
         "totpd is listening on {address}, its data in {}",
         dir.display()
     ));
-    output::say(
+    output::print_line(
         "Every request carries `Authorization: Bearer totpd_…`, and below you see it go over the wire.",
     );
     let client = Client {
@@ -99,12 +99,14 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         token: token.reveal().to_owned(),
     };
 
-    output::say("\n1. A user.");
+    output::print_line("\n1. A user.");
     let body = r#"{"authenticators":{"usernames":[{"username":"alice"}]}}"#;
     let user = client.ask("POST", "/users", body, 201)?;
     let user = text(&user, "/details/id")?;
 
-    output::say("\n2. Alice scans the secret with her phone, and types the first code to confirm.");
+    output::print_line(
+        "\n2. Alice scans the secret with her phone, and types the first code to confirm.",
+    );
     let totps = format!("/users/{user}/totp");
     let enrolment = client.ask("POST", &totps, r#"{"name":"Pixel 9"}"#, 200)?;
     let phone = format!("{totps}/{}", text(&enrolment, "/totpId")?);
@@ -117,21 +119,21 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     };
     client.ask("POST", &format!("{phone}/_verify"), &code()?, 200)?;
 
-    output::say("\n3. Half a minute later she logs in. Her code is good, once.");
+    output::print_line("\n3. Half a minute later she logs in. Her code is good, once.");
     next_step();
     let typed = code()?;
     client.ask("POST", &format!("{totps}/_check"), &typed, 200)?;
     client.ask("POST", &format!("{totps}/_check"), &typed, 400)?;
 
-    output::say("\n4. The phone is lost. One call removes its authenticator.");
+    output::print_line("\n4. The phone is lost. One call removes its authenticator.");
     client.ask("DELETE", &phone, "", 200)?;
 
-    output::say("\n5. Whoever found it has the next code, and it is worth nothing.");
+    output::print_line("\n5. Whoever found it has the next code, and it is worth nothing.");
     next_step();
     client.ask("POST", &format!("{totps}/_check"), &code()?, 400)?;
     client.ask("POST", &format!("{phone}/_check"), &code()?, 404)?;
 
-    output::say("\n6. Gone is gone.");
+    output::print_line("\n6. Gone is gone.");
     client.ask("DELETE", &phone, "", 404)?;
     running.stop(Duration::from_secs(5));
     Ok(())
@@ -160,7 +162,7 @@ impl Client {
         } else {
             format!("  {body}")
         };
-        output::say(&format!("   > {method} {path}{shown}"));
+        output::print_line(&format!("   > {method} {path}{shown}"));
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -180,7 +182,7 @@ impl Client {
             .pointer("/message")
             .and_then(Value::as_str)
             .unwrap_or(body);
-        output::say(&format!("   < {line}  {told}"));
+        output::print_line(&format!("   < {line}  {told}"));
         if line.split(' ').nth(1) == Some(&status.to_string()) {
             Ok(document)
         } else {

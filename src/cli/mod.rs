@@ -7,7 +7,7 @@ mod admin;
 mod args;
 mod clock;
 mod demo;
-mod keep;
+mod maintenance;
 mod output;
 mod parse;
 mod qr;
@@ -49,9 +49,9 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => {
             // Whoever has the data directory may read what otherwise the log alone says.
             if let Error::Unavailable(inner) | Error::Bug(inner) = &error {
-                output::complain(&format!("{error} ({inner})"));
+                output::print_error(&format!("{error} ({inner})"));
             } else {
-                output::complain(&error.to_string());
+                output::print_error(&error.to_string());
             }
             ExitCode::FAILURE
         }
@@ -59,24 +59,24 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn dispatch(parsed: Parsed) -> Result<()> {
-    let home = Home::of(&parsed);
+    let location = DataLocation::of(&parsed);
     let args = parsed.args;
     let out = Output { json: args.json };
     match args.command {
         Command::Demo => demo::run(),
-        Command::Init(it) => admin::init(&home, &out, &it),
-        Command::Serve(it) => serve::run(&home, *it),
-        Command::Backup { file } => keep::backup(&home.open()?, &out, &file),
-        Command::Restore(it) => keep::restore(&home, &out, &it),
-        Command::Doctor(args::Doctor { fix: None }) => keep::doctor(&home, &out),
+        Command::Init(it) => admin::init(&location, &out, &it),
+        Command::Serve(it) => serve::run(&location, *it),
+        Command::Backup { file } => maintenance::backup(&location.open()?, &out, &file),
+        Command::Restore(it) => maintenance::restore(&location, &out, &it),
+        Command::Doctor(args::Doctor { fix: None }) => maintenance::doctor(&location, &out),
         Command::Doctor(args::Doctor {
             fix: Some(args::Fix::Clock),
-        }) => clock::fix(&home.open()?, &out),
-        Command::Token(it) => admin::token(&home.open()?, &out, it),
-        Command::Org(it) => admin::org(&home.open()?, &out, it),
-        Command::Settings(it) => settings::run(&home.open()?, &out, it),
-        Command::User(it) => users::run(&home.open()?, &out, it),
-        Command::Totp(it) => totps::run(&home, &home.open()?, &out, it),
+        }) => clock::fix(&location.open()?, &out),
+        Command::Token(it) => admin::token(&location.open()?, &out, it),
+        Command::Org(it) => admin::org(&location.open()?, &out, it),
+        Command::Settings(it) => settings::run(&location.open()?, &out, it),
+        Command::User(it) => users::run(&location.open()?, &out, it),
+        Command::Totp(it) => totps::run(&location, &location.open()?, &out, it),
     }
 }
 
@@ -86,14 +86,14 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 /// Where the data is, and the key to it.
-struct Home {
+struct DataLocation {
     path: PathBuf,
     key: KeyFile,
     /// The flags that said so, which a printed command repeats.
     flags: Vec<String>,
 }
 
-impl Home {
+impl DataLocation {
     fn of(parsed: &Parsed) -> Self {
         let args = &parsed.args;
         let state = || variable("STATE_DIRECTORY").map(PathBuf::from);
@@ -132,10 +132,10 @@ impl Home {
     }
 
     fn open(&self) -> Result<Service> {
-        Service::open(self.take_hold()?)
+        Service::open(self.open_dir()?)
     }
 
-    fn take_hold(&self) -> Result<DataDir> {
+    fn open_dir(&self) -> Result<DataDir> {
         DataDir::open(&self.path, self.key.clone())
     }
 }

@@ -19,9 +19,9 @@ impl Output {
     ) -> Result<()> {
         if self.json {
             let document = serde_json::to_string(document);
-            print(&document.map_err(|error| Error::Bug(error.to_string()))?)
+            print_answer(&document.map_err(|error| Error::Bug(error.to_string()))?)
         } else {
-            print(&text())
+            print_answer(&text())
         }
     }
 
@@ -85,7 +85,7 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// An answer on stdout. A reader that closes the pipe early has seen enough; a full disk is a failure.
-fn print(text: &str) -> Result<()> {
+fn print_answer(text: &str) -> Result<()> {
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::invalid(
             "stdout",
@@ -96,12 +96,12 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// One text on stdout, beside other work that goes on whether or not anybody reads it.
-pub(super) fn say(text: &str) {
+pub(super) fn print_line(text: &str) {
     let _gone = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// One line on stderr. A control character in what was typed is shown, not sent to the terminal.
-pub(super) fn complain(text: &str) {
+pub(super) fn print_error(text: &str) {
     let mut line = String::with_capacity(text.len());
     for it in text.chars() {
         match it {
@@ -114,7 +114,7 @@ pub(super) fn complain(text: &str) {
 }
 
 /// One text on stderr, as it is.
-pub(super) fn say_on_stderr(text: &str) {
+pub(super) fn print_to_stderr(text: &str) {
     let _gone = writeln!(io::stderr().lock(), "{text}");
 }
 

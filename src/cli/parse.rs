@@ -39,7 +39,7 @@ pub(super) fn parse() -> Result<Parsed, ExitCode> {
         args::Command::Serve(_) | args::Command::Demo
     );
     if parsed.args.json && prints_no_document {
-        output::complain("serve and demo take no --json");
+        output::print_error("serve and demo take no --json");
         return Err(ExitCode::from(2));
     }
     Ok(parsed)
@@ -125,11 +125,11 @@ fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode
         error
     };
     if !error.use_stderr() {
-        output::say(error.to_string().trim_end());
+        output::print_line(error.to_string().trim_end());
         return ExitCode::SUCCESS;
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        output::say_on_stderr(error.to_string().trim_end());
+        output::print_to_stderr(error.to_string().trim_end());
         return ExitCode::from(2);
     }
     let variable = variable_to_blame(command, words, &error);
@@ -141,7 +141,7 @@ fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode
     );
     let way_out = if is_unknown { "; see --help" } else { "" };
     let problem = problem(&error);
-    output::complain(&format!("{problem}{}{way_out}", from.unwrap_or_default()));
+    output::print_error(&format!("{problem}{}{way_out}", from.unwrap_or_default()));
     ExitCode::from(2)
 }
 

@@ -15,13 +15,13 @@ use totpd::model::{Name, Window};
 use totpd::serve::{self, Config, Handler, Inherited, Limits, TlsFiles};
 use totpd::service::{DataDir, Options, Service, Settings};
 
-use super::{Home, admin, args, clock_reading, now, operator, output};
+use super::{DataLocation, admin, args, clock_reading, now, operator, output};
 
 /// How often expired enrolments and old events are swept.
 const TIDY_EVERY: Duration = Duration::from_secs(15);
 
-pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
-    let service = open_or_init(home, &args)?;
+pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
+    let service = open_or_init(location, &args)?;
     if let Err(Error::Unavailable(why)) = service.check_clock(now()) {
         log::error!("nothing is served until this is put right: {why}");
     }
@@ -53,7 +53,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
         tls,
         trusted_proxies: args.trusted_proxy,
         unix_mode: args.unix_mode,
-        private_dir: home.path.clone(),
+        private_dir: location.path.clone(),
         changes_at_once: args.workers.into(),
         commit_batch: args.commit_batch.into(),
         limits: Limits {
@@ -70,7 +70,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
         },
         insecure_plaintext: args.insecure_plaintext,
         on_death: Box::new(|why| {
-            output::complain(&format!("cannot serve any more: {why}"));
+            output::print_error(&format!("cannot serve any more: {why}"));
             process::exit(1)
         }),
     };
@@ -84,7 +84,7 @@ pub(super) fn run(home: &Home, args: args::Serve) -> Result<()> {
         .spawn(move || tidy(&tidied, keep_events))
         .map_err(|error| Error::Unavailable(format!("no thread: {error}")))?;
     for address in running.addresses() {
-        output::say(&format!("listening on {address}"));
+        output::print_line(&format!("listening on {address}"));
     }
 
     tell_systemd(&NotifyState::Ready);
@@ -151,23 +151,23 @@ fn tidy(service: &Service, keep_events: Duration) {
 
 /// Opens the data directory. Where there is nothing it makes one only for a person at a terminal, or if `--init` was
 /// said: a mistyped path, or a volume that is not mounted, must not look like a healthy and empty instance.
-fn open_or_init(home: &Home, args: &args::Serve) -> Result<Service> {
+fn open_or_init(location: &DataLocation, args: &args::Serve) -> Result<Service> {
     let issuer = args.issuer.as_deref();
     let issuer = issuer.map(|it| Name::parse_issuer("--issuer", it));
     let issuer = issuer.transpose()?;
-    if !DataDir::is_initialised(&home.path) {
+    if !DataDir::is_initialised(&location.path) {
         if !args.init && !output::is_terminal() {
             let problem = "there is no database here, and serve makes one only on a terminal or with --init; is the \
                            path right, and the volume mounted?";
-            return Err(Error::invalid(home.path.display().to_string(), problem));
+            return Err(Error::invalid(location.path.display().to_string(), problem));
         }
-        init(home, issuer.clone(), args.init)?;
+        init(location, issuer.clone(), args.init)?;
     }
     let options = Options {
         commit_batch: args.commit_batch.into(),
         read_timeout: args.read_timeout,
     };
-    let dir = DataDir::open_to_serve(&home.path, home.key.clone())?;
+    let dir = DataDir::open_to_serve(&location.path, location.key.clone())?;
     let service = Service::open_with(dir, &options)?;
     let settings = service.settings(&operator())?;
     if let Some(issuer) = issuer.filter(|it| *it != settings.issuer) {
@@ -180,19 +180,19 @@ fn open_or_init(home: &Home, args: &args::Serve) -> Result<Service> {
     Ok(service)
 }
 
-fn init(home: &Home, issuer: Option<Name>, is_silent: bool) -> Result<()> {
+fn init(location: &DataLocation, issuer: Option<Name>, is_silent: bool) -> Result<()> {
     let settings = Settings {
         issuer: issuer.map_or_else(|| Name::parse_issuer("--issuer", args::ISSUER), Ok)?,
         window: Window::OneEitherSide,
     };
-    let (service, org) = DataDir::create(&home.path, home.key.clone(), &settings, now())?;
+    let (service, org) = DataDir::create(&location.path, location.key.clone(), &settings, now())?;
     if is_silent {
         // A token in a log file would be a token that lies about.
-        let path = home.path.display();
-        output::say(&format!("made {path}; {}", admin::another_token(home)));
+        let path = location.path.display();
+        output::print_line(&format!("made {path}; {}", admin::another_token(location)));
     } else {
-        let (_, token) = admin::first_token(home, &service)?;
-        output::say(&admin::welcome(home, &org, &token));
+        let (_, token) = admin::first_token(location, &service)?;
+        output::print_line(&admin::welcome(location, &org, &token));
     }
     Ok(())
 }

@@ -7,9 +7,14 @@ use totpd::model::{Name, TotpId};
 use totpd::service::{Details, Enrolment, FoundUser, Service, Totp, Verdict};
 
 use super::output::{self, Output};
-use super::{Home, args, operator, qr, users, variable};
+use super::{DataLocation, args, operator, qr, users, variable};
 
-pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::Totp) -> Result<()> {
+pub(super) fn run(
+    location: &DataLocation,
+    service: &Service,
+    out: &Output,
+    command: args::Totp,
+) -> Result<()> {
     let context = operator();
     match command {
         args::Totp::Start { user, name } => {
@@ -17,7 +22,7 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
             let id = users::find(service, &user)?.id;
             let enrolment = service.start_totp(&context, id, name)?;
             let done = format!("started enrolment {}", enrolment.details.id);
-            let text = (!out.json).then(|| sheet(home, &enrolment, &user));
+            let text = (!out.json).then(|| enrolment_text(location, &enrolment, &user));
             let document = messages::StartResponse::from(enrolment);
             out.answer_change(&done, &document, || text.unwrap_or_default())
         }
@@ -26,7 +31,7 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
             let id = users::find(service, &user)?.id;
             let verdict = service.confirm_totp(&context, id.clone(), totp.clone(), code)?;
             let details = accepted(verdict)?;
-            let done = format!("confirmed {totp} of {}", users::named(&id, &details.owner));
+            let done = format!("confirmed {totp} of {}", users::label(&id, &details.owner));
             let document = messages::DetailsResponse::from(details);
             out.answer_change(&done, &document, || {
                 format!("{done}: its codes are good from now on")
@@ -40,7 +45,7 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
             let done = format!(
                 "good, by authenticator {} of {}; the code is used up",
                 details.id,
-                users::named(&id, &details.owner)
+                users::label(&id, &details.owner)
             );
             let document = messages::CheckResponse::from(details);
             out.answer_change(&done, &document, || done.clone())
@@ -48,7 +53,7 @@ pub(super) fn run(home: &Home, service: &Service, out: &Output, command: args::T
         args::Totp::List(user) => {
             let id = users::find(service, &user)?.id;
             let totps = service.user(&context, &id)?.totps;
-            let text = list_of(&totps);
+            let text = totp_table(&totps);
             out.answer(
                 &totps
                     .into_iter()
@@ -106,7 +111,7 @@ fn remove_all(service: &Service, out: &Output, user: &FoundUser) -> Result<()> {
 }
 
 fn removed(id: &str, user: &FoundUser) -> String {
-    let user = users::named(&user.id, &user.org);
+    let user = users::label(&user.id, &user.org);
     format!("removed {id} of {user}: no code of it is good any more")
 }
 
@@ -123,7 +128,7 @@ fn accepted(verdict: Verdict) -> Result<Details> {
 
 /// What a person does next with a new enrolment. The picture is left out where the URI is too long for one: the
 /// enrolment is there already, and its secret is shown here alone.
-fn sheet(home: &Home, enrolment: &Enrolment, user: &args::UserArg) -> String {
+fn enrolment_text(location: &DataLocation, enrolment: &Enrolment, user: &args::UserArg) -> String {
     let colour = output::is_terminal() && variable("NO_COLOR").is_none();
     let picture = qr::draw(&enrolment.uri, colour);
     let how = if picture.is_some() {
@@ -143,12 +148,12 @@ fn sheet(home: &Home, enrolment: &Enrolment, user: &args::UserArg) -> String {
         details.owner,
         *enrolment.secret.base32(),
         *enrolment.uri,
-        home.command(&command, &[&user.user, &details.id, "CODE"]),
+        location.command(&command, &[&user.user, &details.id, "CODE"]),
     )
 }
 
 /// Authenticators as a table.
-pub(super) fn list_of(totps: &[Totp]) -> String {
+pub(super) fn totp_table(totps: &[Totp]) -> String {
     let row = |it: &Totp| {
         let state = if it.is_confirmed {
             "confirmed"

@@ -7,7 +7,7 @@ use totpd::error::Result;
 use totpd::model::{Name, OrgId, UserId};
 use totpd::service::{
     Context, Details, FoundUser, NamedBy, NewUser, NewUsername, Service, State, Target, User,
-    UserName,
+    UserSelector,
 };
 
 use super::output::{self, Output};
@@ -32,68 +32,75 @@ pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Resul
                 organization,
             };
             let details = service.create_user(&Context { target, ..context }, new)?;
-            changed(out, details, |it| format!("made {it}"))
+            answer_change(out, details, |it| format!("made {it}"))
         }
         args::User::List => list(service, out),
         args::User::Show(user) => {
             let id = find(service, &user)?.id;
             let user = service.user(&context, &id)?;
-            let text = card(&user);
+            let text = user_text(&user);
             out.answer(&messages::GetUserResponse::of(user)?, || text)
         }
         args::User::Remove(user) => {
             let id = find(service, &user)?.id;
             let details = service.remove_user(&context, id.clone())?;
-            changed(out, details, |it| format!("removed {it}"))
+            answer_change(out, details, |it| format!("removed {it}"))
         }
         args::User::Lock(user) => {
             let id = find(service, &user)?.id;
             let details = service.lock_user(&context, id.clone())?;
-            changed(out, details, |it| format!("{it} is locked"))
+            answer_change(out, details, |it| format!("{it} is locked"))
         }
         args::User::Unlock(user) => {
             let id = find(service, &user)?.id;
             let details = service.unlock_user(&context, id.clone())?;
-            changed(out, details, |it| {
+            answer_change(out, details, |it| {
                 format!("{it} is unlocked and need not wait")
             })
         }
         args::User::Activate(user) => {
             let id = find(service, &user)?.id;
             let details = service.activate_user(&context, id.clone())?;
-            changed(out, details, |it| format!("{it} is active"))
+            answer_change(out, details, |it| format!("{it} is active"))
         }
         args::User::Deactivate(user) => {
             let id = find(service, &user)?.id;
             let details = service.deactivate_user(&context, id.clone())?;
-            changed(out, details, |it| format!("{it} is inactive"))
+            answer_change(out, details, |it| format!("{it} is inactive"))
         }
     }
 }
 
 /// The user that was meant.
 pub(super) fn find(service: &Service, it: &args::UserArg) -> Result<FoundUser> {
-    let name = name_of(&it.user, it.id, it.org.as_deref())?;
+    let name = selector(&it.user, it.id, it.org.as_deref())?;
     service.find_user(&operator(), &name)
 }
 
 /// What USER, `--id` and `--org` say together.
-pub(super) fn name_of(user: &str, is_id: bool, org: Option<&str>) -> Result<UserName> {
+pub(super) fn selector(user: &str, is_id: bool, org: Option<&str>) -> Result<UserSelector> {
     match org {
-        Some(org) => Ok(UserName::In(org.parse()?, Name::for_lookup("USER", user)?)),
-        None if is_id => Ok(UserName::Id(UserId::for_lookup(user)?)),
-        None => Ok(UserName::Any(user.to_owned())),
+        Some(org) => Ok(UserSelector::Username(
+            org.parse()?,
+            Name::for_lookup("USER", user)?,
+        )),
+        None if is_id => Ok(UserSelector::Id(UserId::for_lookup(user)?)),
+        None => Ok(UserSelector::Any(user.to_owned())),
     }
 }
 
 /// A user as answers name it: the same name may be another user's elsewhere.
-pub(super) fn named(id: impl Display, org: &OrgId) -> String {
+pub(super) fn label(id: impl Display, org: &OrgId) -> String {
     format!("user {id} of organization {org}")
 }
 
 /// Answers a change of a user with a sentence that `done` makes of the user's name.
-fn changed(out: &Output, details: Details, done: impl FnOnce(String) -> String) -> Result<()> {
-    let done = done(named(&details.id, &details.owner));
+fn answer_change(
+    out: &Output,
+    details: Details,
+    done: impl FnOnce(String) -> String,
+) -> Result<()> {
+    let done = done(label(&details.id, &details.owner));
     out.answer_change(&done, &messages::DetailsResponse::from(details), || {
         done.clone()
     })
@@ -124,7 +131,7 @@ fn list(service: &Service, out: &Output) -> Result<()> {
     })
 }
 
-fn card(user: &User) -> String {
+fn user_text(user: &User) -> String {
     let details = &user.details;
     let rows = vec![
         vec!["username".to_owned(), names(user)],
@@ -132,11 +139,11 @@ fn card(user: &User) -> String {
         vec!["organization".to_owned(), details.owner.to_string()],
         vec!["created".to_owned(), details.created.to_string()],
     ];
-    let card = output::table(&["id", &details.id], &rows);
+    let text = output::table(&["id", &details.id], &rows);
     if user.totps.is_empty() {
-        card
+        text
     } else {
-        format!("{card}\n\n{}", super::totps::list_of(&user.totps))
+        format!("{text}\n\n{}", super::totps::totp_table(&user.totps))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who may do what, and what is in whose sight.
 //!
-//! A call brings what was presented, a [`Caller`]. Inside its transaction that becomes an [`Identity`], so that a
+//! A call brings what was presented, a [`Caller`]. Inside its transaction that becomes a [`Principal`], so that a
 //! revoked token is good for nothing that is not committed. "May never" is [`Error::Forbidden`] and is judged before anything is looked up; "not in sight" is the
 //! same as "not there" and is judged on the row.
 
@@ -82,7 +82,7 @@ enum Credential {
 }
 
 /// A caller whose credential was judged. It holds for the transaction in which that was done, and no longer.
-pub(super) struct Identity {
+pub(super) struct Principal {
     pub(super) role: Role,
     pub(super) source: EventSource,
 }
@@ -127,9 +127,9 @@ impl Caller {
     }
 
     /// Judges the credential as it stands in the transaction's view of the database.
-    pub(super) fn identify(&self, tx: &ReadTx<'_>, now: Timestamp) -> Result<Identity> {
-        let mut identity = match &self.credential {
-            Credential::CommandLine => Identity {
+    pub(super) fn identify(&self, tx: &ReadTx<'_>, now: Timestamp) -> Result<Principal> {
+        let mut principal = match &self.credential {
+            Credential::CommandLine => Principal {
                 role: Role::Admin,
                 source: EventSource::command_line(),
             },
@@ -142,7 +142,7 @@ impl Caller {
                         row.role
                     )));
                 }
-                Identity {
+                Principal {
                     role: Role::of_row(&row)?,
                     source: EventSource {
                         actor: row.id.to_string(),
@@ -151,8 +151,8 @@ impl Caller {
                 }
             }
         };
-        identity.source.peer = self.peer;
-        Ok(identity)
+        principal.source.peer = self.peer;
+        Ok(principal)
     }
 
     /// Whether what the caller may do ends with time, so that the clock must be right.
@@ -161,7 +161,7 @@ impl Caller {
     }
 }
 
-impl Identity {
+impl Principal {
     /// Refuses what no caller of this role can ever do, whatever the call names. It is judged before the call's fields.
     pub(super) fn require_role(&self, permission: Permission) -> Result<()> {
         let may = match &self.role {
@@ -192,7 +192,7 @@ impl Identity {
 
 impl Role {
     /// Whether things of that organization are in sight at all.
-    pub(super) fn sees(&self, org: &OrgId) -> bool {
+    pub(super) fn can_see(&self, org: &OrgId) -> bool {
         self.organization().is_none_or(|it| it == org)
     }
 }

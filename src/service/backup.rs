@@ -58,13 +58,13 @@ impl Service {
                 format!("cannot write the backup: {error}"),
             )
         };
-        let unfinished = Unfinished::create(beside(file)).map_err(io)?;
-        self.inner.store.copy_into(&unfinished.path)?;
-        let as_of = Inspection::open(&unfinished.path)?
+        let temporary = TemporaryFile::create(temporary_name(file)).map_err(io)?;
+        self.inner.store.copy_into(&temporary.path)?;
+        let as_of = Inspection::open(&temporary.path)?
             .read()
             .newest_event_at()?;
-        let bytes = fs::metadata(&unfinished.path).map_err(io)?.size();
-        unfinished.become_file(file, Replace::Never).map_err(io)?;
+        let bytes = fs::metadata(&temporary.path).map_err(io)?.size();
+        temporary.rename_to(file, Replace::Never).map_err(io)?;
         Ok(BackupSummary { as_of, bytes })
     }
 }
@@ -83,8 +83,8 @@ impl DataDir {
             ));
         }
         let sealer = Sealer::new(&self.read_key()?)?;
-        let unfinished = self.take_in(file)?;
-        let backup = Backup::open(&unfinished.path).map_err(|error| named(error, file))?;
+        let temporary = self.copy_in(file)?;
+        let backup = Backup::open(&temporary.path).map_err(|error| with_path(error, file))?;
         let instance = backup.read().instance()?;
         let as_of = backup.read().newest_event_at()?;
         if instance.key_id != *sealer.key_id() {
@@ -93,7 +93,7 @@ impl DataDir {
                 "this is not the master key that the backup was sealed under; put the right one there",
             ));
         }
-        date_copy(&backup, is_there.then_some(&*database), options, now)?;
+        fix_dates_of_copy(&backup, is_there.then_some(&*database), options, now)?;
         let replaced = is_there
             .then(|| backup.compare_with(&database, now))
             .transpose()?;
@@ -123,7 +123,7 @@ impl DataDir {
         let floor = floor(now);
         let known = replaced.as_ref().map(|it| (database.as_path(), it));
         let applied_again = backup.finish(known, floor, now)?;
-        self.put_in_place(unfinished)?;
+        self.put_in_place(temporary)?;
         Ok(Restored {
             as_of,
             applied_again,
@@ -132,7 +132,7 @@ impl DataDir {
     }
 
     /// Copies a backup into the directory under a name that nobody opens.
-    fn take_in(&self, file: &Path) -> Result<Unfinished> {
+    fn copy_in(&self, file: &Path) -> Result<TemporaryFile> {
         let read = |error: io::Error| {
             Error::invalid(
                 file.display().to_string(),
@@ -140,17 +140,17 @@ impl DataDir {
             )
         };
         let (mut from, _) = ownership::open_regular(file).map_err(read)?;
-        let unfinished = Unfinished::create(self.unfinished());
-        let unfinished = unfinished.map_err(|error| self.cannot_write(&error))?;
-        io::copy(&mut from, &mut &unfinished.file).map_err(read)?;
-        Ok(unfinished)
+        let temporary = TemporaryFile::create(self.unfinished());
+        let temporary = temporary.map_err(|error| self.cannot_write(&error))?;
+        io::copy(&mut from, &mut &temporary.file).map_err(read)?;
+        Ok(temporary)
     }
 
-    fn put_in_place(&self, unfinished: Unfinished) -> Result<()> {
+    fn put_in_place(&self, temporary: TemporaryFile) -> Result<()> {
         let database = self.database();
-        remove_log(&database).map_err(|error| self.cannot_write(&error))?;
-        unfinished
-            .become_file(&database, Replace::Always)
+        remove_wal(&database).map_err(|error| self.cannot_write(&error))?;
+        temporary
+            .rename_to(&database, Replace::Always)
             .map_err(|error| self.cannot_write(&error))
     }
 }
@@ -164,7 +164,7 @@ fn floor(now: Timestamp) -> Step {
 
 /// Puts right a copy that was dated by a clock that was ahead (SECURITY.md 35). The database that it replaces knows to
 /// which moment, if the same was put right there. Else a person has to say so: the clock may as well be wrong now.
-fn date_copy(
+fn fix_dates_of_copy(
     backup: &Backup,
     replaced: Option<&Path>,
     options: RestoreOptions,
@@ -193,10 +193,10 @@ fn date_copy(
 }
 
 /// A private file that is not yet what it is to become, and is gone if it never does.
-struct Unfinished {
+struct TemporaryFile {
     path: PathBuf,
     file: File,
-    is_finished: bool,
+    is_renamed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -205,44 +205,44 @@ enum Replace {
     Never,
 }
 
-impl Unfinished {
+impl TemporaryFile {
     /// Makes the file anew; what a crash left of an earlier one goes.
     fn create(path: PathBuf) -> io::Result<Self> {
         remove(&path)?;
-        remove_log(&path)?;
+        remove_wal(&path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path)?;
         Ok(Self {
             path,
             file,
-            is_finished: false,
+            is_renamed: false,
         })
     }
 
     /// Puts the file on disk under its name, at once or not at all.
-    fn become_file(mut self, name: &Path, replace: Replace) -> io::Result<()> {
+    fn rename_to(mut self, name: &Path, replace: Replace) -> io::Result<()> {
         self.file.sync_all()?;
         if replace == Replace::Never && name.exists() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         fs::rename(&self.path, name)?;
-        self.is_finished = true;
+        self.is_renamed = true;
         let dir = name.parent().filter(|it| !it.as_os_str().is_empty());
         File::open(dir.unwrap_or_else(|| Path::new("."))).and_then(|it| it.sync_all())
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        if !self.is_finished {
+        if !self.is_renamed {
             let _gone = fs::remove_file(&self.path);
         }
     }
 }
 
 /// What is wrong with the copy is told of the file that somebody gave; of the copy's name nobody knows.
-fn named(error: Error, file: &Path) -> Error {
+fn with_path(error: Error, file: &Path) -> Error {
     if let Error::Invalid { problem, .. } = error {
         Error::invalid(file.display().to_string(), problem)
     } else {
@@ -251,7 +251,7 @@ fn named(error: Error, file: &Path) -> Error {
 }
 
 /// A log that stayed behind belongs to the old database of that name and must not meet the new one.
-fn remove_log(database: &Path) -> io::Result<()> {
+fn remove_wal(database: &Path) -> io::Result<()> {
     ["-wal", "-shm", "-journal"].iter().try_for_each(|of| {
         let mut name = database.as_os_str().to_owned();
         name.push(of);
@@ -267,7 +267,7 @@ fn remove(file: &Path) -> io::Result<()> {
     }
 }
 
-fn beside(file: &Path) -> PathBuf {
+fn temporary_name(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".unfinished");
     name.into()

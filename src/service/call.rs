@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::access::Identity;
+use super::access::Principal;
 use super::{Caller, Inner, NamedBy, Permission, Service, Target};
 use crate::error::{Error, Missing, Result};
 use crate::model::{OrgId, Timestamp, TotpId, UserId};
@@ -36,9 +36,9 @@ impl Context {
 }
 
 /// A call inside its transaction, whose caller was judged and may make it.
-pub(super) struct Permitted<'a> {
+pub(super) struct TxContext<'a> {
     pub(super) inner: &'a Inner,
-    pub(super) identity: Identity,
+    pub(super) principal: Principal,
     pub(super) target: &'a Target,
     pub(super) now: Timestamp,
 }
@@ -49,25 +49,25 @@ impl Service {
         &self,
         context: &Context,
         permission: Permission,
-        change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>) -> Result<T> + Send + 'static,
+        change: impl FnOnce(&TxContext<'_>, &WriteTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, context) = (Arc::clone(&self.inner), context.clone());
         self.inner.store.write(context.now, move |tx| {
-            let call = inner.permit(tx, &context, permission)?;
+            let call = inner.authorize(tx, &context, permission)?;
             change(&call, tx)
         })
     }
 
     /// Runs a change of the instance itself, which only an administrator can make.
-    pub(super) fn administer<T: Send + 'static>(
+    pub(super) fn change_as_admin<T: Send + 'static>(
         &self,
         context: &Context,
-        change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>) -> Result<T> + Send + 'static,
+        change: impl FnOnce(&TxContext<'_>, &WriteTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, context) = (Arc::clone(&self.inner), context.clone());
         self.inner.store.write(context.now, move |tx| {
-            let call = inner.judge(tx, &context)?;
-            call.identity.require_admin()?;
+            let call = inner.identify_caller(tx, &context)?;
+            call.principal.require_admin()?;
             change(&call, tx)
         })
     }
@@ -78,12 +78,12 @@ impl Service {
         context: &Context,
         permission: Permission,
         user: UserId,
-        change: impl FnOnce(&Permitted<'_>, &WriteTx<'_>, &UserId) -> Result<T> + Send + 'static,
+        change: impl FnOnce(&TxContext<'_>, &WriteTx<'_>, &UserId) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, context) = (Arc::clone(&self.inner), context.clone());
         self.inner.store.write(context.now, move |tx| {
-            let call = inner.permit(tx, &context, permission)?;
-            call.identity.require_user(&user)?;
+            let call = inner.authorize(tx, &context, permission)?;
+            call.principal.require_user(&user)?;
             change(&call, tx, &user)
         })
     }
@@ -95,21 +95,21 @@ impl Service {
         kind: ReadKind,
         permission: Permission,
         user: Option<&UserId>,
-        read: impl FnOnce(&Permitted<'_>, &ReadTx<'_>) -> Result<T>,
+        read: impl FnOnce(&TxContext<'_>, &ReadTx<'_>) -> Result<T>,
     ) -> Result<T> {
         self.inner.store.read_for_request(kind, |tx| {
             if context.caller.needs_clock() {
                 // An expired token must not come back to life with a clock that was set back.
                 tx.require_sane_clock(context.now)?;
             }
-            let call = self.inner.permit(tx, context, permission)?;
-            user.map_or(Ok(()), |it| call.identity.require_user(it))?;
+            let call = self.inner.authorize(tx, context, permission)?;
+            user.map_or(Ok(()), |it| call.principal.require_user(it))?;
             read(&call, tx)
         })
     }
 
     /// Runs a read of an operator's, however long it takes.
-    pub(super) fn read_all<T>(
+    pub(super) fn read_as_admin<T>(
         &self,
         context: &Context,
         read: impl FnOnce(&ReadTx<'_>) -> Result<T>,
@@ -118,17 +118,20 @@ impl Service {
             if context.caller.needs_clock() {
                 tx.require_sane_clock(context.now)?;
             }
-            self.inner.judge(tx, context)?.identity.require_admin()?;
+            self.inner
+                .identify_caller(tx, context)?
+                .principal
+                .require_admin()?;
             read(tx)
         })
     }
 
     /// Says why a call is refused whose fields are `malformed`: its token and its role are judged first, where those of
     /// the call itself would have been.
-    pub fn refuse(&self, context: &Context, permission: Permission, malformed: Error) -> Error {
+    pub fn refusal(&self, context: &Context, permission: Permission, malformed: Error) -> Error {
         let judged = match permission {
             Permission::ReadUser | Permission::Search => {
-                let nothing = |_: &Permitted<'_>, _: &ReadTx<'_>| Ok(());
+                let nothing = |_: &TxContext<'_>, _: &ReadTx<'_>| Ok(());
                 self.read(context, ReadKind::ById, permission, None, nothing)
             }
             Permission::Check | Permission::WriteTotp | Permission::WriteUser => {
@@ -141,53 +144,57 @@ impl Service {
 
 impl Inner {
     /// Judges the caller and its role. What a call may do to one user is judged with the user.
-    fn permit<'a>(
+    fn authorize<'a>(
         &'a self,
         tx: &ReadTx<'_>,
         context: &'a Context,
         permission: Permission,
-    ) -> Result<Permitted<'a>> {
-        let call = self.judge(tx, context)?;
-        call.identity.require_role(permission)?;
+    ) -> Result<TxContext<'a>> {
+        let call = self.identify_caller(tx, context)?;
+        call.principal.require_role(permission)?;
         Ok(call)
     }
 
     /// Judges the caller, and not yet what it may do.
-    fn judge<'a>(&'a self, tx: &ReadTx<'_>, context: &'a Context) -> Result<Permitted<'a>> {
-        Ok(Permitted {
+    fn identify_caller<'a>(
+        &'a self,
+        tx: &ReadTx<'_>,
+        context: &'a Context,
+    ) -> Result<TxContext<'a>> {
+        Ok(TxContext {
             inner: self,
-            identity: context.caller.identify(tx, context.now)?,
+            principal: context.caller.identify(tx, context.now)?,
             target: &context.target,
             now: context.now,
         })
     }
 }
 
-impl Permitted<'_> {
+impl TxContext<'_> {
     /// Whether the caller expects this instance.
     pub(super) fn is_for_this_instance(&self) -> bool {
         self.target.is_instance(&self.inner.instance.id)
     }
 
     /// The one organization in which the caller looks and may look, or none where that is all of them.
-    pub(super) fn sight(&self, missing: Missing) -> Result<Option<&OrgId>> {
-        let role = &self.identity.role;
+    pub(super) fn visible_organization(&self, missing: Missing) -> Result<Option<&OrgId>> {
+        let role = &self.principal.role;
         match &self.target.organization {
             _ if !self.is_for_this_instance() => Err(Error::NotFound(missing)),
             None => Ok(role.organization()),
-            Some(NamedBy::Id(id)) if role.sees(id) => Ok(Some(id)),
+            Some(NamedBy::Id(id)) if role.can_see(id) => Ok(Some(id)),
             Some(NamedBy::Id(_) | NamedBy::Domain) => Err(Error::NotFound(missing)),
         }
     }
 
     /// The user, if it exists where the caller looks and may look.
-    pub(super) fn user_in_sight(
+    pub(super) fn visible_user(
         &self,
         tx: &ReadTx<'_>,
         id: &UserId,
         missing: Missing,
     ) -> Result<UserRow> {
-        let org = self.sight(missing)?;
+        let org = self.visible_organization(missing)?;
         tx.user(org, id)?.ok_or(Error::NotFound(missing))
     }
 
@@ -195,7 +202,7 @@ impl Permitted<'_> {
     pub(super) fn record(&self, tx: &WriteTx<'_>, kind: EventKind, user: &UserRow) -> Result<()> {
         tx.append(&Event {
             kind,
-            source: &self.identity.source,
+            source: &self.principal.source,
             org: Some(&user.org),
             user: Some(&user.id),
             about: None,
@@ -212,7 +219,7 @@ impl Permitted<'_> {
     ) -> Result<()> {
         tx.append(&Event {
             kind,
-            source: &self.identity.source,
+            source: &self.principal.source,
             org: Some(&user.org),
             user: Some(&user.id),
             about: totp.map(TotpId::as_str),
@@ -317,9 +324,9 @@ mod tests {
     #[test]
     fn a_malformed_call_is_judged_by_its_token_and_role_first() {
         let scene = scene();
-        let refuse = |context, permission| {
+        let refusal = |context, permission| {
             let malformed = Error::invalid("field", "expected another");
-            scene.service.refuse(context, permission, malformed)
+            scene.service.refusal(context, permission, malformed)
         };
         let unknown = Context::new(Caller::of_token("unknown"), scene.operator.now);
         let self_token = NewToken {
@@ -333,12 +340,12 @@ mod tests {
             .unwrap();
         let own = Context::new(Caller::of_token(token.reveal()), scene.operator.now);
         for permission in [Permission::ReadUser, Permission::WriteTotp] {
-            assert!(matches!(refuse(&unknown, permission), Error::BadToken));
-            assert!(matches!(refuse(&own, permission), Error::Invalid { .. }));
+            assert!(matches!(refusal(&unknown, permission), Error::BadToken));
+            assert!(matches!(refusal(&own, permission), Error::Invalid { .. }));
         }
         for permission in [Permission::Search, Permission::WriteUser, Permission::Check] {
-            assert!(matches!(refuse(&unknown, permission), Error::BadToken));
-            assert!(matches!(refuse(&own, permission), Error::Forbidden));
+            assert!(matches!(refusal(&unknown, permission), Error::BadToken));
+            assert!(matches!(refusal(&own, permission), Error::Forbidden));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::store::{DatedTable, EventSource, WriteTx};
 
 /// What a fix changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClockFixed {
+pub struct ClockFixSummary {
     /// Events that were dated later.
     pub events: usize,
     /// Authenticators of which a code was used that is still to come, or might have been.
@@ -34,13 +34,13 @@ impl Service {
     ///
     /// No code that was used becomes good again: what was used while the clock was ahead is refused when its time
     /// comes, and so is every code up to now.
-    pub fn fix_clock(&self, context: &Context) -> Result<ClockFixed> {
+    pub fn fix_clock(&self, context: &Context) -> Result<ClockFixSummary> {
         let now = context.now;
         // The clock is not sane yet, so this is judged in a read of its own.
         let source = self.inner.store.read(|tx| {
-            let identity = context.caller.identify(tx, now)?;
-            identity.require_admin()?;
-            Ok(identity.source)
+            let principal = context.caller.identify(tx, now)?;
+            principal.require_admin()?;
+            Ok(principal.source)
         })?;
         require_plausible(now)?;
         // The window may have been wider than it is now.
@@ -51,14 +51,14 @@ impl Service {
             floor: Step::from_number(now.step().number().saturating_add(window)),
         };
         let (last, since) = self.inner.store.read(|tx| tx.events_ahead(now))?;
-        let mut fixed = ClockFixed {
+        let mut fixed = ClockFixSummary {
             totps: fix
                 .used_totps(last)?
                 .saturating_add(fix.other_totps(since)?),
             waits: fix.dated(DatedTable::Failures)?,
             tokens: fix.dated(DatedTable::Tokens)?,
             users: fix.dated(DatedTable::Users)?,
-            ..ClockFixed::default()
+            ..ClockFixSummary::default()
         };
         let organizations = fix.dated(DatedTable::Organizations)?;
         fixed.users = fixed.users.saturating_add(organizations);

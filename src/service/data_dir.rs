@@ -116,11 +116,11 @@ impl DataDir {
     }
 
     /// Takes hold of a directory that nobody else uses, to restore a backup into it; makes it if need be.
-    pub fn open_alone(path: &Path, key: KeyFile) -> Result<Self> {
+    pub fn open_exclusive(path: &Path, key: KeyFile) -> Result<Self> {
         make_directory(path, &key)?;
         ownership::warn_of_groups(&require_private(path, &key)?);
         let lock = lock_file(path)?;
-        lock_alone(&lock, path)?;
+        lock_exclusive(&lock, path)?;
         Ok(Self {
             path: path.to_owned(),
             key,
@@ -144,7 +144,7 @@ impl DataDir {
         make_directory(path, &key)?;
         ownership::warn_of_groups(&require_private(path, &key)?);
         let lock = lock_file(path)?;
-        lock_alone(&lock, path)?;
+        lock_exclusive(&lock, path)?;
         for (name, what) in [(DATABASE, "a database"), (KEY, "a master key")] {
             if path.join(name).exists() {
                 let problem = format!(
@@ -229,13 +229,13 @@ impl DataDir {
     }
 
     /// Whether this is the server of the directory.
-    pub(super) const fn serves(&self) -> bool {
+    pub(super) const fn is_server(&self) -> bool {
         self.serving.is_some()
     }
 
     /// Whether another process serves the directory, or the same one by another value.
     pub(super) fn is_served_by_another(&self) -> bool {
-        if self.serves() {
+        if self.is_server() {
             return false;
         }
         let Ok(serving) = File::open(self.path.join(SERVING)) else {
@@ -248,7 +248,7 @@ impl DataDir {
     }
 
     /// Upgrades the database by `act` while nobody else uses the directory. Fails where somebody does.
-    pub(super) fn upgrade_alone<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn upgrade_exclusive<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let in_use = |_| {
             let problem = "the database is of an older version, and another totpd is using it; stop that one (or restart \
                            it, if it is a server), and this one upgrades the database";
@@ -315,7 +315,7 @@ fn lock_to_serve(path: &Path) -> Result<File> {
     }
 }
 
-fn lock_alone(lock: &File, path: &Path) -> Result<()> {
+fn lock_exclusive(lock: &File, path: &Path) -> Result<()> {
     match lock.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(in_use(path)),

@@ -132,7 +132,7 @@ impl DataDir {
                 "it has {} MiB; stop whatever reads the database for long, and restart totpd",
                 bytes >> 20
             )
-        } else if bytes > 0 && !self.serves() && !self.is_served_by_another() {
+        } else if bytes > 0 && !self.is_server() && !self.is_served_by_another() {
             format!(
                 "it has {bytes} bytes while nobody serves, and what was removed may be in them; start totpd, or run \
                  any other command"

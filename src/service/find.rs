@@ -8,13 +8,13 @@ use crate::store::ReadTx;
 
 /// How a person names a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UserName {
+pub enum UserSelector {
     /// An id or a username, of whichever organization.
     Any(String),
     /// An id.
     Id(UserId),
     /// A username of one organization.
-    In(OrgId, Name),
+    Username(OrgId, Name),
 }
 
 impl Service {
@@ -23,17 +23,17 @@ impl Service {
     /// Ids are of their makers' choice. A manager of one organization could give a user the username of another
     /// organization's user as its id, and get the operator to act on the wrong one. Text that means more than one
     /// user is therefore refused; one user's own id and username is no such case.
-    pub fn find_user(&self, context: &Context, name: &UserName) -> Result<FoundUser> {
-        self.read_all(context, |tx| match name {
-            UserName::Id(id) => by_id(tx, id)?.ok_or(Error::NotFound(Missing::User)),
-            UserName::In(org, username) => {
+    pub fn find_user(&self, context: &Context, name: &UserSelector) -> Result<FoundUser> {
+        self.read_as_admin(context, |tx| match name {
+            UserSelector::Id(id) => by_id(tx, id)?.ok_or(Error::NotFound(Missing::User)),
+            UserSelector::Username(org, username) => {
                 if !tx.organization_exists(org)? {
                     return Err(Error::NotFound(Missing::Organization));
                 }
                 let found = tx.users_named(username, Some(org))?;
                 only(username.as_str(), found)
             }
-            UserName::Any(text) => {
+            UserSelector::Any(text) => {
                 let mut found = tx.users_named(&Name::for_lookup("USER", text)?, None)?;
                 if let Some(user) = by_id(tx, &UserId::for_lookup(text)?)?
                     && !found.contains(&user)

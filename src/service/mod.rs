@@ -26,11 +26,11 @@ use std::time::Duration;
 pub use access::{Caller, NamedBy, Permission, Role, Target};
 pub use backup::{BackupSummary, RestoreOptions, Restored};
 pub use call::Context;
-pub use clock_fix::ClockFixed;
+pub use clock_fix::ClockFixSummary;
 pub use data_dir::{DataDir, KeyFile};
 pub use doctor::{Finding, Level};
-pub use find::{FoundUser, UserName};
-pub use search::Found;
+pub use find::{FoundUser, UserSelector};
+pub use search::SearchSummary;
 pub use settings::{Settings, SettingsChange};
 pub use tokens::{NewToken, Token};
 pub use totps::{Enrolment, Verdict};
@@ -109,7 +109,7 @@ struct Inner {
     clock_watch: Mutex<ClockWatch>,
     readiness: Arc<Readiness>,
     /// The newest event before this process, or the one from which on the clock is doubted.
-    known_until: Timestamp,
+    last_known_time: Timestamp,
     /// Held as long as the service lives, so that nobody replaces the database under it.
     dir: DataDir,
 }
@@ -142,12 +142,12 @@ impl Service {
         let open = || Store::open(&dir.database(), &store_options);
         let store = if Store::needs_upgrade(&dir.database())? {
             // An older totpd would go on with statements of a version that is no more.
-            dir.upgrade_alone(open)?
+            dir.upgrade_exclusive(open)?
         } else {
             open()?
         };
-        empty_wal_of_before(&dir, &store)?;
-        let (instance, known_until) = store.read(|tx| {
+        empty_old_wal(&dir, &store)?;
+        let (instance, last_known_time) = store.read(|tx| {
             let doubted_from = tx.clock_trust()?.doubted_from;
             Ok((
                 tx.instance()?,
@@ -166,7 +166,7 @@ impl Service {
             instance,
             clock_watch: Mutex::default(),
             readiness: Readiness::new(),
-            known_until,
+            last_known_time,
             dir,
         };
         Ok(Self {
@@ -183,11 +183,11 @@ impl Service {
     /// call judges its caller anew.
     pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Role> {
         let caller = Caller::of_token(token);
-        let identity = self.inner.store.read_for_request(ReadKind::ById, |tx| {
+        let principal = self.inner.store.read_for_request(ReadKind::ById, |tx| {
             tx.require_sane_clock(now)?;
             caller.identify(tx, now)
         })?;
-        Ok(identity.role)
+        Ok(principal.role)
     }
 
     /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing
@@ -240,7 +240,7 @@ impl Service {
 
     /// Makes an organization.
     pub fn create_organization(&self, context: &Context, name: Name) -> Result<OrgId> {
-        self.administer(context, move |call, tx| {
+        self.change_as_admin(context, move |call, tx| {
             let organization = Organization {
                 id: OrgId::from_trusted(tx.new_id()?),
                 name,
@@ -248,7 +248,7 @@ impl Service {
             tx.insert_organization(&organization)?;
             tx.append(&Event {
                 kind: EventKind::OrganizationCreated,
-                source: &call.identity.source,
+                source: &call.principal.source,
                 org: Some(&organization.id),
                 user: None,
                 about: Some(organization.id.as_str()),
@@ -259,15 +259,15 @@ impl Service {
 
     /// All organizations, in the order of their making.
     pub fn organizations(&self, context: &Context) -> Result<Vec<(OrgId, Name)>> {
-        let rows = self.read_all(context, |tx| tx.organizations(MAX_LISTED))?;
+        let rows = self.read_as_admin(context, |tx| tx.organizations(MAX_LISTED))?;
         Ok(rows.into_iter().map(|it| (it.id, it.name)).collect())
     }
 }
 
 /// Empties the WAL that a crash, a kill or an upgrade left. A server does not start with what was removed in it; a
 /// command goes on.
-fn empty_wal_of_before(dir: &DataDir, store: &Store) -> Result<()> {
-    if dir.serves() {
+fn empty_old_wal(dir: &DataDir, store: &Store) -> Result<()> {
+    if dir.is_server() {
         return store.truncate_wal(START_WAIT);
     }
     if !dir.is_served_by_another()

@@ -8,13 +8,13 @@ use crate::store::{Event, EventKind};
 impl Service {
     /// Gives an organization another name.
     pub fn rename_organization(&self, context: &Context, id: OrgId, name: Name) -> Result<()> {
-        self.administer(context, move |call, tx| {
+        self.change_as_admin(context, move |call, tx| {
             if !tx.rename_organization(&id, &name)? {
                 return Err(Error::NotFound(Missing::Organization));
             }
             tx.append(&Event {
                 kind: EventKind::OrganizationRenamed,
-                source: &call.identity.source,
+                source: &call.principal.source,
                 org: Some(&id),
                 user: None,
                 about: Some(id.as_str()),
@@ -25,7 +25,7 @@ impl Service {
     /// Removes an organization that has no user and no token bound to it, and returns its name. The last one stays:
     /// a user whose maker names no organization goes to the first.
     pub fn remove_organization(&self, context: &Context, id: OrgId) -> Result<Name> {
-        self.administer(context, move |call, tx| {
+        self.change_as_admin(context, move |call, tx| {
             if !tx.organization_exists(&id)? {
                 return Err(Error::NotFound(Missing::Organization));
             }
@@ -44,7 +44,7 @@ impl Service {
                 .ok_or(Error::NotFound(Missing::Organization))?;
             tx.append(&Event {
                 kind: EventKind::OrganizationRemoved,
-                source: &call.identity.source,
+                source: &call.principal.source,
                 org: Some(&id),
                 user: None,
                 about: Some(id.as_str()),

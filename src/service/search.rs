@@ -1,13 +1,13 @@
 //! Searching for users: a page of those that a token may see, and how many there are in all.
 
-use super::users::whole;
+use super::users::read_user;
 use super::{Context, Permission, Service, User};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Search, Timestamp};
 use crate::store::ReadKind;
 
 /// What is known of a search beside the users of its page.
-pub struct Found {
+pub struct SearchSummary {
     /// How many users there are on all pages.
     pub total: u64,
     /// When that was so.
@@ -22,7 +22,7 @@ impl Service {
         context: &Context,
         search: &Search,
         mut each: impl FnMut(User) -> bool,
-    ) -> Result<Found> {
+    ) -> Result<SearchSummary> {
         self.read(
             context,
             ReadKind::Search,
@@ -32,14 +32,14 @@ impl Service {
                 if !call.is_for_this_instance() {
                     return Err(Error::NotFound(Missing::User));
                 }
-                let org = call.identity.role.organization();
+                let org = call.principal.role.organization();
                 let (page, total) = tx.search_users(search, org)?;
                 for number in page {
-                    if !each(whole(tx, &tx.user_numbered(number)?, call.now)?) {
+                    if !each(read_user(tx, &tx.user_numbered(number)?, call.now)?) {
                         break;
                     }
                 }
-                Ok(Found {
+                Ok(SearchSummary {
                     total,
                     at: call.now,
                 })

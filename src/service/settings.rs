@@ -19,12 +19,12 @@ pub struct SettingsChange {
 impl Service {
     /// The settings as they are now.
     pub fn settings(&self, context: &Context) -> Result<Settings> {
-        self.read_all(context, |tx| tx.settings())
+        self.read_as_admin(context, |tx| tx.settings())
     }
 
     /// Changes settings, and returns all of them. What has that value already is no change and leaves no event.
     pub fn change_settings(&self, context: &Context, change: SettingsChange) -> Result<Settings> {
-        self.administer(context, move |call, tx| {
+        self.change_as_admin(context, move |call, tx| {
             let before = tx.settings()?;
             let after = Settings {
                 issuer: change.issuer.unwrap_or_else(|| before.issuer.clone()),
@@ -37,7 +37,7 @@ impl Service {
             for (kind, _) in changes.into_iter().filter(|(_, is_new)| *is_new) {
                 tx.append(&Event {
                     kind,
-                    source: &call.identity.source,
+                    source: &call.principal.source,
                     org: None,
                     user: None,
                     about: None,

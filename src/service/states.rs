@@ -1,6 +1,6 @@
 //! The states of a user: who is locked or inactive checks nothing.
 
-use super::call::Permitted;
+use super::call::TxContext;
 use super::users::details;
 use super::{Context, Details, Permission, Service};
 use crate::error::{Error, Missing, Result, WrongState};
@@ -53,7 +53,7 @@ impl Service {
     /// Makes a locked user active, and ends its wait.
     pub fn unlock_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
-            let user = call.user_in_sight(tx, user, Missing::UserToUnlock)?;
+            let user = call.visible_user(tx, user, Missing::UserToUnlock)?;
             let unlocked = tx.change_state(&user, &[UserState::Locked], UserState::Active)?;
             let cleared = tx.clear_failures(&user.id)?;
             if unlocked || cleared {
@@ -70,7 +70,7 @@ impl Service {
         change: &'static Change,
     ) -> Result<Details> {
         self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
-            let user = call.user_in_sight(tx, user, change.missing)?;
+            let user = call.visible_user(tx, user, change.missing)?;
             if !tx.change_state(&user, change.from, change.to)? {
                 return Err(Error::NotFound(change.missing));
             }
@@ -80,10 +80,10 @@ impl Service {
     }
 }
 
-impl Permitted<'_> {
+impl TxContext<'_> {
     /// Whoever is locked or inactive cannot enrol by its own token; a manager can enrol for it.
-    pub(super) fn require_fit_to_enrol(&self, user: &UserRow) -> Result<()> {
-        if self.identity.role.user().is_some() && user.state != UserState::Active {
+    pub(super) fn require_may_enrol(&self, user: &UserRow) -> Result<()> {
+        if self.principal.role.user().is_some() && user.state != UserState::Active {
             return Err(Error::WrongState(WrongState::UserNotActive));
         }
         Ok(())

@@ -23,9 +23,9 @@ impl Service {
         let Some(running_for) = self.steady_for(clock) else {
             return Ok(());
         };
-        let (now, known_until) = (clock.now, self.inner.known_until);
+        let (now, last_known_time) = (clock.now, self.inner.last_known_time);
         let trust = self.inner.store.write(now, move |tx| {
-            let trust = judge(tx, known_until, running_for)?;
+            let trust = judge(tx, last_known_time, running_for)?;
             if trust == Trust::Given {
                 totps::sweep(tx, SWEEP_SLICE)?;
                 tx.clamp_failure_times()?;
@@ -80,12 +80,12 @@ enum Trust {
 /// Judges whether the clock stands no more than 30 days after what is known: the newest event before this process
 /// and the time since, or a person's word. A doubt is kept in the database, so that neither an event by that clock
 /// nor a restart ends it. It ends where the clock is set back, or where a person confirms it.
-fn judge(tx: &WriteTx<'_>, known_until: Timestamp, running_for: Duration) -> Result<Trust> {
+fn judge(tx: &WriteTx<'_>, last_known_time: Timestamp, running_for: Duration) -> Result<Trust> {
     let trust = tx.clock_trust()?;
-    let known_until = trust
+    let last_known_time = trust
         .confirmed_at
-        .map_or(known_until, |it| it.max(known_until));
-    let may_be_right = tx.now() <= known_until.after(running_for).after(LONGEST_EVENT_GAP);
+        .map_or(last_known_time, |it| it.max(last_known_time));
+    let may_be_right = tx.now() <= last_known_time.after(running_for).after(LONGEST_EVENT_GAP);
     Ok(match (may_be_right, trust.doubted_from) {
         (true, None) => Trust::Given,
         (true, Some(_)) => {
@@ -93,7 +93,7 @@ fn judge(tx: &WriteTx<'_>, known_until: Timestamp, running_for: Duration) -> Res
             Trust::Given
         }
         (false, None) => {
-            tx.doubt_clock(known_until)?;
+            tx.doubt_clock(last_known_time)?;
             Trust::Lost
         }
         (false, Some(_)) => Trust::Withheld,

@@ -1,8 +1,8 @@
-//! Bearer tokens: made and revoked by whoever runs the node, shown once.
+//! Bearer tokens: made and revoked by whoever runs the node, token_of once.
 
 use std::time::Duration;
 
-use super::call::Permitted;
+use super::call::TxContext;
 use super::{Context, Inner, Role, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TokenId};
@@ -45,7 +45,7 @@ impl Service {
     pub fn create_token(&self, context: &Context, new: NewToken) -> Result<(TokenId, BearerToken)> {
         let token = BearerToken::new()?;
         let hash = token_hash(token.reveal());
-        let id = self.administer(context, move |call, tx| {
+        let id = self.change_as_admin(context, move |call, tx| {
             if let Some(org) = new.role.organization() {
                 Inner::require_organization(tx, org.clone())?;
             }
@@ -73,23 +73,23 @@ impl Service {
 
     /// All tokens, in the order of their making.
     pub fn tokens(&self, context: &Context) -> Result<Vec<Token>> {
-        let rows = self.read_all(context, |tx| tx.tokens(MAX_LISTED))?;
-        rows.into_iter().map(shown).collect()
+        let rows = self.read_as_admin(context, |tx| tx.tokens(MAX_LISTED))?;
+        rows.into_iter().map(token_of).collect()
     }
 
     /// Revokes a token: the next request with it is refused.
     pub fn revoke_token(&self, context: &Context, id: TokenId) -> Result<Token> {
-        self.administer(context, move |call, tx| {
+        self.change_as_admin(context, move |call, tx| {
             let row = tx
                 .delete_token(&id)?
                 .ok_or(Error::NotFound(Missing::Token))?;
             append(tx, EventKind::TokenRevoked, call, &row)?;
-            shown(row)
+            token_of(row)
         })
     }
 }
 
-fn shown(row: TokenRow) -> Result<Token> {
+fn token_of(row: TokenRow) -> Result<Token> {
     let role = Role::of_row(&row)?;
     Ok(Token {
         id: row.id,
@@ -101,11 +101,11 @@ fn shown(row: TokenRow) -> Result<Token> {
     })
 }
 
-fn append(tx: &WriteTx<'_>, kind: EventKind, call: &Permitted<'_>, token: &TokenRow) -> Result<()> {
+fn append(tx: &WriteTx<'_>, kind: EventKind, call: &TxContext<'_>, token: &TokenRow) -> Result<()> {
     let (org, user) = (token.org.as_ref(), token.user.as_ref());
     tx.append(&Event {
         kind,
-        source: &call.identity.source,
+        source: &call.principal.source,
         org,
         user,
         about: Some(token.id.as_str()),

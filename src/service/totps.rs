@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::call::Permitted;
+use super::call::TxContext;
 use super::{Context, Details, Inner, Permission, Service};
 use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
@@ -46,8 +46,8 @@ pub enum Verdict {
 }
 
 /// What came of beginning an enrolment. A wait is a value, so that what it found out about the clock is kept.
-enum Started {
-    Begun(Enrolment),
+enum StartOutcome {
+    Enrolment(Enrolment),
     Wait(Duration),
 }
 
@@ -62,17 +62,17 @@ impl Service {
     ) -> Result<Enrolment> {
         let started =
             self.change_user(context, Permission::WriteTotp, user, |call, tx, user| {
-                let user = call.user_in_sight(tx, user, Missing::User)?;
-                call.require_fit_to_enrol(&user)?;
-                let gives_way = pending_that_gives_way(tx.totps(&user, call.now)?)?;
-                if call.identity.role.user().is_some() {
+                let user = call.visible_user(tx, user, Missing::User)?;
+                call.require_may_enrol(&user)?;
+                let replaced = pending_to_replace(tx.totps(&user, call.now)?)?;
+                if call.principal.role.user().is_some() {
                     if let Some(wait) = tx.self_change_wait(&user.id)? {
-                        return Ok(Started::Wait(wait));
+                        return Ok(StartOutcome::Wait(wait));
                     }
                     tx.record_self_change(&user.id)?;
                 }
-                if let Some(oldest) = gives_way {
-                    give_way(tx, &user, &oldest.id)?;
+                if let Some(oldest) = replaced {
+                    remove_pending(tx, &user, &oldest.id)?;
                 }
                 let secret = new_secret()?;
                 let id = TotpId::from_trusted(tx.new_id()?);
@@ -92,15 +92,15 @@ impl Service {
                     .first()
                     .map_or(user.id.as_str(), |it| it.username.as_str());
                 let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
-                Ok(Started::Begun(Enrolment {
+                Ok(StartOutcome::Enrolment(Enrolment {
                     details: details(&totp, &user, tx.event_at()),
                     uri,
                     secret,
                 }))
             })?;
         match started {
-            Started::Begun(enrolment) => Ok(enrolment),
-            Started::Wait(wait) => Err(Error::TooOften {
+            StartOutcome::Enrolment(enrolment) => Ok(enrolment),
+            StartOutcome::Wait(wait) => Err(Error::TooOften {
                 retry_after_s: whole_seconds(wait),
             }),
         }
@@ -122,17 +122,17 @@ impl Service {
             Permission::WriteTotp,
             user,
             move |call, tx, user| {
-                let user = call.user_in_sight(tx, user, Missing::User)?;
+                let user = call.visible_user(tx, user, Missing::User)?;
                 let totp = find(tx.totps(&user, call.now)?, &totp)?;
-                call.require_fit_to_enrol(&user)?;
+                call.require_may_enrol(&user)?;
                 if totp.state == TotpState::Confirmed {
                     return Err(Error::WrongState(WrongState::AlreadyConfirmed));
                 }
-                if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
+                if let Some(retry_after_s) = remaining_wait_s(tx, &user.id)? {
                     return Ok(Verdict::Wait { retry_after_s });
                 }
                 let window = tx.settings()?.window;
-                match call.inner.step_of(tx, &user, &totp, &code, window)? {
+                match call.inner.find_step(tx, &user, &totp, &code, window)? {
                     Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
                         call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp.id))?;
                         Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
@@ -156,7 +156,7 @@ impl Service {
         code: Code,
     ) -> Result<Verdict> {
         self.change_user(context, Permission::Check, user, move |call, tx, user| {
-            let user = call.user_in_sight(tx, user, Missing::User)?;
+            let user = call.visible_user(tx, user, Missing::User)?;
             let mut totps = tx.totps(&user, call.now)?;
             if let Some(id) = &totp {
                 totps = vec![find(totps, id)?];
@@ -168,13 +168,13 @@ impl Service {
             if totps.is_empty() {
                 return Err(Error::WrongState(WrongState::NoneConfirmed));
             }
-            if let Some(retry_after_s) = wait_left_s(tx, &user.id)? {
+            if let Some(retry_after_s) = remaining_wait_s(tx, &user.id)? {
                 return Ok(Verdict::Wait { retry_after_s });
             }
             let window = tx.settings()?.window;
             let mut was_good = false;
             for it in &totps {
-                let Some(step) = call.inner.step_of(tx, &user, it, &code, window)? else {
+                let Some(step) = call.inner.find_step(tx, &user, it, &code, window)? else {
                     continue;
                 };
                 if tx.claim_step(&user, &it.id, step)? {
@@ -201,14 +201,14 @@ impl Service {
             Permission::WriteTotp,
             user,
             move |call, tx, user| {
-                let org = call.sight(Missing::User)?;
+                let org = call.visible_organization(Missing::User)?;
                 let Some(RemovedTotp { org, created }) = tx.delete_totp(org, user, &totp)? else {
-                    call.user_in_sight(tx, user, Missing::User)?;
+                    call.visible_user(tx, user, Missing::User)?;
                     return Err(Error::NotFound(Missing::Totp));
                 };
                 tx.append(&Event {
                     kind: EventKind::TotpRemoved,
-                    source: &call.identity.source,
+                    source: &call.principal.source,
                     org: Some(&org),
                     user: Some(user),
                     about: Some(totp.as_str()),
@@ -228,7 +228,7 @@ impl Service {
 impl Inner {
     /// The step within the window that `code` belongs to. A secret that does not open is an error, never
     /// a "no" that might be counted, and never a yes.
-    fn step_of(
+    fn find_step(
         &self,
         tx: &WriteTx<'_>,
         user: &UserRow,
@@ -250,7 +250,7 @@ impl Inner {
 
 /// Removes pending enrolments that nobody confirmed in time.
 pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
-    let source = by_totpd();
+    let source = totpd_source();
     for (user, totp) in tx.delete_expired_totps(slice)? {
         let (kind, about) = (EventKind::TotpExpired, Some(totp.as_str()));
         tx.append(&Event {
@@ -265,7 +265,7 @@ pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
 }
 
 /// Who does what nobody asked for.
-fn by_totpd() -> EventSource {
+fn totpd_source() -> EventSource {
     EventSource {
         actor: "totpd".to_owned(),
         peer: None,
@@ -273,7 +273,7 @@ fn by_totpd() -> EventSource {
 }
 
 /// How long the user has to wait yet before a code is compared again, in whole seconds.
-fn wait_left_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
+fn remaining_wait_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     let Some(failures) = tx.failures(user)? else {
         return Ok(None);
     };
@@ -293,7 +293,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 /// Where the user has as many authenticators as one may have, the oldest pending one makes room for a new one.
-fn pending_that_gives_way(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
+fn pending_to_replace(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
     if totps.len() < MAX_TOTPS {
         return Ok(None);
     }
@@ -307,18 +307,18 @@ fn pending_that_gives_way(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
 }
 
 /// Removes a pending authenticator, as if its time were over.
-fn give_way(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpId) -> Result<()> {
+fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpId) -> Result<()> {
     tx.delete_totp(Some(&user.org), &user.id, totp)?;
     tx.append(&Event {
         kind: EventKind::TotpExpired,
-        source: &by_totpd(),
+        source: &totpd_source(),
         org: Some(&user.org),
         user: Some(&user.id),
         about: Some(totp.as_str()),
     })
 }
 
-impl Permitted<'_> {
+impl TxContext<'_> {
     /// Counts a wrong code. The error goes out only when the count is on disk.
     fn count_wrong_code(
         &self,

@@ -1,6 +1,6 @@
 //! Users: whom authenticators belong to.
 
-use super::call::Permitted;
+use super::call::TxContext;
 use super::{Context, Details, Inner, NamedBy, Permission, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
@@ -98,15 +98,15 @@ impl Service {
     pub fn user(&self, context: &Context, id: &UserId) -> Result<User> {
         let (kind, permission) = (ReadKind::ById, Permission::ReadUser);
         self.read(context, kind, permission, Some(id), |call, tx| {
-            let row = call.user_in_sight(tx, id, Missing::User)?;
-            whole(tx, &row, call.now)
+            let row = call.visible_user(tx, id, Missing::User)?;
+            read_user(tx, &row, call.now)
         })
     }
 
     /// Removes a user and everything of it: authenticators, usernames, its own tokens.
     pub fn remove_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
-            let user = call.user_in_sight(tx, user, Missing::UserToRemove)?;
+            let user = call.visible_user(tx, user, Missing::UserToRemove)?;
             if !tx.delete_user(&user)? {
                 return Err(Error::NotFound(Missing::UserToRemove));
             }
@@ -126,10 +126,10 @@ impl Service {
     ) -> Result<()> {
         let mut after = None;
         loop {
-            let page = self.read_all(context, |tx| {
+            let page = self.read_as_admin(context, |tx| {
                 let rows = tx.users_after(after.as_ref(), PAGE)?;
                 rows.into_iter()
-                    .map(|it| whole(tx, &it, context.now))
+                    .map(|it| read_user(tx, &it, context.now))
                     .collect::<Result<Vec<_>>>()
             })?;
             let Some(last) = page.last() else {
@@ -141,16 +141,16 @@ impl Service {
     }
 }
 
-impl Permitted<'_> {
+impl TxContext<'_> {
     /// Where a new user goes.
     fn organization_for_new(&self, tx: &WriteTx<'_>) -> Result<OrgId> {
-        let (unknown, role) = (Error::NotFound(Missing::Organization), &self.identity.role);
+        let (unknown, role) = (Error::NotFound(Missing::Organization), &self.principal.role);
         if !self.is_for_this_instance() {
             return Err(unknown);
         }
         match (&self.target.organization, role.organization()) {
             (Some(NamedBy::Domain), _) => Err(unknown),
-            (Some(NamedBy::Id(id)), _) if !role.sees(id) => Err(unknown),
+            (Some(NamedBy::Id(id)), _) if !role.can_see(id) => Err(unknown),
             (Some(NamedBy::Id(id)), _) => Inner::require_organization(tx, id.clone()),
             (None, Some(own)) => Inner::require_organization(tx, own.clone()),
             (None, None) => tx.first_organization()?.ok_or(unknown),
@@ -184,7 +184,7 @@ fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> 
     Err(Error::AlreadyExists("the user id"))
 }
 
-pub(super) fn whole(tx: &ReadTx<'_>, row: &UserRow, now: Timestamp) -> Result<User> {
+pub(super) fn read_user(tx: &ReadTx<'_>, row: &UserRow, now: Timestamp) -> Result<User> {
     let content = tx.user_content(row)?;
     let usernames = tx.usernames(row)?.into_iter().map(|it| Username {
         id: it.id,

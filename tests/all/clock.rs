@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use totpd::model::{ClockReading, Timestamp, VERSION_DATE, Window};
-use totpd::service::{ClockFixed, Context, DataDir, KeyFile, Level, Role, Service, Settings};
+use totpd::service::{ClockFixSummary, Context, DataDir, KeyFile, Level, Role, Service, Settings};
 
 use crate::binary::Home;
 use crate::harness::TestServer;
@@ -43,7 +43,7 @@ impl Machine {
     }
 
     /// Says that the clock is right.
-    fn fix(&self) -> ClockFixed {
+    fn fix(&self) -> ClockFixSummary {
         let now = self.server.now();
         let fixed = self.server.service.fix_clock(&Context::command_line(now));
         fixed.unwrap()

@@ -256,7 +256,7 @@ fn restored_and_emptied(backup: &Path, key: &[u8], begun: &[Begun]) {
         replace: false,
         accept_loss: true,
     };
-    let open = DataDir::open_alone(&path, KeyFile::InDataDir).unwrap();
+    let open = DataDir::open_exclusive(&path, KeyFile::InDataDir).unwrap();
     open.restore(backup, options, scene.now).unwrap();
     let open = DataDir::open(&path, KeyFile::InDataDir).unwrap();
     scene.service = Some(Service::open(open).unwrap());

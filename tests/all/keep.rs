@@ -88,7 +88,7 @@ impl Node {
     /// Restores, and opens what came of it.
     pub fn restore(&mut self, file: &Path, options: RestoreOptions) -> Result<Restored> {
         self.service = None;
-        let open = || DataDir::open_alone(self.dir.path(), KeyFile::InDataDir);
+        let open = || DataDir::open_exclusive(self.dir.path(), KeyFile::InDataDir);
         let restored = open().and_then(|it| it.restore(file, options, self.now));
         if let Ok(dir) = DataDir::open(self.dir.path(), KeyFile::InDataDir) {
             self.service = Service::open(dir).ok();
@@ -420,7 +420,7 @@ fn what_is_no_backup_of_ours_is_refused_and_nothing_is_changed() {
     fs::remove_file(other.file("master.key")).unwrap();
     let refused = other.restore(&backup, LOSS).unwrap_err().to_string();
     assert!(refused.contains("master key is missing"), "{refused}");
-    let held = DataDir::open_alone(node.dir.path(), KeyFile::InDataDir).err();
+    let held = DataDir::open_exclusive(node.dir.path(), KeyFile::InDataDir).err();
     assert!(held.unwrap().to_string().contains("stop it first"));
 }
 

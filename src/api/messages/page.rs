@@ -114,7 +114,7 @@ impl<'a> Page<'a> {
     /// The whole answer. `limit` is the number of users that was asked for.
     pub(in crate::api) fn finish(
         mut self,
-        found: &service::Found,
+        found: &service::SearchSummary,
         limit: u32,
     ) -> Result<Vec<u8>, Failure> {
         if let Some(failure) = self.failure {
@@ -187,7 +187,7 @@ mod tests {
     /// SECURITY.md 45
     #[test]
     fn a_page_asks_for_its_memory_before_it_grows() {
-        let found = service::Found {
+        let found = service::SearchSummary {
             total: 9,
             at: Timestamp::from_seconds(0),
         };

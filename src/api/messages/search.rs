@@ -216,7 +216,7 @@ pub(super) struct ListDetails {
 
 impl ListDetails {
     /// What is to be said of a page of a search: how many users it may hold, or holds where it was cut.
-    pub(super) fn of(found: &service::Found, applied_limit: u64) -> Self {
+    pub(super) fn of(found: &service::SearchSummary, applied_limit: u64) -> Self {
         Self {
             applied_limit,
             total_result: found.total,

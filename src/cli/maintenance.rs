@@ -7,7 +7,7 @@ use totpd::error::{Error, Result};
 use totpd::service::{DataDir, Finding, Level, RestoreOptions, Service};
 
 use super::output::Output;
-use super::{Home, args, now};
+use super::{DataLocation, args, now};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,12 +60,12 @@ pub(super) fn backup(service: &Service, out: &Output, file: &Path) -> Result<()>
     })
 }
 
-pub(super) fn restore(home: &Home, out: &Output, args: &args::Restore) -> Result<()> {
+pub(super) fn restore(location: &DataLocation, out: &Output, args: &args::Restore) -> Result<()> {
     let options = RestoreOptions {
         replace: args.force,
         accept_loss: args.accept_loss,
     };
-    let dir = DataDir::open_alone(&home.path, home.key.clone())?;
+    let dir = DataDir::open_exclusive(&location.path, location.key.clone())?;
     let restored = dir.restore(&args.file, options, now())?;
     let again = restored.applied_again;
     let as_of = restored.as_of.to_string();
@@ -97,8 +97,8 @@ pub(super) fn restore(home: &Home, out: &Output, args: &args::Restore) -> Result
 }
 
 /// Status 1 if anything is wrong, with the findings on stdout either way.
-pub(super) fn doctor(home: &Home, out: &Output) -> Result<()> {
-    let findings = DataDir::open_to_examine(&home.path, home.key.clone())?.examine(now());
+pub(super) fn doctor(location: &DataLocation, out: &Output) -> Result<()> {
+    let findings = DataDir::open_to_examine(&location.path, location.key.clone())?.examine(now());
     let documents: Vec<_> = findings.iter().map(document).collect();
     out.answer(&documents, || {
         let lines = findings.iter().map(|it| {
