@@ -201,6 +201,25 @@ fn searches_within_one_organization_search_by_it() {
     read.unwrap();
 }
 
+/// A search that few users match looks at these, and not at all users in the order that it is to come in.
+#[test]
+fn a_narrow_search_goes_by_what_it_names() {
+    let (_dir, store, [org, _]) = store([1, 1]);
+    let read = store.read(|tx| {
+        for search in searches() {
+            let [Filter::Username { .. }] = search.filters.as_slice() else {
+                continue;
+            };
+            let ordered = tx.statements_of(&search, Some(&org))?.swap_remove(1);
+            let plan = plan(tx.connection, &ordered);
+            let is_by_id = |it: &String| it.contains("INDEX user_in_org (org_id=? AND id=?)");
+            assert!(plan.iter().any(is_by_id), "{ordered}\n{plan:#?}");
+        }
+        Ok(())
+    });
+    read.unwrap();
+}
+
 /// What another organization holds changes nothing of how long an answer takes. It measures time, and is run alone.
 #[test]
 #[ignore = "it measures time: cargo test --release --lib what_is_out_of_sight -- --ignored"]
