@@ -99,11 +99,15 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     }
     log::info!("stopping");
     tell_systemd(&NotifyState::Stopping);
-    thread::spawn(move || {
-        // Whoever signals twice does not want to wait.
-        let _second = signals.forever().find(|it| *it != SIGHUP);
-        process::exit(1)
-    });
+    let second = thread::Builder::new()
+        .name("second-signal".to_owned())
+        .spawn(move || {
+            let _second = signals.forever().find(|it| *it != SIGHUP);
+            process::exit(1)
+        });
+    if let Err(error) = second {
+        log::warn!("no thread for a second signal: {error}");
+    }
     let answered = running.stop(args.stop_timeout);
     if !answered {
         log::warn!("not every request was answered in time");
