@@ -284,5 +284,14 @@ fn an_idle_server_has_few_threads_and_descriptors_and_each_thread_of_its_own_a_n
     for name in ["accept", "change-0", "read-0", "tidy"] {
         assert!(names.iter().any(|it| it == name), "no {name} in {names:?}");
     }
+    let page = include_str!("../../docs/architecture.md");
+    for name in &names {
+        let kind = name.trim_end_matches(|it: char| it.is_ascii_digit());
+        let row = format!("| `{kind}");
+        assert!(
+            page.contains(&row),
+            "no row for {name} in docs/architecture.md"
+        );
+    }
     server.kill();
 }

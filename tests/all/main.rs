@@ -16,6 +16,7 @@
 
 mod access;
 mod addresses;
+mod architecture;
 #[cfg(feature = "grpc")]
 mod attacks;
 mod binary;
