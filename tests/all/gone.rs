@@ -18,7 +18,7 @@ use totpd::service::{
 };
 use totpd::totp::{Parameters, Secret, code_at};
 
-use crate::binary::{Home, now};
+use crate::binary::{Home, enrolled, now};
 use crate::forensics::{Found, Sought, sealed_secrets, search};
 use crate::harness::{Client, tidy};
 
@@ -403,4 +403,41 @@ fn run(address: &str, token: &str, tasks: &[Task]) -> Vec<Begun> {
         }
     });
     begun.into_inner().unwrap()
+}
+
+#[test]
+fn a_secret_that_belongs_to_nobody_is_found_by_the_doctor_and_ended_by_a_restore() {
+    let (home, _) = Home::init();
+    enrolled(&home);
+    let sql = |sql: &str| {
+        let database = Connection::open(home.data().join("totpd.db")).unwrap();
+        database.execute_batch(sql).unwrap();
+    };
+    let wrong = || {
+        let output = home.run(&["doctor"]);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    sql("INSERT INTO slot SELECT number + 1, secret FROM slot");
+    let told = wrong();
+    assert!(
+        told.contains("1 secrets belong to no authenticator"),
+        "{told}"
+    );
+    let backup = |name: &str| home.dir.path().join(name).to_str().unwrap().to_owned();
+    let (stray, shared) = (backup("stray"), backup("shared"));
+    home.json(&["backup", &stray]);
+    home.json(&["restore", &stray, "--force"]);
+    home.json(&["doctor"]);
+
+    sql(
+        "CREATE TEMP TABLE other AS SELECT * FROM totp; UPDATE other SET id = 'x'; INSERT INTO totp SELECT * FROM other",
+    );
+    home.json(&["backup", &shared]);
+    home.refuses(&["restore", &shared, "--force"], 1, "share a slot");
+    let told = wrong();
+    assert!(
+        told.contains("do not open") || told.contains("share a slot"),
+        "{told}"
+    );
 }
