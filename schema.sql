@@ -1,26 +1,26 @@
--- The whole database as a new file gets it. Version 2.
+-- The schema of a new database file. Version 2.
 --
 -- Times are microseconds since 1970, UTC. Ids are text: totpd's own are decimal, a user's may be anything.
--- What is an enum is text with a CHECK, so that the file explains itself to whoever opens it.
+-- Enums are text with a CHECK, so that a person can read the file.
 
 PRAGMA application_id = 0x746F7470; -- "totp"
 PRAGMA user_version = 2;
 
--- One row: what the whole file is about.
+-- One row.
 CREATE TABLE instance (
     one          INTEGER PRIMARY KEY CHECK (one = 1),
     id           TEXT    NOT NULL,
     issuer       TEXT    NOT NULL CHECK (length(issuer) BETWEEN 1 AND 200),
-    -- Steps either side of the present one that are good (RFC 6238 §5.2).
+    -- Steps before and after the present one whose codes are accepted (RFC 6238 §5.2).
     window_steps INTEGER NOT NULL CHECK (window_steps IN (0, 1)),
-    -- Which master key sealed the secrets; the key itself is never in here.
+    -- The id of the master key that sealed the secrets. The key is never in the database.
     key_id       BLOB    NOT NULL CHECK (length(key_id) = 8),
-    -- The newest id made: ids only rise, so none is ever made twice, not even after a removal.
+    -- The newest id generated. Ids only rise, so none is generated twice, not even after a removal.
     last_id      INTEGER NOT NULL CHECK (last_id > 0),
-    -- When readiness last proved that a write commits.
+    -- When the readiness probe last wrote.
     probed_at    INTEGER NOT NULL,
-    -- The newest event before the clock stood so much later that nothing is deleted by age until a person confirms
-    -- it. NULL: there is no such doubt.
+    -- The time of the last event before the clock moved so far ahead that nothing is deleted by age until a person
+    -- confirms the clock. NULL: there is no such doubt.
     clock_doubted_from INTEGER,
     -- When a person last confirmed that the clock is right. NULL: never.
     clock_confirmed_at INTEGER
@@ -34,7 +34,7 @@ CREATE TABLE organization (
 
 CREATE TABLE user (
     id        TEXT    PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 200),
-    -- The id with case taken out of it, for searches that ignore case in every script; SQLite knows ASCII's alone.
+    -- The id after Unicode case folding, for searches that ignore case. SQLite itself folds only ASCII.
     id_folded TEXT    NOT NULL,
     org_id    TEXT    NOT NULL REFERENCES organization (id),
     state     TEXT    NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'inactive', 'locked')),
@@ -43,16 +43,16 @@ CREATE TABLE user (
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL
 ) STRICT;
--- What a call has to know of a user before it may do anything: the row itself, with all of `data`, is read only where
--- it is shown. The organization stands in front, so that a user of another one costs what an unknown user costs.
+-- The columns that every call needs. The row itself, with all of `data`, is read only where it is shown. The organization
+-- comes first, so that a user of another organization costs as much as an unknown user.
 CREATE INDEX user_in_org ON user (org_id, id, state, created, changed);
--- A search within one organization comes in one of these orders, and counts what it finds. Every index ends in the
--- row's number, which is the order of making.
+-- For a search within one organization: its sort orders, and its counts. Every index ends with the row number, which is
+-- the order of creation.
 CREATE INDEX user_org_created ON user (org_id, created);
 CREATE INDEX user_org_changed ON user (org_id, changed);
 CREATE INDEX user_org_state ON user (org_id, state, created);
 CREATE INDEX user_org_folded ON user (org_id, id_folded);
--- A search over all organizations, which only an administrator makes.
+-- For a search over all organizations, which only an administrator can do.
 CREATE INDEX user_created ON user (created);
 CREATE INDEX user_changed ON user (changed);
 CREATE INDEX user_state ON user (state, created);
@@ -63,76 +63,75 @@ CREATE TABLE username (
     user_id      TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
     org_id       TEXT    NOT NULL REFERENCES organization (id),
     username     TEXT    NOT NULL CHECK (length(username) BETWEEN 1 AND 200),
-    -- The key by which usernames are unique within an organization. Who clashed before that rule stays, so no index
-    -- judges it: whoever inserts a row does.
+    -- The folded username, unique within an organization. Older usernames may clash, so no index enforces that: the
+    -- statement that inserts a row does.
     folded       TEXT    NOT NULL,
     org_specific INTEGER NOT NULL CHECK (org_specific IN (0, 1))
 ) STRICT;
 CREATE INDEX username_of_user ON username (user_id, org_id);
--- Where all organizations are searched, each is looked into by these.
+-- A search over all organizations uses these for each organization.
 CREATE INDEX username_exact ON username (org_id, username, user_id);
 CREATE INDEX username_folded ON username (org_id, folded, user_id);
 
--- Sealed secrets, one a row. SQLite copies cells between pages when a b-tree balances, and does not overwrite
--- the copies that stay behind. So these rows never move: they are only ever appended, never deleted, and all of
--- one length, so that every update writes over the same bytes. A slot that holds zeros is free and is used again.
+-- Sealed secrets, one in each row. When SQLite balances a b-tree it moves cells between pages, and does not overwrite the
+-- copies that remain. So these rows never move: they are appended, never deleted, and all of one length, so that every
+-- update writes over the same bytes. A slot of zeros is free and is used again.
 CREATE TABLE slot (
     number INTEGER PRIMARY KEY CHECK (number > 0),
-    -- Sealed under the master key and bound to the user's and the authenticator's id; padded.
+    -- Sealed under the master key, bound to the ids of the user and the authenticator, and padded.
     secret BLOB    NOT NULL CHECK (length(secret) = 165)
 ) STRICT;
 
--- An authenticator. A pending one checks nothing; a removed one has no row. The rows of a user lie side by
--- side and the table is its own index: a removal changes one page of it, and a sync costs by the page. Among
--- many rows a read costs by the page too: what a removal has to know of the user is here beside it.
+-- Authenticators. A pending one cannot check codes; a removed one has no row. The table is its own index and the rows of a
+-- user are adjacent, so a removal changes one page: the cost of a sync grows with the pages. The row has all that a
+-- removal needs of the user, so that no other page is read.
 CREATE TABLE totp (
     id        TEXT    NOT NULL,
     user_id   TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
-    -- The user's; no user ever changes it.
+    -- The organization of the user. It never changes.
     org_id    TEXT    NOT NULL REFERENCES organization (id),
     name      TEXT    CHECK (length(name) BETWEEN 1 AND 200),
     state     TEXT    NOT NULL CHECK (state IN ('pending', 'confirmed')),
-    -- Where its secret lies. No two authenticators share a slot. An index that says so would cost one page more for
-    -- each removal; a slot is taken only while it is zero, and the secret in it opens for one authenticator alone.
+    -- The slot of its secret. No two authenticators share one. A UNIQUE index would cost each removal one more page, and
+    -- is not needed: only a zeroed slot is used, and the secret in it opens for one authenticator only.
     slot      INTEGER NOT NULL REFERENCES slot (number),
     algorithm TEXT    NOT NULL CHECK (algorithm IN ('SHA1', 'SHA256', 'SHA512')),
     digits    INTEGER NOT NULL CHECK (digits BETWEEN 6 AND 9),
-    -- The newest step that was used, or -1. It only rises, but for the confirmation of a clock that was ahead.
+    -- The newest step that was used, or -1. Only the correction of a clock that was ahead lowers it.
     last_step INTEGER NOT NULL CHECK (last_step >= -1),
-    -- The steps in which codes were used while the clock was ahead, from the first to the last of them. None of these
-    -- is good again. NULL: the clock was not ahead.
+    -- The first and the last step used while the clock was ahead. No step between them is accepted again. NULL: the
+    -- clock was not ahead.
     void_from INTEGER,
     void_to   INTEGER CHECK (void_to >= void_from),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL,
-    -- With the organization in it, a removal within another one finds nothing where it would find an unknown user's.
+    -- The organization is in the key, so that a removal in another organization reads as little as for an unknown user.
     PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX totp_pending ON totp (created) WHERE state = 'pending';
 
--- Failures in a row, counted per user: it outlives every authenticator.
+-- Failures in a row, counted per user. The count remains when authenticators are removed.
 CREATE TABLE failure (
     user_id   TEXT    NOT NULL PRIMARY KEY REFERENCES user (id) ON DELETE CASCADE,
     in_a_row  INTEGER NOT NULL CHECK (in_a_row > 0),
     judged_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Users who were locked, inactive or waiting in a database that a restore replaced, and whom the backup did not
--- have. When a later restore brings such a user back, the restriction applies again. No foreign key, for there is
--- no row to refer to.
+-- Users who were locked, inactive or waiting in a database that a restore replaced, and who were not in the backup. If a
+-- later restore brings such a user back, the restriction applies again. No foreign key, because the user has no row.
 CREATE TABLE restriction (
     user_id   TEXT    NOT NULL,
-    -- When the user was created: its id may be used again.
+    -- When the user was created. It identifies the user with the id, which may be used again.
     created   INTEGER NOT NULL,
     state     TEXT    NOT NULL CHECK (state IN ('active', 'inactive', 'locked')),
-    -- As in failure; 0 where there is none.
+    -- As in failure; 0 if there is none.
     in_a_row  INTEGER NOT NULL CHECK (in_a_row >= 0),
     judged_at INTEGER NOT NULL,
     PRIMARY KEY (user_id, created)
 ) STRICT, WITHOUT ROWID;
 
--- What `self` tokens began for their user within the last hour, or longer ago where they began nothing since. There may
--- be thirty within an hour. No row of it goes when what was begun is removed.
+-- Changes that `self` tokens began for their user within the last hour; older rows are deleted with the next change. Their
+-- number is limited. Removing what was begun deletes no row.
 CREATE TABLE self_change (
     user_id TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
     number  INTEGER NOT NULL,
@@ -140,7 +139,7 @@ CREATE TABLE self_change (
     PRIMARY KEY (user_id, number)
 ) STRICT, WITHOUT ROWID;
 
--- A bearer token: the SHA-256 of it, never the token.
+-- Bearer tokens: the SHA-256 of each, never the token.
 CREATE TABLE token (
     id      TEXT    PRIMARY KEY,
     hash    BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32),
@@ -160,8 +159,8 @@ CREATE TABLE token (
 ) STRICT;
 CREATE INDEX token_of_user ON token (user_id);
 
--- What happened: who, what, when, for whom. Appended in the transaction of the change itself; no event is
--- older than the one before it. No foreign keys: an event outlives what it speaks of.
+-- Events: who did what, when, for whom. Appended in the transaction of the change. Their times never decrease. No foreign
+-- keys, because events remain when their subjects are removed.
 CREATE TABLE event (
     id       INTEGER PRIMARY KEY,
     at       INTEGER NOT NULL,
@@ -171,8 +170,8 @@ CREATE TABLE event (
     peer     TEXT,
     org_id   TEXT,
     user_id  TEXT,
-    -- The authenticator, token or organization that it is about.
+    -- The id of the authenticator, token or organization.
     about_id TEXT,
-    -- What it was dated by a clock that was ahead, before a person confirmed that the clock is right.
+    -- The original time of an event whose time was corrected because the clock was ahead.
     original_at INTEGER
 ) STRICT;

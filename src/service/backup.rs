@@ -171,11 +171,11 @@ fn fix_dates_of_copy(
     now: Timestamp,
 ) -> Result<()> {
     let known = match replaced {
-        Some(replaced) => backup.dated_in(replaced, now)?,
+        Some(replaced) => backup.corrected_time_in(replaced, now)?,
         None => None,
     };
     if let Some(to) = known {
-        return backup.date(to, floor(now));
+        return backup.correct_times(to, floor(now));
     }
     let newest = backup.read().newest_event_at()?;
     if newest <= now.after(LONGEST_WAIT) {
@@ -189,7 +189,7 @@ fn fix_dates_of_copy(
         return Err(Error::invalid("the clock", problem));
     }
     require_plausible(now)?;
-    backup.date(now, floor(now))
+    backup.correct_times(now, floor(now))
 }
 
 /// A private file that is not yet what it is to become, and is gone if it never does.

@@ -246,7 +246,7 @@ fn secrets(inspection: &Inspection, sealer: &Sealer, key: &Path) -> Result<Seen>
 
 /// Refuses secrets that belong to no authenticator, and authenticators that share a slot.
 fn require_sound_slots(inspection: &Inspection) -> Result<()> {
-    let unnamed = inspection.read().unnamed_secrets()?;
+    let unnamed = inspection.read().unused_secrets()?;
     if unnamed > 0 {
         let problem = format!(
             "{unnamed} secrets belong to no authenticator; take a backup and restore it, which overwrites them"

@@ -1,4 +1,4 @@
-//! A copy of the whole database as of one moment, and what must hold before a copy is put back into service.
+//! Backups: copying the whole database at one moment, and preparing such a copy for a restore (SECURITY.md 32).
 //!
 //! Knows files and tables, not directories, locks or keys.
 
@@ -12,25 +12,25 @@ use crate::error::{Error, Result};
 use crate::model::{LONGEST_EVENT_GAP, Step, Timestamp};
 use crate::totp::LONGEST_WAIT;
 
-/// What a database that is about to be replaced says about itself.
+/// What is known of the database that a restore replaces.
 pub(crate) struct ReplacedDatabase {
-    /// Whether all that happened since the backup is known to it.
+    /// Whether it has recorded everything that happened since the backup.
     pub(crate) is_complete: bool,
-    /// Whether what it knows can be applied at all.
+    /// Whether its records can be applied: it can be read and is of the same instance.
     is_readable: bool,
-    /// When the newest of its events happened, if it can be read.
+    /// The time of its newest event, if it can be read.
     newest_event_at: Option<Timestamp>,
 }
 
 impl ReplacedDatabase {
-    /// The newest event, if it lies so far ahead of the clock that one of the two is wrong.
+    /// The time of the newest event, if it is so far ahead of the clock that one of the two is wrong.
     pub(crate) fn newest_event_ahead_of(&self, now: Timestamp) -> Option<Timestamp> {
         self.newest_event_at
             .filter(|it| *it > now.after(LONGEST_WAIT))
     }
 
-    /// The present moment for whatever takes its place. A clock that went back a little must not reopen what
-    /// happened since; one that went back far is believed as little as one that was once ahead.
+    /// The present time for the restored database. If the clock went back a little, this is the time of the newest event,
+    /// so that nothing recorded before that becomes valid again. If the two differ by more, the clock is taken.
     pub(crate) fn time_of_restore(&self, now: Timestamp) -> Timestamp {
         match (self.newest_event_at, self.newest_event_ahead_of(now)) {
             (Some(it), None) => it.max(now),
@@ -39,11 +39,11 @@ impl ReplacedDatabase {
     }
 }
 
-/// An event's number, moment, kind, and whom and what it is about.
+/// An event's number, time, kind, user and subject.
 type EventMark = (i64, i64, String, Option<String>, Option<String>);
 
 impl Store {
-    /// Writes everything, as of one moment, into the empty file `into`. Goes on beside the writer.
+    /// Copies the whole database, as of one moment, into the empty file `into`. Does not block the writer.
     pub(crate) fn copy_into(&self, into: &Path) -> Result<()> {
         let connection = self
             .readers
@@ -52,7 +52,7 @@ impl Store {
         let name = into.to_str().ok_or_else(|| {
             Error::invalid(into.display().to_string(), "expected a path in UTF-8")
         })?;
-        // A stepwise backup starts over at every commit and never ends under load; this is one read.
+        // This is one read transaction. SQLite's backup API would start again at every commit and never end under load.
         connection
             .execute("VACUUM INTO ?1", (name,))
             .map(|_| ())
@@ -60,15 +60,15 @@ impl Store {
     }
 }
 
-/// A backup on its way into service: a copy of the file that nobody else knows of yet.
+/// A copy of a backup that a restore prepares. No other process opens the file.
 pub(crate) struct Backup {
     connection: Connection,
 }
 
 impl Backup {
-    /// Opens the copy and insists that it is whole, and a database of ours that this totpd can serve.
+    /// Opens the copy. Fails unless it is intact and a database of this version of totpd or an older one.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let connection = file::open_alone(path)?;
+        let connection = file::open_exclusive(path)?;
         let mut problems = file::problems(&connection)?;
         let backup = Self { connection };
         if problems.is_empty() && backup.read().shared_slots()? > 0 {
@@ -83,7 +83,7 @@ impl Backup {
         }
     }
 
-    /// A view of what is in it.
+    /// Reads from the copy.
     pub(crate) const fn read(&self) -> ReadTx<'_> {
         ReadTx {
             connection: &self.connection,
@@ -91,9 +91,13 @@ impl Backup {
         }
     }
 
-    /// To which moment the database that this copy is to replace has dated the newest event of the copy, where a
-    /// clock that was ahead has been put right there since. It is found by what it was dated first.
-    pub(crate) fn dated_in(&self, replaced: &Path, now: Timestamp) -> Result<Option<Timestamp>> {
+    /// The time that the copy's newest event has in the database to replace, if that database was corrected since for a
+    /// clock that was ahead. The event is recognized by its original time.
+    pub(crate) fn corrected_time_in(
+        &self,
+        replaced: &Path,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>> {
         const NEWEST: &str = "SELECT id, at, kind, user_id, about_id, coalesce(original_at, at)
             FROM event ORDER BY id DESC LIMIT 1";
         const SAME: &str = "SELECT at FROM event WHERE id = ?1 AND at < ?2 AND kind = ?3
@@ -103,7 +107,7 @@ impl Backup {
         let (Some(newest), instance) = (newest, self.read().instance()?.id) else {
             return Ok(None);
         };
-        // What cannot be read is told where it is met.
+        // `compare_with` reports a database that cannot be read.
         let Ok(connection) = file::open_for_writing(replaced) else {
             return Ok(None);
         };
@@ -114,53 +118,54 @@ impl Backup {
         if read.instance()?.id != instance {
             return Ok(None);
         }
-        let dated = read.one(SAME, newest, |row| row.get(0).map(Timestamp::from_micros))?;
-        Ok(dated.filter(|it| *it <= now.after(LONGEST_WAIT)))
+        let corrected = read.one(SAME, newest, |row| row.get(0).map(Timestamp::from_micros))?;
+        Ok(corrected.filter(|it| *it <= now.after(LONGEST_WAIT)))
     }
 
-    /// Dates everything that is dated later than `to` to that moment, and puts authenticators back to `floor`.
-    pub(crate) fn date(&self, to: Timestamp, floor: Step) -> Result<()> {
+    /// Sets every time later than `latest` to `latest`, and every higher floor to `floor`.
+    pub(crate) fn correct_times(&self, latest: Timestamp, floor: Step) -> Result<()> {
         let transaction = self
             .connection
             .unchecked_transaction()
             .map_err(unavailable)?;
-        WriteTx::with_confirmed_clock(&transaction, to).date_all(floor)?;
+        WriteTx::with_confirmed_clock(&transaction, latest).redate_all(floor)?;
         transaction.commit().map_err(unavailable)
     }
 
-    /// Looks at the database that this copy is to replace.
+    /// Reads the database that this copy replaces, and finds out whether its records go back to this backup.
     pub(crate) fn compare_with(&self, replaced: &Path, now: Timestamp) -> Result<ReplacedDatabase> {
         let of_instance = self.read().instance()?.id;
         let as_of = self.read().newest_event_at()?;
         let newest = self.read().newest_event()?;
-        let met = file::open_for_writing(replaced).and_then(|connection| {
+        let compared = file::open_for_writing(replaced).and_then(|connection| {
             let is_sound = file::problems(&connection)?.is_empty();
             let read = ReadTx {
                 connection: &connection,
                 deadline: None,
             };
             let is_same = read.instance()?.id == of_instance;
-            // Events are kept for a time only; what happened before the oldest is forgotten. So is what happened
-            // before a restore that nobody could vouch for.
+            // Events are deleted after some time, so records are complete only from the oldest event on. A restore with
+            // `--accept-loss` has lost records too.
             let reaches_back = read.oldest_event_at()? <= as_of && !read.has_loss_since(as_of)?;
-            // Of one instance there may be several copies, and each goes its own way. The backup is of this one's
-            // past if its newest event happened here, or before a restore that took over all that ended here.
-            let is_past = read.has_event(newest.as_ref())? || read.has_restored_since(as_of)?;
-            // Whether all that it knows has happened yet nobody can say with a clock far behind it.
+            // There may be several copies of an instance with different histories. The backup is of this history if its
+            // newest event is recorded here, or if a restore has applied all removals here since.
+            let is_same_history =
+                read.has_event(newest.as_ref())? || read.has_restored_since(as_of)?;
+            // If the newest event is far ahead of the clock, the order of the events is in doubt.
             let newest_event_at = read.newest_event_at()?;
-            let is_over = newest_event_at <= now.after(LONGEST_WAIT);
+            let is_plausible = newest_event_at <= now.after(LONGEST_WAIT);
             Ok(ReplacedDatabase {
-                is_complete: is_sound && is_same && reaches_back && is_past && is_over,
+                is_complete: is_sound && is_same && reaches_back && is_same_history && is_plausible,
                 is_readable: is_same,
                 newest_event_at: is_same.then_some(newest_event_at),
             })
         });
-        Ok(met.unwrap_or_else(|error| {
-            let told = error.to_string();
+        Ok(compared.unwrap_or_else(|error| {
+            let text = error.to_string();
             let why = if let Error::Unavailable(inner) | Error::Bug(inner) = error {
                 inner
             } else {
-                told
+                text
             };
             log::warn!("the database to replace cannot be read: {why}");
             ReplacedDatabase {
@@ -171,8 +176,8 @@ impl Backup {
         }))
     }
 
-    /// Makes the copy fit for service: no code up to `floor` is good in it, and what the replaced database
-    /// knows to be removed, revoked, deleted, locked or made to wait is so here.
+    /// Completes the restored copy: raises every floor to `floor`, and applies the removals, revocations, locks and waits
+    /// that the replaced database has recorded.
     pub(crate) fn finish(
         self,
         replaced: Option<(&Path, &ReplacedDatabase)>,
@@ -201,8 +206,8 @@ impl Backup {
         if from.is_some() {
             applied = tx.apply_again()?;
         }
-        // Whatever went with its user or by itself, and whatever a damaged backup may hold beside.
-        tx.zero_unnamed_slots()?;
+        // Slots of authenticators that were deleted above, and those that a damaged backup has without an authenticator.
+        tx.zero_unused_slots()?;
         let instance = tx.instance()?.id;
         tx.append(&Event {
             kind,
@@ -231,14 +236,14 @@ impl Backup {
 }
 
 impl ReadTx<'_> {
-    /// When the oldest event that is still on record happened.
+    /// The time of the oldest event on record.
     pub(crate) fn oldest_event_at(&self) -> Result<Timestamp> {
         const SQL: &str = "SELECT at FROM event ORDER BY id LIMIT 1";
         let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
         Ok(at.unwrap_or(Timestamp::from_micros(i64::MAX)))
     }
 
-    /// The newest event, as far as it tells one history from another.
+    /// What identifies the newest event.
     fn newest_event(&self) -> Result<Option<EventMark>> {
         const SQL: &str = "SELECT id, at, kind, user_id, about_id FROM event
             ORDER BY id DESC LIMIT 1";
@@ -258,14 +263,14 @@ impl ReadTx<'_> {
         Ok(found.is_some())
     }
 
-    /// Whether this came out of a restore after that moment that undid nothing.
+    /// Whether a restore without loss is recorded at or after `moment`.
     fn has_restored_since(&self, moment: Timestamp) -> Result<bool> {
         const SQL: &str = "SELECT 1 FROM event WHERE kind = 'instance.restored' AND at >= ?1
             ORDER BY id DESC LIMIT 1";
         Ok(self.one(SQL, (moment.micros(),), |_| Ok(()))?.is_some())
     }
 
-    /// Whether this came out of a restore after that moment that may have undone what happened before it.
+    /// Whether a restore with possible loss is recorded after `moment`.
     fn has_loss_since(&self, moment: Timestamp) -> Result<bool> {
         const SQL: &str =
             "SELECT 1 FROM event WHERE kind = 'instance.restored_with_loss' AND at > ?1
@@ -275,7 +280,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Lets every step up to `floor` count as used.
+    /// Marks every step up to `floor` as used.
     fn raise_floors(&self, floor: Step) -> Result<()> {
         const SQL: &str = "UPDATE totp SET last_step = ?1 WHERE last_step < ?1";
         self.execute(SQL, (floor.number(),)).map(|_| ())

@@ -1,15 +1,16 @@
-//! Whether what is older may be deleted by the clock: a doubt is kept in the database, and survives a restart.
+//! The doubt about the clock: while it lasts, nothing is deleted by age (SECURITY.md 36). It is kept in the database, so
+//! that it survives a restart.
 
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
 use crate::model::{LONGEST_EVENT_GAP, Timestamp};
 
-/// What the database knows of the clock beside the events.
+/// What the database records about the clock, apart from events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockTrust {
-    /// The newest event before the clock stood so much later that it may be wrong.
+    /// The time of the last event before the clock moved so far ahead that it may be wrong.
     pub(crate) doubted_from: Option<Timestamp>,
-    /// When a person last confirmed the clock.
+    /// When a person last confirmed that the clock is right.
     pub(crate) confirmed_at: Option<Timestamp>,
 }
 
@@ -29,7 +30,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Doubts the clock, unless it is doubted already or a person has confirmed it since.
+    /// Records a doubt about the clock, unless there is one or a person has confirmed the clock recently.
     pub(crate) fn doubt_clock(&self, from: Timestamp) -> Result<()> {
         const SQL: &str = "UPDATE instance SET clock_doubted_from = ?1
             WHERE one = 1 AND clock_doubted_from IS NULL
@@ -39,14 +40,14 @@ impl WriteTx<'_> {
             .map(|_| ())
     }
 
-    /// Ends the doubt, where a process has seen the time pass.
+    /// Ends the doubt. For a process that has seen the time pass.
     pub(crate) fn trust_clock(&self) -> Result<()> {
         const SQL: &str = "UPDATE instance SET clock_doubted_from = NULL WHERE one = 1";
         self.execute(SQL, ()).map(|_| ())
     }
 
-    /// Doubts the clock where an event follows the one before it only after a long time.
-    pub(super) fn doubt_a_gap(&self) -> Result<()> {
+    /// Records a doubt if this transaction's event is very much later than the one before it.
+    pub(super) fn doubt_clock_after_gap(&self) -> Result<()> {
         let before = self.newest_event_at;
         if before > Timestamp::NEVER && self.event_at() > before.after(LONGEST_EVENT_GAP) {
             self.doubt_clock(before)?;

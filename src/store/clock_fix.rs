@@ -1,7 +1,8 @@
-//! Puts right what a clock that was ahead has dated, in slices that leave the writer free in between.
+//! Corrects what was recorded while the clock was ahead (SECURITY.md 35), in small transactions between which other
+//! changes run.
 //!
-//! Knows which column holds a time and what becomes of a time that is later than now (SECURITY.md 35). The order
-//! of the slices is the caller's.
+//! Knows which columns hold times, and what becomes of a time that is later than now. The caller decides the order of the
+//! transactions.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +11,21 @@ use crate::error::Result;
 use crate::model::{Step, Timestamp, TotpId, UserId};
 use crate::totp::LONGEST_WAIT;
 
-/// Rows that one transaction changes at most.
+/// The most rows that one transaction changes.
 const SLICE: u32 = 1_000;
-/// How long one transaction lasts at most.
+/// The time after which a transaction ends with the row it is at.
 const SLICE_TIME: Duration = Duration::from_millis(50);
-/// The widest window there is: it may have been wider than it is now.
+/// The widest window. The instance's window may have been wider than it is now.
 const WINDOW_STEPS: i64 = 1;
 
-/// An authenticator whose code was accepted, and when.
+/// An accepted code: its authenticator, and when.
 pub(crate) struct CodeUse {
     pub(crate) user: UserId,
     pub(crate) totp: TotpId,
     pub(crate) at: Timestamp,
 }
 
-/// Tables of which a slice takes the rows that are dated later than now, in the order of their keys.
+/// The tables whose rows are corrected in the order of their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DatedTable {
     Failures,
@@ -41,8 +42,8 @@ impl DatedTable {
         Self::Organizations,
     ];
 
-    /// Keys after ?1 of rows with a time later than ?2, at most ?3.
-    const fn find(self) -> &'static str {
+    /// Selects the keys after ?1 of rows with a time later than ?2, at most ?3.
+    const fn select(self) -> &'static str {
         match self {
             Self::Failures => {
                 "SELECT user_id FROM failure WHERE user_id > ?1 AND judged_at > ?2
@@ -61,14 +62,14 @@ impl DatedTable {
         }
     }
 
-    /// Lets the row of the key ?1 have no time later than ?2.
-    const fn change(self) -> &'static str {
+    /// Sets the times later than ?2 of the row with the key ?1 to ?2.
+    const fn update(self) -> &'static str {
         match self {
-            // A wait that was judged later begins anew.
+            // The wait begins anew.
             Self::Failures => {
                 "UPDATE failure SET judged_at = ?2 WHERE user_id = ?1 AND judged_at > ?2"
             }
-            // A token keeps its length.
+            // The token keeps its lifetime.
             Self::Tokens => {
                 "UPDATE token SET expires = ?2 + max(expires - created, 0), created = ?2
                 WHERE id = ?1 AND created > ?2"
@@ -85,7 +86,7 @@ impl DatedTable {
 }
 
 impl Store {
-    /// Runs `write` as [`Self::write`] does, but believes a clock that is earlier than the newest event.
+    /// Runs `write` as [`Self::write`] does, but accepts a clock that is earlier than the newest event.
     pub(crate) fn write_with_confirmed_clock<T: Send + 'static>(
         &self,
         now: Timestamp,
@@ -97,9 +98,9 @@ impl Store {
 }
 
 impl ReadTx<'_> {
-    /// The last event that is dated no later than `now`, and the moment of the first that is.
+    /// The id of the last event that is not later than `now`, and the time of the first later one.
     ///
-    /// Events never run backwards, so only those that are later are read.
+    /// Times of events never decrease, so only the later events are read.
     pub(crate) fn events_ahead(&self, now: Timestamp) -> Result<(i64, Option<Timestamp>)> {
         const LAST: &str = "SELECT id FROM event WHERE at <= ?1 ORDER BY id DESC LIMIT 1";
         const FIRST: &str = "SELECT at FROM event WHERE id > ?1 ORDER BY id LIMIT 1";
@@ -109,8 +110,8 @@ impl ReadTx<'_> {
         Ok((last, first))
     }
 
-    /// The authenticators of which codes were accepted after the event `after`, in the order of the events, and
-    /// the last event that was looked at; none where there are no more events.
+    /// The codes accepted after the event `after`, in the order of the events, and the id of the last event read. `None`
+    /// if there is no later event.
     pub(crate) fn codes_used_after(&self, after: i64) -> Result<Option<(i64, Vec<CodeUse>)>> {
         const SQL: &str = "SELECT id, at, user_id, about_id,
             kind IN ('totp.checked', 'totp.confirmed') AND user_id IS NOT NULL AND about_id IS NOT NULL
@@ -130,7 +131,7 @@ impl ReadTx<'_> {
         Ok(last.map(|last| (last, uses.into_iter().flatten().collect())))
     }
 
-    /// Authenticators after `after` whose floor is above `floor`, or which are dated later than `now`.
+    /// Authenticators after `after` whose floor is above `floor`, or which have a time later than `now`.
     pub(crate) fn totps_ahead(
         &self,
         after: &(UserId, TotpId),
@@ -155,24 +156,25 @@ impl ReadTx<'_> {
         })
     }
 
-    /// Keys after `after` of rows that are dated later than `now`.
+    /// Keys after `after` of rows with a time later than `now`.
     pub(crate) fn keys_ahead(
         &self,
-        of: DatedTable,
+        table: DatedTable,
         after: &str,
         now: Timestamp,
     ) -> Result<Vec<String>> {
-        self.all(of.find(), (after, now.micros(), SLICE), |row| row.get(0))
+        self.all(table.select(), (after, now.micros(), SLICE), |row| {
+            row.get(0)
+        })
     }
 }
 
 impl WriteTx<'_> {
-    /// Puts an authenticator's floor back to `floor` and its dates to now, if they are later. Says whether its
-    /// floor was above.
+    /// Lowers an authenticator's floor to `floor`, and sets its times that are later than now to now. Returns whether the
+    /// floor was higher.
     ///
-    /// Codes were used since `since`, up to the step that was the floor. None of these steps is ever good again;
-    /// which of them were used nobody knows. An earlier stay in the future counts as one with this, as long as
-    /// its steps are still to come.
+    /// The steps from `since` up to the old floor become void for good, because codes of some of them were used. Void
+    /// steps from an earlier correction that are still to come are joined to these.
     fn reset_totp(
         &self,
         user: &UserId,
@@ -187,47 +189,48 @@ impl WriteTx<'_> {
             WHERE user_id = ?1 AND id = ?2 AND last_step > ?3";
         const DATES: &str = "UPDATE totp SET created = min(created, ?3), changed = min(changed, ?3)
             WHERE user_id = ?1 AND id = ?2 AND (created > ?3 OR changed > ?3)";
-        // Events may be dated later than the clock was by the longest wait, and codes be good earlier than it is by
-        // the window.
+        // An event's time may be ahead of the clock by up to the longest wait, and a code's step behind the clock by the
+        // window.
         let first = since.before(LONGEST_WAIT).step().number();
         let from = first
             .saturating_sub(WINDOW_STEPS)
             .max(floor.number().saturating_add(1));
         let (user, totp) = (user.as_str(), totp.as_str());
-        let was_above = self.execute(FLOOR, (user, totp, floor.number(), from))? == 1;
+        let was_higher = self.execute(FLOOR, (user, totp, floor.number(), from))? == 1;
         self.execute(DATES, (user, totp, self.now().micros()))?;
-        Ok(was_above)
+        Ok(was_higher)
     }
 
-    /// Puts back the authenticators of `uses`, as many as one transaction may, and says of how many the floor was
-    /// above and how many uses were looked at.
+    /// Resets the authenticators of `uses`, as many as one transaction may. Returns how many floors were lowered and how
+    /// many uses were handled.
     pub(crate) fn reset_used_totps(&self, uses: &[CodeUse], floor: Step) -> Result<(usize, usize)> {
-        slice(uses, |it| self.reset_totp(&it.user, &it.totp, it.at, floor))
+        change_slice(uses, |it| self.reset_totp(&it.user, &it.totp, it.at, floor))
     }
 
-    /// The same for authenticators without such a use on record: codes may have been used since `since`.
+    /// As [`Self::reset_used_totps`], for authenticators without such a use on record: codes may have been used since
+    /// `since`.
     pub(crate) fn reset_other_totps(
         &self,
         totps: &[(UserId, TotpId)],
         since: Timestamp,
         floor: Step,
     ) -> Result<(usize, usize)> {
-        slice(totps, |(user, totp)| {
+        change_slice(totps, |(user, totp)| {
             self.reset_totp(user, totp, since, floor)
         })
     }
 
-    /// Dates rows of these keys now, as many as one transaction may, and says how many changed and how many were
-    /// looked at.
-    pub(crate) fn redate_rows(&self, of: DatedTable, keys: &[String]) -> Result<(usize, usize)> {
-        slice(keys, |key| {
-            let changed = self.execute(of.change(), (key, self.now().micros()))?;
+    /// Sets the later times of the rows with these keys to now, as many as one transaction may. Returns how many rows
+    /// changed and how many were handled.
+    pub(crate) fn redate_rows(&self, table: DatedTable, keys: &[String]) -> Result<(usize, usize)> {
+        change_slice(keys, |key| {
+            let changed = self.execute(table.update(), (key, self.now().micros()))?;
             Ok(changed == 1)
         })
     }
 
-    /// Dates events after `after` now, as many as one transaction may; each remembers what it was dated first.
-    /// Says how many there were, and the last of them; none where that was the newest.
+    /// Sets the time of events after `after` to now, as many as one transaction may; each keeps its original time in a
+    /// column of its own. Returns their number and the id of the last one, or `None` after the newest event.
     pub(crate) fn redate_events(&self, after: i64) -> Result<(usize, Option<i64>)> {
         const NEXT: &str = "SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 1";
         const SQL: &str = "UPDATE event SET original_at = coalesce(original_at, at), at = ?2
@@ -247,8 +250,8 @@ impl WriteTx<'_> {
         Ok((count, Some(last)))
     }
 
-    /// Dates to now everything that is dated later, all in this transaction: for a copy that nobody else uses.
-    pub(super) fn date_all(&self, floor: Step) -> Result<()> {
+    /// Sets every time later than now to now, all in this transaction. For a copy that no other process uses.
+    pub(super) fn redate_all(&self, floor: Step) -> Result<()> {
         let now = self.now();
         let (first, since) = self.events_ahead(now)?;
         let mut last = first;
@@ -272,12 +275,12 @@ impl WriteTx<'_> {
                 None => break,
             }
         }
-        for of in DatedTable::ALL {
+        for table in DatedTable::ALL {
             let mut after = String::new();
             loop {
-                let keys = self.keys_ahead(of, &after, now)?;
+                let keys = self.keys_ahead(table, &after, now)?;
                 for key in &keys {
-                    self.execute(of.change(), (key, now.micros()))?;
+                    self.execute(table.update(), (key, now.micros()))?;
                 }
                 match keys.into_iter().last() {
                     Some(it) => after = it,
@@ -289,13 +292,13 @@ impl WriteTx<'_> {
         while let Some(after) = last {
             (_, last) = self.redate_events(after)?;
         }
-        self.date_the_rest()
+        self.redate_small_tables()
     }
 
-    /// The dates of which there are few.
-    fn date_the_rest(&self) -> Result<()> {
+    /// Sets the later times of the two small tables to now.
+    fn redate_small_tables(&self) -> Result<()> {
         const PROBE: &str = "UPDATE instance SET probed_at = min(probed_at, ?1) WHERE one = 1";
-        // Restores leave them.
+        // Restores insert these rows.
         const RESTRICTIONS: &str = "UPDATE OR REPLACE restriction
             SET created = min(created, ?1), judged_at = min(judged_at, ?1)
             WHERE created > ?1 OR judged_at > ?1";
@@ -305,11 +308,11 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Records that a person has confirmed the clock. The end of a fix: no event is later any more.
+    /// Records that a person has confirmed the clock. The last transaction of a correction.
     pub(crate) fn confirm_clock(&self, source: &EventSource) -> Result<()> {
         const SQL: &str = "UPDATE instance SET clock_doubted_from = NULL, clock_confirmed_at = ?1
             WHERE one = 1";
-        self.date_the_rest()?;
+        self.redate_small_tables()?;
         self.execute(SQL, (self.now().micros(),))?;
         let instance = self.instance()?.id;
         self.append(&Event {
@@ -322,17 +325,17 @@ impl WriteTx<'_> {
     }
 }
 
-/// Runs `change` for items until a transaction has lasted long enough. Says for how many it was true, and how many
-/// there were.
-fn slice<T>(items: &[T], change: impl Fn(&T) -> Result<bool>) -> Result<(usize, usize)> {
+/// Calls `change` for items until the transaction has lasted [`SLICE_TIME`]. Returns for how many it was true, and how
+/// many it was called for.
+fn change_slice<T>(items: &[T], change: impl Fn(&T) -> Result<bool>) -> Result<(usize, usize)> {
     let begun = Instant::now();
-    let (mut changed, mut seen) = (0_usize, 0_usize);
+    let (mut changed, mut handled) = (0_usize, 0_usize);
     for item in items {
         changed = changed.saturating_add(usize::from(change(item)?));
-        seen = seen.saturating_add(1);
+        handled = handled.saturating_add(1);
         if begun.elapsed() >= SLICE_TIME {
             break;
         }
     }
-    Ok((changed, seen))
+    Ok((changed, handled))
 }

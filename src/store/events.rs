@@ -1,4 +1,4 @@
-//! What happened: one row for every change of state, written in the transaction of the change.
+//! Events: one row for every change of state, written in the same transaction as the change.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use super::{ReadTx, WriteTx};
 use crate::error::Result;
 use crate::model::{OrgId, Timestamp, UserId};
 
-/// What kind of change it was.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventKind {
     InstanceCreated,
@@ -67,14 +67,14 @@ impl EventKind {
 /// Who made the change, and from where.
 #[derive(Debug, Clone)]
 pub(crate) struct EventSource {
-    /// A token's id, or a word for who needs none.
+    /// A token's id, `command-line`, or `totpd` for what totpd does by itself.
     pub(crate) actor: String,
-    /// The address the request came from.
+    /// The address that the request came from.
     pub(crate) peer: Option<IpAddr>,
 }
 
 impl EventSource {
-    /// Whoever sits at the command line, who can open the data directory anyway.
+    /// The command line. It needs no token, since its user can open the data directory.
     pub(crate) fn command_line() -> Self {
         Self {
             actor: "command-line".to_owned(),
@@ -83,7 +83,7 @@ impl EventSource {
     }
 }
 
-/// An event to append; when it happened is the transaction's.
+/// An event to append. Its time is the transaction's.
 pub(crate) struct Event<'a> {
     pub(crate) kind: EventKind,
     pub(crate) source: &'a EventSource,
@@ -94,7 +94,7 @@ pub(crate) struct Event<'a> {
 }
 
 impl ReadTx<'_> {
-    /// When the newest event happened. Events never run backwards, so the last one is the newest.
+    /// The time of the newest event. Times never decrease, so the event with the highest id is the newest.
     pub(crate) fn newest_event_at(&self) -> Result<Timestamp> {
         const SQL: &str = "SELECT at FROM event ORDER BY id DESC LIMIT 1";
         let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
@@ -116,12 +116,12 @@ impl WriteTx<'_> {
             event.about,
         );
         self.execute(SQL, row)?;
-        self.doubt_a_gap()
+        self.doubt_clock_after_gap()
     }
 
-    /// Forgets events older than `before`, at most `slice` of them, and says how many it forgot.
+    /// Deletes events older than `before`, at most `slice` of them, and returns their number.
     pub(crate) fn delete_old_events(&self, before: Timestamp, slice: u32) -> Result<usize> {
-        // The oldest have the lowest ids; the newest is kept, for the clock is held against it.
+        // The oldest events have the lowest ids. The newest is kept: the clock is compared with it.
         const SQL: &str = "DELETE FROM event WHERE id IN (
             SELECT id FROM event WHERE id < (SELECT max(id) FROM event) ORDER BY id LIMIT ?2
         ) AND at < ?1";

@@ -1,4 +1,6 @@
-//! The database file itself: making it, opening it, its version, its log. Knows nothing of its tables.
+//! The database file: creating and opening it, its version, and the settings of its connections.
+//!
+//! Knows nothing of its tables.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,26 +14,26 @@ use super::upgrade::{STEPS, newest_version, upgrade};
 use super::{STATEMENTS, structure, unavailable};
 use crate::error::{Error, Result};
 
-/// The whole schema as a new file gets it.
+/// The schema of a new file.
 pub(super) const SCHEMA: &str = include_str!("../../schema.sql");
 /// `application_id` in the schema: `totp` in ASCII.
 const APPLICATION_ID: i64 = 0x746F_7470;
-/// How long to wait for another process that is writing. The command line works beside a server, and its
-/// transactions take milliseconds.
+/// How long to wait for another process that writes: the command line beside a server. Its transactions take
+/// milliseconds.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
-/// The writer's page cache in KiB: the inner pages of a million authenticators and their users fit in, and what is
-/// left of the leaves is in the operating system's cache.
+/// The writer's page cache in KiB. The inner pages of a million authenticators and their users fit in; the operating
+/// system caches the leaf pages.
 const WRITER_CACHE_KIB: i64 = 12 * 1024;
 
-/// Makes a new private file, gives it the schema, and lets `fill` put the first rows in.
+/// Creates a private file with the schema, and lets `fill` insert the first rows.
 pub(super) fn create<T>(path: &Path, fill: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
-        // SQLite gives the log the mode of the database.
+        // SQLite gives the WAL the mode of the database.
         .mode(0o600)
         .open(path)
-        .map_err(|error| refused(path, &format!("cannot make the database: {error}")))?;
+        .map_err(|error| refused(path, &format!("cannot create the database: {error}")))?;
     let connection = connect(path)?;
     let tx = connection.unchecked_transaction().map_err(unavailable)?;
     tx.execute_batch(SCHEMA).map_err(unavailable)?;
@@ -43,24 +45,24 @@ pub(super) fn create<T>(path: &Path, fill: impl FnOnce(&Connection) -> Result<T>
     Ok(filled)
 }
 
-/// Opens an existing file for the writer, after making sure that it is one of ours.
+/// Opens an existing file for the writer and upgrades it. Fails if the file is not totpd's.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     let connection = connect(path)?;
-    bring_up_to_date(&connection, path)?;
+    require_present_version(&connection, path)?;
     Ok(connection)
 }
 
-/// Whether the file is of an older version. Changes nothing.
+/// Whether the file has an older version. Changes nothing.
 pub(super) fn needs_upgrade(path: &Path) -> Result<bool> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
-        Connection::open_with_flags(path, flags).map_err(|error| unopened(path, &error))?;
+        Connection::open_with_flags(path, flags).map_err(|error| open_error(path, &error))?;
     restrict(&connection).map_err(unavailable)?;
     connection.busy_timeout(BUSY).map_err(unavailable)?;
     Ok(require_ours(&connection, path)? < present_version())
 }
 
-/// A connection that copies the log into the database and does nothing else.
+/// Opens a connection for checkpoints only.
 pub(super) fn connect_for_checkpoints(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags()).map_err(unavailable)?;
     restrict(&connection).map_err(unavailable)?;
@@ -81,18 +83,17 @@ fn connect(path: &Path) -> Result<Connection> {
         restrict(&connection)?;
         let _mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
-        // The log is looked after beside the writer, not by it.
+        // `checkpoint` runs them beside the writer.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
         prepare_to_write(&connection)
     };
-    prepare().map_err(|error| unopened(path, &error))?;
+    prepare().map_err(|error| open_error(path, &error))?;
     Ok(connection)
 }
 
-/// Opens a file that nobody else knows of, to be changed and then put in its place: without a log that
-/// would have to move with it.
-pub(super) fn open_alone(path: &Path) -> Result<Connection> {
+/// Opens a file that no other process uses, without a WAL. So the file can be renamed after the changes.
+pub(super) fn open_exclusive(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags())
         .map_err(|error| refused(path, &format!("cannot open the database: {error}")))?;
     let prepare = || -> rusqlite::Result<()> {
@@ -101,22 +102,21 @@ pub(super) fn open_alone(path: &Path) -> Result<Connection> {
             connection.query_row("PRAGMA journal_mode = MEMORY", (), |row| row.get(0))?;
         prepare_to_write(&connection)
     };
-    prepare().map_err(|error| unopened(path, &error))?;
-    bring_up_to_date(&connection, path)?;
+    prepare().map_err(|error| open_error(path, &error))?;
+    require_present_version(&connection, path)?;
     Ok(connection)
 }
 
-/// Upgrades an older file, and insists that the file has the structure of the present version afterwards. Where it
-/// has not, nothing is changed.
-fn bring_up_to_date(connection: &Connection, path: &Path) -> Result<()> {
+/// Upgrades an older file. Fails, and changes nothing, if the file would not have the structure of the present version.
+fn require_present_version(connection: &Connection, path: &Path) -> Result<()> {
     require_ours(connection, path)?;
-    structure::require_tables_alone(connection, path)?;
+    structure::require_tables_and_indexes(connection, path)?;
     upgrade(connection, path, &STEPS, structure::require)?;
     structure::require(connection, path)
 }
 
-/// Lets nothing run that a file brings along, whoever wrote it: no trigger, no view, and no function in its
-/// structure that could do harm. Nobody writes past the structure either.
+/// Makes SQLite safe for a file from elsewhere: triggers, views and unsafe functions in its schema do not run, and no
+/// statement can change the schema's own table.
 pub(super) fn restrict(connection: &Connection) -> rusqlite::Result<()> {
     for (setting, is_on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -132,16 +132,16 @@ pub(super) fn restrict(connection: &Connection) -> rusqlite::Result<()> {
 fn prepare_to_write(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // A commit is on disk before anybody hears of it.
+    // A commit returns only when it is on disk.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // What a statement may have to take back stays in memory: a full disk elsewhere is nothing to us.
+    // Temporary files stay in memory, so that a full /tmp does no harm.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // What is deleted is overwritten: gone means gone.
+    // Deleted content is overwritten with zeros.
     connection.pragma_update(None, "secure_delete", true)
 }
 
-pub(super) fn unopened(path: &Path, error: &rusqlite::Error) -> Error {
+pub(super) fn open_error(path: &Path, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => refused(
             path,
@@ -151,7 +151,7 @@ pub(super) fn unopened(path: &Path, error: &rusqlite::Error) -> Error {
     }
 }
 
-/// What SQLite finds wrong with a file, page by page, row by row and reference by reference.
+/// What SQLite's checks of integrity and foreign keys find wrong with a file.
 pub(super) fn problems(connection: &Connection) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for sql in [
@@ -167,17 +167,17 @@ pub(super) fn problems(connection: &Connection) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Refuses a file that is not totpd's, or is newer than this totpd; returns its version.
+/// Returns the version of the file. Fails if the file is not totpd's, or newer than this totpd.
 pub(super) fn require_ours(connection: &Connection, path: &Path) -> Result<i64> {
     version_of(connection, path, present_version())
 }
 
-/// The version of a file of totpd's that is no newer than `newest`.
+/// Returns the version of the file. Fails if the file is not totpd's, or newer than `newest`.
 pub(super) fn version_of(connection: &Connection, path: &Path, newest: i64) -> Result<i64> {
     let number = |name| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(|error| unopened(path, &error))
+            .map_err(|error| open_error(path, &error))
     };
     if number("application_id")? != APPLICATION_ID {
         return Err(refused(
@@ -205,7 +205,7 @@ pub(super) fn version_of(connection: &Connection, path: &Path, newest: i64) -> R
     Ok(version)
 }
 
-/// The version that this totpd makes.
+/// The version of the files that this totpd creates.
 pub(super) fn present_version() -> i64 {
     newest_version(STEPS.len())
 }

@@ -1,4 +1,4 @@
-//! A look at a database file that changes nothing: whether it is whole, and what is in it.
+//! Inspects a database file without changing it, for the doctor and for backups.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use super::{ReadTx, file, structure, unavailable};
 use crate::error::Result;
 use crate::model::{TotpId, UserId};
 
-/// A database under examination.
+/// A database that is open for reading only.
 pub(crate) struct Inspection {
     connection: Connection,
     is_older: bool,
 }
 
 impl Inspection {
-    /// Opens the file for reading alone.
+    /// Opens the file for reading only.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(unavailable)?;
@@ -32,13 +32,12 @@ impl Inspection {
         })
     }
 
-    /// Whether the file has an older version, which is upgraded when it is opened for writing. Only its events can
-    /// be read before.
+    /// Whether the file has an older version. Opening it for writing upgrades it; until then only its events can be read.
     pub(crate) const fn is_older(&self) -> bool {
         self.is_older
     }
 
-    /// A view of what is in it.
+    /// Reads from the file.
     pub(crate) const fn read(&self) -> ReadTx<'_> {
         ReadTx {
             connection: &self.connection,
@@ -46,12 +45,12 @@ impl Inspection {
         }
     }
 
-    /// What is wrong with the file or its rows; nothing as a rule.
+    /// What is wrong with the file or its rows. Empty if it is intact.
     pub(crate) fn problems(&self) -> Result<Vec<String>> {
         file::problems(&self.connection)
     }
 
-    /// Hands every sealed secret to `each`.
+    /// Calls `each` with every sealed secret.
     pub(crate) fn each_secret(&self, mut each: impl FnMut(UserId, TotpId, &[u8])) -> Result<()> {
         const SQL: &str = "SELECT totp.user_id, totp.id, slot.secret
             FROM totp LEFT JOIN slot ON slot.number = totp.slot";
@@ -70,7 +69,7 @@ impl Inspection {
     }
 }
 
-/// The length of a database's log in bytes.
+/// The length of a database's WAL in bytes.
 pub(crate) fn wal_bytes(database: &Path) -> u64 {
     super::wal::wal_bytes(database)
 }

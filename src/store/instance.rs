@@ -1,4 +1,4 @@
-//! What the file is about: the instance, its organizations, and the ids it makes.
+//! The instance, its settings, its organizations, and the ids that it generates.
 
 use rusqlite::Row;
 
@@ -7,20 +7,20 @@ use crate::error::{Error, Result};
 use crate::model::{LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp, Window};
 use crate::seal::KEY_ID_BYTES;
 
-/// What of an instance can be changed.
+/// The settings of an instance, which can be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// What an authenticator app shows beside the account. It goes into new enrolments.
+    /// The issuer of new enrolments. Authenticator apps show it beside the account.
     pub issuer: Name,
-    /// How many steps either side of the present one are good.
+    /// The steps around the present one whose codes are accepted.
     pub window: Window,
 }
 
-/// The instance's row, as far as it stays as it is.
+/// The instance's row without its settings.
 pub(crate) struct Instance {
     pub(crate) id: String,
     pub(crate) key_id: [u8; KEY_ID_BYTES],
-    /// The newest id made so far.
+    /// The newest id generated so far.
     pub(crate) last_id: i64,
 }
 
@@ -34,22 +34,22 @@ pub(crate) struct Organization {
 /// machine; in decimal they have 18 digits.
 const ID_EPOCH_S: i64 = 1_409_529_600;
 const ID_TIME_SHIFT: u32 = 24;
-/// One up in the counting bits; beyond their end it carries into the time, so that ids only rise.
-const ID_NEXT: i64 = 1 << 16;
+/// Adds one to the counting bits. An overflow carries into the time bits, so ids always rise.
+const ID_INCREMENT: i64 = 1 << 16;
 
-/// The id that belongs to a moment on this machine, if it is newer than `last`; else the one after `last`.
+/// Generates the id for `now` if that is higher than `last`, else the next id after `last`.
 ///
-/// A clock that is far ahead takes no more of the ids than one that is right can ever reach, and each of these
-/// ids leaves 256 for every 10 ms after it. So they end only where somebody wrote the last of them into the file.
+/// The time is limited to the latest plausible one, so a clock that is far ahead uses up no ids that are needed later.
+/// They run out only if the file was given an id near the end of the range.
 pub(crate) fn next_id(last: i64, now: Timestamp) -> Result<i64> {
     let ticks = now
         .min(LATEST_PLAUSIBLE_TIME)
         .micros()
         .div_euclid(10_000)
         .saturating_sub(ID_EPOCH_S.saturating_mul(100));
-    let machine = last & (ID_NEXT.saturating_sub(1));
+    let machine = last & (ID_INCREMENT.saturating_sub(1));
     let fresh = ticks.clamp(0, (1 << 39) - 1) << ID_TIME_SHIFT | machine;
-    let next = last.checked_add(ID_NEXT).ok_or_else(|| {
+    let next = last.checked_add(ID_INCREMENT).ok_or_else(|| {
         let problem = format!("no id is left after {last}, so nothing new can be made");
         Error::Unavailable(problem)
     })?;
@@ -81,7 +81,7 @@ impl ReadTx<'_> {
         row.ok_or_else(no_instance)
     }
 
-    /// The settings as they are in this transaction: the command line may change them beside a server.
+    /// The settings, read in each transaction because the command line may change them beside a server.
     pub(crate) fn settings(&self) -> Result<Settings> {
         const SQL: &str = "SELECT issuer, window_steps FROM instance WHERE one = 1";
         let row = self.one(SQL, (), |row| {
@@ -102,19 +102,19 @@ impl ReadTx<'_> {
         Ok(self.one(SQL, (id.as_str(),), |_| Ok(()))?.is_some())
     }
 
-    /// The first organization: where a user goes whom nobody put anywhere.
+    /// The first organization, to which a user belongs by default.
     pub(crate) fn first_organization(&self) -> Result<Option<OrgId>> {
         const SQL: &str = "SELECT id FROM organization ORDER BY created, rowid LIMIT 1";
         self.one(SQL, (), |row| row.get(0).map(OrgId::from_trusted))
     }
 
-    /// Organizations in the order of their making, at most `limit`.
+    /// Organizations in the order of creation, at most `limit`.
     pub(crate) fn organizations(&self, limit: u32) -> Result<Vec<Organization>> {
         const SQL: &str = "SELECT id, name FROM organization ORDER BY created, rowid LIMIT ?1";
         self.all(SQL, (limit,), organization)
     }
 
-    /// How many users belong to an organization, and how many tokens are bound to it.
+    /// The numbers of users and of tokens that belong to an organization.
     pub(crate) fn organization_counts(&self, id: &OrgId) -> Result<(i64, i64)> {
         const SQL: &str = "SELECT (SELECT count(*) FROM user WHERE org_id = ?1),
             (SELECT count(*) FROM token WHERE org_id = ?1)";
@@ -144,41 +144,41 @@ impl WriteTx<'_> {
         self.execute(SQL, row).map(|_| ())
     }
 
-    /// Sets the settings.
+    /// Replaces the settings.
     pub(crate) fn change_settings(&self, it: &Settings) -> Result<()> {
         const SQL: &str = "UPDATE instance SET issuer = ?1, window_steps = ?2 WHERE one = 1";
         self.execute(SQL, (it.issuer.as_str(), it.window.steps()))
             .map(|_| ())
     }
 
-    /// Gives an organization another name, and says whether there is such an organization.
+    /// Renames an organization. Returns whether it exists.
     pub(crate) fn rename_organization(&self, id: &OrgId, name: &Name) -> Result<bool> {
         const SQL: &str = "UPDATE organization SET name = ?2 WHERE id = ?1";
         Ok(self.execute(SQL, (id.as_str(), name.as_str()))? == 1)
     }
 
-    /// Removes an organization of which nothing is left.
+    /// Deletes an organization. Its users and tokens must have been deleted.
     pub(crate) fn delete_organization(&self, id: &OrgId) -> Result<Option<Organization>> {
         const SQL: &str = "DELETE FROM organization WHERE id = ?1 RETURNING id, name";
         self.one(SQL, (id.as_str(),), organization)
     }
 
-    /// Makes an id that was never made before, whichever process asks: the newest one is kept in the
-    /// database and read inside the write transaction.
+    /// Generates an id that is unique across processes: the newest id is stored in the database, and read and changed in
+    /// this transaction.
     pub(crate) fn new_id(&self) -> Result<String> {
         const READ: &str = "SELECT last_id FROM instance WHERE one = 1";
-        const KEEP: &str = "UPDATE instance SET last_id = ?1 WHERE one = 1 AND last_id < ?1";
+        const STORE: &str = "UPDATE instance SET last_id = ?1 WHERE one = 1 AND last_id < ?1";
         let last: Option<i64> = self.one(READ, (), |row| row.get(0))?;
         let last = last.ok_or_else(|| Error::Bug("the instance's row is gone".to_owned()))?;
         let id = next_id(last, self.now())?;
-        if self.execute(KEEP, (id,))? == 1 {
+        if self.execute(STORE, (id,))? == 1 {
             Ok(id.to_string())
         } else {
             Err(Error::Bug("an id did not rise".to_owned()))
         }
     }
 
-    /// Changes something that nobody depends on, to see that a write commits.
+    /// Writes a value that nothing depends on, to test whether a write commits.
     pub(crate) fn probe(&self) -> Result<()> {
         const SQL: &str = "UPDATE instance SET probed_at = ?1 WHERE one = 1";
         self.execute(SQL, (self.now().micros(),)).map(|_| ())
@@ -211,7 +211,7 @@ mod tests {
     fn a_clock_that_was_far_ahead_uses_up_no_ids() {
         let right = Timestamp::from_seconds(1_795_453_579);
         let mut last = next_id(4711, right).unwrap();
-        // The years 2188 and 9999, and the end of all clocks.
+        // The years 2188 and 9999, and the highest number of seconds.
         for ahead_s in [6_900_000_000, 253_402_300_799, i64::MAX] {
             last = next_id(last, Timestamp::from_seconds(ahead_s)).unwrap();
         }

@@ -1,8 +1,8 @@
-//! The connections that read, the gate in front of them, and the time that a read may take.
+//! The reading connections, the gate that limits how many reads of requests run, and their time limit.
 //!
-//! Reads of all transports pass one gate. It lets fewer reads in than there are connections, so that a caller that
-//! needs one for a moment (readiness, the command line) finds one free. Searches and lists take at most half of it, so
-//! that slow ones leave the other half to reads by id. Knows nothing of what a read looks for.
+//! Reads of all transports pass one gate. It admits fewer reads than there are connections, so that readiness and the
+//! command line always find a free one. Searches and lists get at most half of the gate, so that slow ones do not delay
+//! reads by id. This module knows nothing of what is read.
 
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,25 +14,25 @@ use rusqlite::{Connection, OpenFlags};
 use super::{ReadTx, STATEMENTS, execute_cached, file, unavailable};
 use crate::error::{Error, Result};
 
-/// Connections that read: more than there are cores to run them, fewer than would cost memory that an edge box misses.
+/// Reading connections: enough for all cores, and few enough for the memory of a small machine.
 const CONNECTIONS: u32 = 8;
-/// Reads of requests that run at once. Two connections are left for everything else.
+/// The most reads of requests that run at once. Two connections are left for other reads.
 const GATE: usize = 6;
-/// Searches and lists among them.
+/// The most searches and lists among them.
 const GATE_FOR_SEARCHES: usize = GATE / 2;
-/// How long a read that passes no gate waits for a connection.
+/// How long a read waits for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
-/// A reader's page cache in KiB; the operating system caches the file as well.
+/// The page cache of a reading connection in KiB. It is small because the operating system caches the file as well.
 const CACHE_KIB: i64 = 256;
-/// Instructions of SQLite's virtual machine between two looks at the clock: a small part of a millisecond.
-const INSTRUCTIONS_PER_LOOK: i32 = 2_000;
+/// Instructions of SQLite's virtual machine between two checks of the time limit: a small part of a millisecond.
+const INSTRUCTIONS_PER_CHECK: i32 = 2_000;
 
-/// What a read of a request looks for.
+/// The kind of a request's read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadKind {
-    /// One thing, by its id: found at once.
+    /// One row by its id, which is fast.
     ById,
-    /// All things of a kind, which may take long.
+    /// A search or a list, which may take long.
     Search,
 }
 
@@ -52,7 +52,7 @@ impl Readers {
                 file::restrict(connection)?;
                 connection.set_prepared_statement_cache_capacity(STATEMENTS);
                 connection.pragma_update(None, "cache_size", CACHE_KIB.saturating_neg())?;
-                // What a reader writes is a backup (`VACUUM INTO`): copies of secrets in it are overwritten too.
+                // For backups (`VACUUM INTO`): deleted content is overwritten in the copy too.
                 connection.pragma_update(None, "secure_delete", true)
             });
         let pool = r2d2::Pool::builder()
@@ -72,14 +72,14 @@ impl Readers {
         })
     }
 
-    /// A connection, past the gate.
+    /// Takes a connection without passing the gate.
     pub(super) fn get(
         &self,
     ) -> Result<r2d2::PooledConnection<SqliteConnectionManager>, r2d2::Error> {
         self.pool.get()
     }
 
-    /// Runs `read` in one snapshot, past the gate and without a time limit.
+    /// Runs `read` in one snapshot, without passing the gate and without a time limit.
     pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTx<'_>) -> Result<T>) -> Result<T> {
         let connection = self.pool.get().map_err(no_connection)?;
         in_snapshot(&connection, None, read)
@@ -122,16 +122,16 @@ fn in_snapshot<T>(
 
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "it is handed to `map_err`, which hands it a value"
+    reason = "`map_err` passes the error by value"
 )]
 fn no_connection(error: r2d2::Error) -> Error {
     Error::Unavailable(format!("no connection to read with: {error}"))
 }
 
-/// Stops statements of a connection that run beyond a deadline, until this is dropped.
+/// While this exists, statements of the connection are stopped after a deadline.
 ///
-/// It is a progress handler and not an interrupt: an interrupt that comes late hits the connection's next user, and
-/// one that comes between two statements is forgotten.
+/// A progress handler, not an interrupt: a late interrupt would stop the next read on the connection, and SQLite ignores
+/// an interrupt between two statements.
 struct TimeLimit<'a> {
     connection: &'a Connection,
 }
@@ -140,7 +140,7 @@ impl<'a> TimeLimit<'a> {
     fn set(connection: &'a Connection, deadline: Instant) -> Result<Self> {
         let is_over = move || Instant::now() >= deadline;
         connection
-            .progress_handler(INSTRUCTIONS_PER_LOOK, Some(is_over))
+            .progress_handler(INSTRUCTIONS_PER_CHECK, Some(is_over))
             .map_err(unavailable)?;
         Ok(Self { connection })
     }
@@ -148,14 +148,14 @@ impl<'a> TimeLimit<'a> {
 
 impl Drop for TimeLimit<'_> {
     fn drop(&mut self) {
-        let taken_off = self.connection.progress_handler(0, None::<fn() -> bool>);
-        if let Err(error) = taken_off {
-            log::error!("taking a time limit off a connection: {error}");
+        let removed = self.connection.progress_handler(0, None::<fn() -> bool>);
+        if let Err(error) = removed {
+            log::error!("removing a time limit from a connection: {error}");
         }
     }
 }
 
-/// A read transaction, ended however it is left. Its two statements are cached as the others are.
+/// An open read transaction, which ends when this is dropped. Its two statements are cached.
 struct Snapshot<'a> {
     connection: &'a Connection,
 }
@@ -175,10 +175,10 @@ impl Drop for Snapshot<'_> {
     }
 }
 
-/// Counts the reads of requests that run, and lets the next ones wait.
+/// Limits how many reads of requests run at once.
 struct Gate {
     running: Mutex<Running>,
-    /// One condition for each kind: a permit that only one kind can use would else wake the other in vain.
+    /// One condition for each kind, so that a permit that only one kind can use does not wake the other.
     by_id: Condvar,
     searches: Condvar,
 }
@@ -190,7 +190,7 @@ struct Running {
 }
 
 impl Running {
-    const fn has_room_for(&self, kind: ReadKind) -> bool {
+    const fn has_permit_for(&self, kind: ReadKind) -> bool {
         match kind {
             ReadKind::ById => self.all < GATE,
             ReadKind::Search => self.all < GATE && self.searches < GATE_FOR_SEARCHES,
@@ -212,7 +212,7 @@ impl Running {
     }
 }
 
-/// The right to read, given back when dropped.
+/// The permission to read. Returned to the gate when dropped.
 struct Permit<'a> {
     gate: &'a Gate,
     kind: ReadKind,
@@ -227,7 +227,7 @@ impl Gate {
         }
     }
 
-    /// Waits for a permit, at most for half of the time limit: a read that gets in has the other half to run.
+    /// Waits for a permit, at most half of the time limit. So an admitted read has the other half to run.
     fn enter(&self, kind: ReadKind, time_limit: Duration) -> Result<Permit<'_>> {
         let freed = match kind {
             ReadKind::ById => &self.by_id,
@@ -235,9 +235,9 @@ impl Gate {
         };
         let wait = time_limit.checked_div(2).unwrap_or(time_limit);
         let (mut running, _) = freed
-            .wait_timeout_while(self.lock(), wait, |it| !it.has_room_for(kind))
+            .wait_timeout_while(self.lock(), wait, |it| !it.has_permit_for(kind))
             .unwrap_or_else(PoisonError::into_inner);
-        if !running.has_room_for(kind) {
+        if !running.has_permit_for(kind) {
             return Err(Error::SearchTooLong);
         }
         running.add(kind);
@@ -253,7 +253,7 @@ impl Gate {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.gate.lock().subtract(self.kind);
-        // A waiter of either kind may be able to use it. One that cannot goes on waiting.
+        // A waiter of either kind may be able to use the permit. One that cannot waits again.
         self.gate.by_id.notify_one();
         self.gate.searches.notify_one();
     }

@@ -1,45 +1,44 @@
-//! Applies to a restored copy what the database that it replaces knows to be removed, revoked, locked or waiting
+//! Applies to a restored copy the removals, revocations, locks and waits of the database that it replaces
 //! (SECURITY.md 32).
 //!
-//! The copy is `main`, and the replaced database is attached as `replaced`. What ended is carried by its events,
-//! and what restricts a user by the user's row. What finds nothing to apply to is kept in the copy, since the next
-//! restore may be of a backup that has it.
+//! The copy is `main`, and the replaced database is attached as `replaced`. Removals and revocations are read from its
+//! events, locks and waits from its rows. Those of users that the copy does not have are kept in the copy, because the
+//! next restore may bring such a user back.
 
 use super::{WriteTx, unavailable};
 use crate::error::Result;
 
-/// What a restored database was told that the backup did not know.
+/// How much of the backup was removed or revoked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReapplyCounts {
     /// Authenticators.
     pub totps: usize,
     /// Tokens.
     pub tokens: usize,
-    /// Users, with everything of theirs.
+    /// Users with everything that belongs to them.
     pub users: usize,
 }
 
 impl WriteTx<'_> {
-    /// Applies again what the replaced database knows to have ended, and every restriction of a user that it knows.
+    /// Applies the removals and revocations of the replaced database, and its restrictions of users.
     pub(super) fn apply_again(&self) -> Result<ReapplyCounts> {
-        self.find_endings()?;
-        let applied = self.apply_endings()?;
+        self.find_removals()?;
+        let applied = self.apply_removals()?;
         self.apply_restrictions()?;
         self.apply_void_steps()?;
-        let end = "DROP TABLE temp.ending";
+        let end = "DROP TABLE temp.removal";
         self.connection.execute_batch(end).map_err(unavailable)?;
         Ok(applied)
     }
 
-    /// Lists the removals and revocations that the replaced database has and the copy has not.
+    /// Lists the removals and revocations that the replaced database has and the copy does not have.
     ///
-    /// Numbers of events differ between the two after a restore, so events are compared by what they say. Under a
-    /// clock that stands still two events can say the same: the first is compared with the first, the second with
-    /// the second.
-    fn find_endings(&self) -> Result<()> {
-        const TABLE: &str = "CREATE TEMP TABLE ending (
+    /// Ids of events differ between the two after a restore, so events are compared by their content. If the clock stood
+    /// still, two events can have the same content: then the first is compared with the first, the second with the second.
+    fn find_removals(&self) -> Result<()> {
+        const TABLE: &str = "CREATE TEMP TABLE removal (
             id INTEGER PRIMARY KEY, at INTEGER, kind TEXT, actor TEXT, peer TEXT, org_id TEXT, user_id TEXT, about_id TEXT)";
-        const FIND: &str = "INSERT INTO temp.ending (id, at, kind, actor, peer, org_id, user_id, about_id)
+        const FIND: &str = "INSERT INTO temp.removal (id, at, kind, actor, peer, org_id, user_id, about_id)
             SELECT id, at, kind, actor, peer, org_id, user_id, about_id FROM (
                 SELECT id, at, kind, actor, peer, org_id, user_id, about_id, row_number() OVER (
                     PARTITION BY at, kind, actor, peer, org_id, user_id, about_id ORDER BY id) AS nth
@@ -75,20 +74,20 @@ impl WriteTx<'_> {
         self.execute(SQL, ()).map(|_| ())
     }
 
-    fn apply_endings(&self) -> Result<ReapplyCounts> {
-        // No event is older than the one before it. What is older than all that the copy remembers is not kept:
-        // every backup that the copy can vouch for is younger, and has it done already.
+    fn apply_removals(&self) -> Result<ReapplyCounts> {
+        // Times of events must not decrease. Events older than all of the copy are left out: every backup that a later
+        // restore without loss accepts is newer, and has them applied.
         const EVENTS: &str =
             "INSERT INTO main.event (at, kind, actor, peer, org_id, user_id, about_id)
-            SELECT max(at, ?1), kind, actor, peer, org_id, user_id, about_id FROM temp.ending
+            SELECT max(at, ?1), kind, actor, peer, org_id, user_id, about_id FROM temp.removal
             WHERE at >= ?2 ORDER BY id";
         const TOTPS: &str = "DELETE FROM main.totp WHERE (user_id, id) IN (
-            SELECT user_id, about_id FROM temp.ending WHERE kind = 'totp.removed')";
+            SELECT user_id, about_id FROM temp.removal WHERE kind = 'totp.removed')";
         const TOKENS: &str = "DELETE FROM main.token WHERE id IN (
-            SELECT about_id FROM temp.ending WHERE kind = 'token.revoked')";
-        // A user's id may be used again: a user created after the removal is another one.
+            SELECT about_id FROM temp.removal WHERE kind = 'token.revoked')";
+        // A user's id may be used again. A user created after the removal is a different one.
         const USERS: &str = "DELETE FROM main.user WHERE EXISTS (
-            SELECT 1 FROM temp.ending AS gone
+            SELECT 1 FROM temp.removal AS gone
             WHERE gone.kind = 'user.removed' AND gone.user_id = user.id AND gone.at >= user.created)";
         const IDS: &str = "UPDATE main.instance SET last_id =
             max(last_id, (SELECT last_id FROM replaced.instance WHERE one = 1)) WHERE one = 1";
@@ -107,9 +106,9 @@ impl WriteTx<'_> {
         })
     }
 
-    /// Locks, deactivates and makes wait whom the replaced database does, as far as the copy has the user; keeps
-    /// the rest for the next restore. A user is known by its id and the moment of its creation. What the copy
-    /// itself restricts stays restricted.
+    /// Locks and deactivates users and starts waits as in the replaced database. Keeps the restrictions of users that the
+    /// copy does not have. A user is identified by its id and the time of its creation. Restrictions that the copy has
+    /// remain.
     fn apply_restrictions(&self) -> Result<()> {
         const KEPT: &str =
             "INSERT INTO main.restriction (user_id, created, state, in_a_row, judged_at)

@@ -1,8 +1,8 @@
 //! A search for users as SQL.
 //!
-//! The one place where a statement is put together at run time: out of constants alone, and what a caller wrote
-//! is bound and never part of the text. No pattern language is used, so nothing needs to be escaped: a beginning
-//! is a range, and what a text holds is asked of `instr`.
+//! The only module that builds statements at run time. Their text consists of constants; values of the caller are
+//! always bound. No pattern language is used, so nothing needs escaping: a prefix becomes a range, and `instr` finds a
+//! substring.
 
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -12,16 +12,16 @@ use super::{ReadTx, unavailable};
 use crate::error::{Error, Result};
 use crate::model::{Filter, OrgId, Search, SortBy, TextFilter, TextMethod, fold};
 
-/// Rows that are sorted for a page rather than found in order: beyond, a page is nearer than the end of sorting.
-const SORTED_AT_MOST: u64 = 2_000;
-/// Filters that are counted apart from the others at most: each takes a statement with all the others in it.
-const COUNTED_APART: usize = 4;
-/// Organizations that a filter by organization is held against: one node serves a handful.
+/// The most rows that are sorted for a page. With more rows, reading them in the order of an index is faster.
+const MAX_SORTED: u64 = 2_000;
+/// The most negated filters that are counted separately. Each takes a statement with all other filters in it.
+const MAX_SEPARATE_COUNTS: usize = 4;
+/// The most organizations that a filter by organization is compared with. An instance has a few.
 const MAX_ORGANIZATIONS: u32 = 10_000;
 
 impl ReadTx<'_> {
-    /// What a search finds, within one organization or over all: the numbers of the rows on a page, and how many there
-    /// are on all. The rows themselves are read one by one ([`Self::user_numbered`]): a page may be cut before its end.
+    /// Searches one organization or all. Returns the row numbers of one page, and the total number of rows found. The
+    /// caller reads the rows one by one ([`Self::user_numbered`]), because it may end the page early.
     pub(crate) fn search_users(
         &self,
         search: &Search,
@@ -29,83 +29,95 @@ impl ReadTx<'_> {
     ) -> Result<(Vec<i64>, u64)> {
         let filters: Vec<&Filter> = search.filters.iter().collect();
         let (page, total) = if filters.iter().any(|it| is_narrow(it)) {
-            let mut numbers = self.numbers(&filters, org, Lead::Filters)?;
+            let mut numbers = self.numbers(&filters, org, IndexChoice::Names)?;
             numbers.push_order(search);
             self.page_of_all(&numbers, search).map_err(unavailable)?
         } else {
-            let total = self.total(&filters, org, COUNTED_APART)?;
+            let total = self.total(&filters, org, MAX_SEPARATE_COUNTS)?;
             let end = search.offset.saturating_add(search.limit.into());
-            let lead = match (total > SORTED_AT_MOST, end > SORTED_AT_MOST) {
-                (true, true) => Lead::Order,
-                (true, false) => Lead::Near,
-                (false, _) => Lead::States,
+            let index = match (total > MAX_SORTED, end > MAX_SORTED) {
+                (true, true) => IndexChoice::SortOrder,
+                (true, false) => IndexChoice::SortOrderFirstPages,
+                (false, _) => IndexChoice::State,
             };
-            let page = self.ordered(&filters, org, lead, search)?;
+            let page = self.ordered(&filters, org, index, search)?;
             let page = self.page(page, search).map_err(unavailable)?;
             (page, total)
         };
         Ok((page, total))
     }
 
-    /// For how many users all of `filters` hold. Those whom a narrow one or a state excludes have an index to be
-    /// found by: they are counted and taken off, and not everybody held against it.
+    /// Counts the users for whom all of `filters` hold. A negated filter that has an index is counted separately and
+    /// subtracted, so that it is not compared with every user.
     fn total(&self, filters: &[&Filter], org: Option<&OrgId>, apart: usize) -> Result<u64> {
         let mut candidates = filters.iter().enumerate().filter(|_| apart > 0);
         let excluded = candidates.find_map(|(at, it)| {
             let Filter::Not(excluded) = it else {
                 return None;
             };
-            let lead = if matches!(excluded.as_ref(), Filter::State(_)) {
-                Lead::States
+            let index = if matches!(excluded.as_ref(), Filter::State(_)) {
+                IndexChoice::State
             } else if is_narrow(excluded) {
-                Lead::Filters
+                IndexChoice::Names
             } else {
                 return None;
             };
-            Some((at, excluded.as_ref(), lead))
+            Some((at, excluded.as_ref(), index))
         });
-        let Some((at, excluded, lead)) = excluded else {
-            let counted = self.numbers(filters, org, Lead::States)?;
+        let Some((at, excluded, index)) = excluded else {
+            let counted = self.numbers(filters, org, IndexChoice::State)?;
             return self.count(&counted).map_err(unavailable);
         };
         let mut rest = filters.to_vec();
         rest.remove(at);
         let all = self.total(&rest, org, apart.saturating_sub(1))?;
         rest.push(excluded);
-        let few = self.numbers(&rest, org, lead)?;
+        let few = self.numbers(&rest, org, index)?;
         let few = self.count(&few).map_err(unavailable)?;
         Ok(all.saturating_sub(few))
     }
 
-    /// The same in the search's order, to be read up to the end of the page.
+    /// As [`Self::numbers`], in the search's order.
     fn ordered(
         &self,
         filters: &[&Filter],
         org: Option<&OrgId>,
-        lead: Lead,
+        index: IndexChoice,
         search: &Search,
     ) -> Result<Statement> {
-        let mut numbers = self.numbers(filters, org, lead)?;
-        if org.is_some() && matches!(lead, Lead::Order | Lead::Near) {
-            // Several indexes begin with the organization, and SQLite would rather read all of one that covers the
-            // search and sort than stop after a page.
-            numbers.sql = numbers.sql.replacen(" WHERE ", in_order_by(search.sort), 1);
+        let mut numbers = self.numbers(filters, org, index)?;
+        if org.is_some()
+            && matches!(
+                index,
+                IndexChoice::SortOrder | IndexChoice::SortOrderFirstPages
+            )
+        {
+            // Several indexes begin with the organization. SQLite would read all of one that covers the search and sort,
+            // instead of stopping after a page.
+            numbers.sql = numbers
+                .sql
+                .replacen(" WHERE ", index_of_order(search.sort), 1);
         }
         numbers.push_order(search);
         Ok(numbers)
     }
 
-    /// A statement for the numbers of the rows that a search finds, in no order yet.
-    fn numbers(&self, filters: &[&Filter], org: Option<&OrgId>, lead: Lead) -> Result<Statement> {
+    /// Builds the statement for the row numbers that a search finds, without an order.
+    fn numbers(
+        &self,
+        filters: &[&Filter],
+        org: Option<&OrgId>,
+        index: IndexChoice,
+    ) -> Result<Statement> {
         let mut numbers = Statement {
             sql: String::new(),
             params: Vec::new(),
-            lead,
+            index,
             org: org.cloned(),
         };
         numbers.push("SELECT u.rowid FROM user u WHERE 1");
         if let Some(org) = org {
-            // Every index that is meant for a search within one organization begins with it.
+            // Every index for a search within one organization begins with the organization.
             numbers.push(" AND u.org_id = ");
             numbers.bind(org.to_string());
         }
@@ -116,7 +128,7 @@ impl ReadTx<'_> {
         Ok(numbers)
     }
 
-    /// The statements that a search may lead to, whichever way it takes.
+    /// All statements that a search may use.
     #[cfg(test)]
     pub(super) fn statements_of(
         &self,
@@ -125,15 +137,20 @@ impl ReadTx<'_> {
     ) -> Result<Vec<String>> {
         let filters: Vec<&Filter> = search.filters.iter().collect();
         let mut statements = Vec::new();
-        for lead in [Lead::Filters, Lead::States, Lead::Order, Lead::Near] {
-            let numbers = self.numbers(&filters, org, lead)?;
+        for index in [
+            IndexChoice::Names,
+            IndexChoice::State,
+            IndexChoice::SortOrder,
+            IndexChoice::SortOrderFirstPages,
+        ] {
+            let numbers = self.numbers(&filters, org, index)?;
             statements.push(numbers.sql.replacen("u.rowid", "count(*)", 1));
-            statements.push(self.ordered(&filters, org, lead, search)?.sql);
+            statements.push(self.ordered(&filters, org, index, search)?.sql);
         }
         Ok(statements)
     }
 
-    /// The numbers of the rows on a page, and how many rows there are on all: found in one pass.
+    /// Finds in one pass the row numbers of a page, and the total.
     fn page_of_all(
         &self,
         numbers: &Statement,
@@ -160,7 +177,7 @@ impl ReadTx<'_> {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// The numbers of the rows on a page, and not a row more.
+    /// Finds the row numbers of a page, and no more rows.
     fn page(&self, mut numbers: Statement, search: &Search) -> rusqlite::Result<Vec<i64>> {
         numbers.push(" LIMIT ");
         numbers.bind(Value::Integer(search.limit.into()));
@@ -172,7 +189,7 @@ impl ReadTx<'_> {
         rows.collect()
     }
 
-    /// The user in the row of that number.
+    /// Reads the user with this row number.
     pub(crate) fn user_numbered(&self, number: i64) -> Result<UserRow> {
         const SQL: &str = "SELECT id, org_id, state, created, changed FROM user WHERE rowid = ?1";
         let found = self.one(SQL, (number,), user)?;
@@ -189,16 +206,16 @@ impl ReadTx<'_> {
             }
             Filter::Id(like) => to.text(["u.id", "u.id_folded"], like),
             Filter::Organization(like) => {
-                // Within one organization every user is of that one, and no other is looked at.
+                // All users of this search are of this organization, so the filter is a constant.
                 if let Some(own) = &to.org {
                     to.constant(like.holds(own.as_str()));
                     return Ok(());
                 }
-                // Organizations are few: they are compared here, and there as a list.
+                // Organizations are few. They are compared here, and the statement gets the list of those that match.
                 let all = self.organizations(MAX_ORGANIZATIONS)?.into_iter();
                 let ids = all.map(|it| it.id.to_string());
                 let ids: Vec<String> = ids.filter(|it| like.holds(it)).collect();
-                to.push(to.lead.column("u.org_id", "+u.org_id"));
+                to.push(to.index.column("u.org_id", "+u.org_id"));
                 to.push(" IN (SELECT value FROM json_each(");
                 to.bind(serde_json::Value::from(ids).to_string());
                 to.push("))");
@@ -207,20 +224,24 @@ impl ReadTx<'_> {
                 like,
                 specific_only,
             } => {
-                match (to.lead, to.org.clone()) {
-                    (Lead::Near, _) => to.push(
+                match (to.index, to.org.clone()) {
+                    (IndexChoice::SortOrderFirstPages, _) => to.push(
                         "EXISTS (SELECT 1 FROM username n INDEXED BY username_of_user
                         WHERE n.user_id = u.id AND n.org_id = u.org_id AND ",
                     ),
-                    (Lead::Filters | Lead::States | Lead::Order, Some(org)) => {
+                    (
+                        IndexChoice::Names | IndexChoice::State | IndexChoice::SortOrder,
+                        Some(org),
+                    ) => {
                         to.push("u.id IN (SELECT n.user_id FROM username n WHERE n.org_id = ");
                         to.bind(org.to_string());
                         to.push(" AND ");
                     }
-                    (Lead::Filters | Lead::States | Lead::Order, None) => to.push(
-                        "u.id IN (SELECT n.user_id FROM username n
+                    (IndexChoice::Names | IndexChoice::State | IndexChoice::SortOrder, None) => to
+                        .push(
+                            "u.id IN (SELECT n.user_id FROM username n
                         WHERE n.org_id IN (SELECT id FROM organization) AND ",
-                    ),
+                        ),
                 }
                 to.text(["n.username", "n.folded"], like);
                 if *specific_only {
@@ -229,7 +250,7 @@ impl ReadTx<'_> {
                 to.push(")");
             }
             Filter::State(state) => {
-                to.push(to.lead.column("u.state", "+u.state"));
+                to.push(to.index.column("u.state", "+u.state"));
                 to.push(" = ");
                 to.bind(state_name(*state).to_owned());
             }
@@ -256,7 +277,7 @@ impl ReadTx<'_> {
     }
 }
 
-/// Equal ones come in the order of their making, which is that of the rows' numbers; every index ends in it.
+/// Rows that compare equal are sorted by row number, which is the order of creation. Every index ends in it.
 const fn order(sort: SortBy, descending: bool) -> &'static str {
     match (sort, descending) {
         (SortBy::Creation, false) => " ORDER BY u.created, u.rowid",
@@ -272,9 +293,9 @@ const fn order(sort: SortBy, descending: bool) -> &'static str {
     }
 }
 
-/// What stands in the place of ` WHERE ` so that a search within one organization goes by the index of its order. There
-/// is none for schema ids.
-const fn in_order_by(sort: SortBy) -> &'static str {
+/// Replaces ` WHERE ` in a search within one organization, so that it uses the index of its order. There is none for
+/// schema ids.
+const fn index_of_order(sort: SortBy) -> &'static str {
     match sort {
         SortBy::Creation => " INDEXED BY user_org_created WHERE ",
         SortBy::Id => " INDEXED BY user_in_org WHERE ",
@@ -284,7 +305,7 @@ const fn in_order_by(sort: SortBy) -> &'static str {
     }
 }
 
-/// Whether a filter says so much that few users are left, as a rule, and has an index to find them by.
+/// Whether a filter usually matches few users and has an index.
 fn is_narrow(filter: &Filter) -> bool {
     match filter {
         Filter::Id(_) | Filter::Username { .. } | Filter::Nothing => true,
@@ -294,35 +315,35 @@ fn is_narrow(filter: &Filter) -> bool {
     }
 }
 
-/// By which index a search is to go: SQLite does not know how many rows stand behind each.
+/// The index that a search uses. SQLite does not know how many rows each would read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lead {
-    /// By ids and usernames.
-    Filters,
-    /// By organization and state.
-    States,
-    /// By the order, so that a page is found before all is looked at.
-    Order,
-    /// The same where the page is among the first: so few are looked at that each is asked for its usernames, and
-    /// not all usernames for whom they belong to.
-    Near,
+enum IndexChoice {
+    /// Those of ids and usernames.
+    Names,
+    /// The one of organization and state.
+    State,
+    /// The one of the sort order, so that a page is found before all rows are read.
+    SortOrder,
+    /// As `SortOrder`, for one of the first pages. Few users are read, so the usernames of each are looked up, instead of
+    /// the users of all usernames that match.
+    SortOrderFirstPages,
 }
 
-impl Lead {
-    /// The column, or the same behind a sign that keeps SQLite from going by it.
+impl IndexChoice {
+    /// The column, or the column with a sign in front that keeps SQLite from using its index.
     const fn column(self, plain: &'static str, signed: &'static str) -> &'static str {
         match self {
-            Self::States => plain,
-            Self::Filters | Self::Order | Self::Near => signed,
+            Self::State => plain,
+            Self::Names | Self::SortOrder | Self::SortOrderFirstPages => signed,
         }
     }
 }
 
-/// A statement in the making, and what is bound in it.
+/// The text of a statement so far, and its bound values.
 struct Statement {
     sql: String,
     params: Vec<Value>,
-    lead: Lead,
+    index: IndexChoice,
     /// The one organization that is searched, or none where all are.
     org: Option<OrgId>,
 }
@@ -334,7 +355,7 @@ impl Statement {
 
     fn push_order(&mut self, search: &Search) {
         let order = order(search.sort, search.descending);
-        if self.lead == Lead::Filters {
+        if self.index == IndexChoice::Names {
             // Few are found, as a rule, and sorted: the sign keeps SQLite from going through all users in this order.
             self.sql.push_str(&order.replace(" u.", " +u."));
         } else {
@@ -353,7 +374,7 @@ impl Statement {
         self.bind(Value::Integer(holds.into()));
     }
 
-    /// Compares a column, or the same column without case and normalization.
+    /// Compares a column with a text, or the folded column with the folded text.
     fn text(&mut self, [column, folded]: [&'static str; 2], like: &TextFilter) {
         let text = like.text.as_str();
         match like.method {
@@ -370,8 +391,8 @@ impl Statement {
                 self.push(" = ");
                 self.bind(fold(text));
             }
-            TextMethod::StartsWith => self.begins(column, text),
-            TextMethod::StartsWithIgnoreCase => self.begins(folded, &fold(text)),
+            TextMethod::StartsWith => self.prefix(column, text),
+            TextMethod::StartsWithIgnoreCase => self.prefix(folded, &fold(text)),
             TextMethod::Contains => {
                 self.push("instr(");
                 self.push(column);
@@ -382,13 +403,13 @@ impl Statement {
         }
     }
 
-    /// What begins with `text` lies from it up to the first text that does not, byte by byte.
-    fn begins(&mut self, column: &'static str, text: &str) {
+    /// Compares a column with a prefix: the texts from `text` up to the first that does not begin with it.
+    fn prefix(&mut self, column: &'static str, text: &str) {
         self.push("(");
         self.push(column);
         self.push(" >= ");
         self.bind(text.to_owned());
-        if let Some(end) = end_of_beginning(text) {
+        if let Some(end) = end_of_prefix(text) {
             self.push(" AND ");
             self.push(column);
             self.push(" < ");
@@ -398,12 +419,12 @@ impl Statement {
     }
 }
 
-/// The first text after all that begin with `text`: its last character that has a next one, moved on. UTF-8
-/// sorts as the characters do.
-fn end_of_beginning(text: &str) -> Option<String> {
+/// The first text after all those that begin with `text`: the last character that has a successor is replaced by it.
+/// UTF-8 sorts in the order of the characters.
+fn end_of_prefix(text: &str) -> Option<String> {
     let mut end = text.to_owned();
     while let Some(last) = end.pop() {
-        // The range of characters steps over the surrogates by itself.
+        // A range of characters leaves out the surrogates.
         if let Some(next) = (last..=char::MAX).nth(1) {
             end.push(next);
             return Some(end);
@@ -417,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_beginning_is_the_next_text() {
+    fn the_end_of_a_prefix_is_the_next_text() {
         for (text, end) in [
             ("a", Some("b")),
             ("az", Some("a{")),
@@ -425,7 +446,7 @@ mod tests {
             ("\u{d7ff}", Some("\u{e000}")),
             ("\u{10ffff}", None),
         ] {
-            assert_eq!(end_of_beginning(text).as_deref(), end);
+            assert_eq!(end_of_prefix(text).as_deref(), end);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Where sealed secrets lie: each in one slot, from its enrolment to its removal (SECURITY.md 21).
+//! The slots that hold sealed secrets. A secret stays in its slot from enrolment to removal (SECURITY.md 21).
 //!
-//! `secure_delete` overwrites what a statement deletes. It does not overwrite the copies that stay behind when a
-//! b-tree balances and cells move to another page. Rows of `slot` never move: a new one is appended, none is ever
-//! deleted, and all have the same length, so SQLite writes an update over the same bytes. Every other table holds
-//! only the number of a slot. What deletes a row of `totp` zeroes its slot in the same transaction; `ON DELETE
-//! CASCADE` would zero nothing.
+//! `secure_delete` overwrites what a statement deletes. It does not overwrite the copies that remain when a b-tree is
+//! balanced and cells move to another page. Rows of `slot` never move: new rows are appended, none is deleted, and all have
+//! the same length, so SQLite writes an update over the same bytes. Other tables have only the number of a slot. Every
+//! statement that deletes a row of `totp` must be followed by one that zeroes its slot in the same transaction; `ON DELETE
+//! CASCADE` does not do that.
 
 use super::{ReadTx, UserRow, WriteTx};
 use crate::error::{Error, Result};
@@ -29,23 +29,23 @@ pub(super) const ZERO_SLOTS_OF_USER: &str = "UPDATE slot SET secret = zeroblob(1
     WHERE number IN (SELECT slot FROM totp WHERE user_id = ?2 AND org_id = ?1)";
 
 impl ReadTx<'_> {
-    /// The sealed secret that lies in a slot.
+    /// The sealed secret in a slot.
     pub(crate) fn sealed_secret(&self, slot: Slot) -> Result<Vec<u8>> {
         const SQL: &str = "SELECT secret FROM slot WHERE number = ?1";
         let secret = self.one(SQL, (slot.0,), |row| row.get(0))?;
         secret.ok_or_else(|| Error::Unavailable(format!("slot {} is missing", slot.0)))
     }
 
-    /// How many slots hold a secret and are named by no authenticator. None, unless the file was damaged or changed
-    /// by somebody else.
-    pub(crate) fn unnamed_secrets(&self) -> Result<i64> {
+    /// The number of slots that hold a secret but belong to no authenticator. Zero unless the file is damaged or was
+    /// changed by another program.
+    pub(crate) fn unused_secrets(&self) -> Result<i64> {
         const SQL: &str = "SELECT count(*) FROM slot
             WHERE secret <> zeroblob(165) AND number NOT IN (SELECT slot FROM totp)";
         let count = self.one(SQL, (), |row| row.get(0))?;
         Ok(count.unwrap_or_default())
     }
 
-    /// How many authenticators name a slot that another one names too. None, as above.
+    /// The number of authenticators that share a slot with another one. Zero, as above.
     pub(crate) fn shared_slots(&self) -> Result<i64> {
         const SQL: &str = "SELECT count(*) - count(DISTINCT slot) FROM totp";
         let count = self.one(SQL, (), |row| row.get(0))?;
@@ -56,9 +56,9 @@ impl ReadTx<'_> {
 impl WriteTx<'_> {
     /// Puts a sealed secret into a free slot, or into a new one at the end.
     ///
-    /// It looks at 64 slots from a random one on, so that it costs the same however many there are. In a table of
-    /// at most 64 slots these are all. In a larger one a free slot may be missed, and the table grows until about
-    /// one slot in 64 is free.
+    /// Searches 64 slots from a random one on, so that the cost does not depend on their number. A table of at most 64 slots
+    /// is searched completely. In a larger one a free slot may be missed, and the table grows until about one slot in 64
+    /// is free.
     pub(crate) fn fill_slot(&self, sealed: &Sealed) -> Result<Slot> {
         const FROM: &str =
             "SELECT 1 + (random() & 9223372036854775807) % max(1, coalesce(max(number), 0) - 63)
@@ -66,7 +66,7 @@ impl WriteTx<'_> {
         const USE_AGAIN: &str = "UPDATE slot SET secret = ?2 WHERE number = (
             SELECT number FROM slot WHERE number BETWEEN ?1 AND ?1 + 63 AND secret = zeroblob(165) LIMIT 1
         ) RETURNING number";
-        // Never by SQLite's own choice, which takes a random number where the largest is taken.
+        // The number is computed here: SQLite would choose a random one if the largest is in use.
         const APPEND: &str = "INSERT INTO slot (number, secret)
             SELECT coalesce(max(number), 0) + 1, ?1 FROM slot RETURNING number";
         let number = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
@@ -93,8 +93,8 @@ impl WriteTx<'_> {
             .map(|_| ())
     }
 
-    /// Zeroes every slot that no authenticator names.
-    pub(super) fn zero_unnamed_slots(&self) -> Result<()> {
+    /// Zeroes every slot that belongs to no authenticator.
+    pub(super) fn zero_unused_slots(&self) -> Result<()> {
         const SQL: &str = "UPDATE slot SET secret = zeroblob(165)
             WHERE secret <> zeroblob(165) AND number NOT IN (SELECT slot FROM totp)";
         self.execute(SQL, ()).map(|_| ())

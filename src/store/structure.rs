@@ -1,10 +1,9 @@
-//! What a database of totpd's consists of, and whether a file consists of just that (SECURITY.md 46).
+//! Checks that a file has exactly the tables and indexes of totpd's schema (SECURITY.md 46).
 //!
-//! A file may come from elsewhere: a backup that somebody changed could bring a trigger that puts removed rows
-//! back, or lack a table. The structure of the present version is made in memory from the schema and compared, so
-//! that it is written down once. Statements are compared as tokens, for an upgraded file stores them otherwise
-//! than a new one. Nothing in a statement is left out of the comparison but comments, blanks and the order of a
-//! table's columns and constraints.
+//! A file may come from elsewhere: a changed backup could have a trigger that inserts removed rows again, or lack a
+//! table. The expected structure is created in memory from the schema, so that it is written only once. Statements are
+//! compared as tokens, because an upgraded file stores them in another form than a new one. The comparison ignores only
+//! comments, blanks, and the order of a table's columns and constraints.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -15,22 +14,22 @@ use super::file::{SCHEMA, refused};
 use super::{ReadTx, unavailable};
 use crate::error::{Error, Result};
 
-/// A file with a higher id is refused. SQLite takes numbers at random where the largest is taken, and events would
-/// lose their order.
+/// A file with a higher id is refused. If the highest possible number is in use, SQLite assigns random ones, and events
+/// would lose their order.
 const HIGHEST_ID: i64 = i64::MAX - (1 << 56);
 
-/// A table or an index, with its statement in comparable form. An index that SQLite makes by itself has none.
+/// A table or an index with its statement in comparable form. An index that SQLite creates by itself has no statement.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Part {
+struct SchemaObject {
     kind: String,
     name: String,
     table: String,
     statement: Option<Vec<Vec<String>>>,
 }
 
-/// Refuses a file that brings anything but ordinary tables and indexes. Before an older file is upgraded this is
-/// looked at, since an upgrade reads and writes what the file calls its tables.
-pub(super) fn require_tables_alone(connection: &Connection, path: &Path) -> Result<()> {
+/// Refuses a file that has anything but ordinary tables and indexes. Called before an upgrade, which reads and writes the
+/// tables of the file.
+pub(super) fn require_tables_and_indexes(connection: &Connection, path: &Path) -> Result<()> {
     const SQL: &str = "SELECT type, name FROM main.sqlite_schema
         WHERE type NOT IN ('table', 'index') OR coalesce(rootpage, 0) < 2 LIMIT 1";
     let found = connection.query_row(SQL, (), |row| {
@@ -38,14 +37,14 @@ pub(super) fn require_tables_alone(connection: &Connection, path: &Path) -> Resu
     });
     match found {
         Err(rusqlite::Error::QueryReturnedNoRows) => Ok(()),
-        Err(error) => Err(super::file::unopened(path, &error)),
+        Err(error) => Err(super::file::open_error(path, &error)),
         Ok((kind, name)) => Err(foreign(path, &unknown(&kind, &name))),
     }
 }
 
-/// Refuses a file whose structure is not that of the present version, or whose ids are at their end.
+/// Refuses a file whose structure is not that of the present version, or that has no ids left.
 pub(super) fn require(connection: &Connection, path: &Path) -> Result<()> {
-    let found = read(connection).map_err(|error| super::file::unopened(path, &error))?;
+    let found = read(connection).map_err(|error| super::file::open_error(path, &error))?;
     if let Some(difference) = first_difference(&found)? {
         return Err(foreign(path, &difference));
     }
@@ -60,7 +59,7 @@ fn foreign(path: &Path, what: &str) -> Error {
 }
 
 impl ReadTx<'_> {
-    /// Fails where a table or an index is missing, or something else is there.
+    /// Fails if the structure differs from the schema.
     pub(crate) fn require_structure(&self) -> Result<()> {
         self.require_time()?;
         let found = read(self.connection).map_err(unavailable)?;
@@ -96,8 +95,8 @@ fn require_free_ids(connection: &Connection, path: &Path) -> Result<()> {
     Ok(())
 }
 
-impl Part {
-    /// Whether it is a table whose rows have numbers beside their keys.
+impl SchemaObject {
+    /// Whether this is a table with row numbers.
     fn has_row_numbers(&self) -> bool {
         let without = ["without".to_owned(), "rowid".to_owned()];
         let statement = self.statement.as_ref();
@@ -106,8 +105,8 @@ impl Part {
 }
 
 /// The structure of the present version.
-fn expected() -> Result<&'static [Part]> {
-    static EXPECTED: OnceLock<Vec<Part>> = OnceLock::new();
+fn expected() -> Result<&'static [SchemaObject]> {
+    static EXPECTED: OnceLock<Vec<SchemaObject>> = OnceLock::new();
     if let Some(it) = EXPECTED.get() {
         return Ok(it);
     }
@@ -117,12 +116,12 @@ fn expected() -> Result<&'static [Part]> {
     Ok(EXPECTED.get_or_init(|| parts))
 }
 
-fn read(connection: &Connection) -> rusqlite::Result<Vec<Part>> {
+fn read(connection: &Connection) -> rusqlite::Result<Vec<SchemaObject>> {
     const SQL: &str = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
     let mut statement = connection.prepare_cached(SQL)?;
     let rows = statement.query_map((), |row| {
         let sql: Option<String> = row.get(3)?;
-        Ok(Part {
+        Ok(SchemaObject {
             kind: row.get(0)?,
             name: row.get(1)?,
             table: row.get(2)?,
@@ -134,18 +133,19 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// What the first difference is, in words.
-fn first_difference(found: &[Part]) -> Result<Option<String>> {
+/// Describes the first difference from the expected structure.
+fn first_difference(found: &[SchemaObject]) -> Result<Option<String>> {
     let expected = expected()?;
     if found == expected {
         return Ok(None);
     }
-    let is_named = |it: &Part, other: &Part| it.kind == other.kind && it.name == other.name;
-    let known = |it: &&Part| expected.iter().any(|other| is_named(it, other));
+    let is_named =
+        |it: &SchemaObject, other: &SchemaObject| it.kind == other.kind && it.name == other.name;
+    let known = |it: &&SchemaObject| expected.iter().any(|other| is_named(it, other));
     if let Some(it) = found.iter().find(|it| !known(it)) {
         return Ok(Some(unknown(&it.kind, &it.name)));
     }
-    // Tables first: an index may be missing only because its table is.
+    // Tables come first, because a missing table lacks its indexes too.
     let differs = expected.iter().rev().find_map(|it| {
         let other = found.iter().find(|other| is_named(it, other));
         match other {
@@ -165,8 +165,8 @@ fn unknown(kind: &str, name: &str) -> String {
     format!("the {kind} {name:?} is none of totpd's")
 }
 
-/// A statement in the form that is compared. For a table: what comes before its columns; its columns and
-/// constraints, sorted; its options, sorted. For an index: all of it in order.
+/// A statement in the form that is compared. For a table: the tokens before its columns; its columns and constraints,
+/// sorted; its options, sorted. For an index: all tokens in order.
 fn comparable(sql: &str) -> Vec<Vec<String>> {
     let tokens = tokens(sql);
     if tokens.get(1).is_none_or(|it| it != "table") {
@@ -182,7 +182,7 @@ fn comparable(sql: &str) -> Vec<Vec<String>> {
             _ => {}
         }
         match (outer, depth, has_body) {
-            // The brackets around the columns.
+            // The parenthesis before the columns.
             (0, 1, false) => has_body = true,
             (1, 0, true) => {}
             (0, _, false) => head.push(token),
@@ -196,7 +196,7 @@ fn comparable(sql: &str) -> Vec<Vec<String>> {
     [vec![head], border(), body, border(), options].concat()
 }
 
-/// Adds a token to the last of `parts`; a comma begins the next one, where it does not stand in brackets.
+/// Adds a token to the last of `parts`. A comma outside parentheses begins a new part.
 fn add(parts: &mut Vec<Vec<String>>, token: String, is_outermost: bool) {
     if is_outermost && token == "," {
         parts.push(Vec::new());
@@ -205,11 +205,11 @@ fn add(parts: &mut Vec<Vec<String>>, token: String, is_outermost: bool) {
     }
 }
 
-/// The tokens of a statement, as SQLite's own tokenizer finds them, without comments and blanks. Words are in
-/// lower case. A table's name that a renaming left in quotes is a word again.
+/// The tokens of a statement as SQLite's tokenizer splits it, without comments and blanks. Words are in lower case. A
+/// table's name loses the quotes that a renaming adds.
 fn tokens(sql: &str) -> Vec<String> {
     if sql.contains('\0') {
-        // SQLite stops there. No statement of ours has one.
+        // SQLite stops at a NUL. No statement of the schema has one.
         return vec![sql.to_owned()];
     }
     let mut tokens: Vec<String> = Vec::new();
@@ -233,9 +233,11 @@ fn tokens(sql: &str) -> Vec<String> {
                 rest = end.and_then(|it| inner.get(it..)).unwrap_or_default();
                 continue;
             }
-            '\'' | '"' | '`' => quoted(rest, first),
+            '\'' | '"' | '`' => quoted_length(rest, first),
             '[' => rest.find(']').map_or(rest.len(), |it| it.saturating_add(1)),
-            it if is_of_word(it) => rest.find(|it| !is_of_word(it)).unwrap_or(rest.len()),
+            it if is_word_character(it) => {
+                rest.find(|it| !is_word_character(it)).unwrap_or(rest.len())
+            }
             it => it.len_utf8(),
         };
         let (token, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
@@ -244,7 +246,7 @@ fn tokens(sql: &str) -> Vec<String> {
             .is_some_and(|it| ["table", "references", "on"].contains(&it.as_str()));
         let inner = token.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
         tokens.push(match inner {
-            Some(name) if follows_table && name.chars().all(is_of_word) => {
+            Some(name) if follows_table && name.chars().all(is_word_character) => {
                 name.to_ascii_lowercase()
             }
             _ if first == '\'' || first == '"' || first == '`' || first == '[' => token.to_owned(),
@@ -255,12 +257,12 @@ fn tokens(sql: &str) -> Vec<String> {
     tokens
 }
 
-fn is_of_word(it: char) -> bool {
+fn is_word_character(it: char) -> bool {
     it.is_ascii_alphanumeric() || it == '_' || it == '$' || !it.is_ascii()
 }
 
-/// The length of what stands in quotes at the start of `text`; a quote inside is written twice.
-fn quoted(text: &str, quote: char) -> usize {
+/// The length of the quoted token at the start of `text`. A quote inside is doubled.
+fn quoted_length(text: &str, quote: char) -> usize {
     let mut inside = text.char_indices().skip(1).peekable();
     while let Some((at, it)) = inside.next() {
         if it == quote && inside.next_if(|(_, next)| *next == quote).is_none() {

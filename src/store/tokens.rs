@@ -1,4 +1,4 @@
-//! Bearer tokens: their digests, whom they stand for, until when.
+//! Bearer tokens: their digests, roles and expiry. The tokens themselves are not stored.
 
 use rusqlite::Row;
 
@@ -34,16 +34,16 @@ fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
 }
 
 impl ReadTx<'_> {
-    /// The token of that digest, which may have expired.
+    /// The token with this digest. It may have expired.
     pub(crate) fn token(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>> {
-        // Nobody asks for the user's organization here, and a call looks its token up each time.
+        // Each call looks its token up, and does not need the organization of the user.
         const SQL: &str =
             "SELECT id, role, org_id, user_id, name, created, expires, NULL FROM token
             WHERE hash = ?1";
         self.one(SQL, (hash.as_slice(),), token)
     }
 
-    /// How many tokens expire until then, and the first of them.
+    /// The number of tokens that expire by `until`, and the first `named` of them.
     pub(crate) fn tokens_expiring(
         &self,
         until: Timestamp,
@@ -58,7 +58,7 @@ impl ReadTx<'_> {
         Ok((count.unwrap_or_default(), tokens))
     }
 
-    /// Tokens in the order of their making, at most `limit`.
+    /// Tokens in the order of creation, at most `limit`.
     pub(crate) fn tokens(&self, limit: u32) -> Result<Vec<TokenRow>> {
         const SQL: &str = "SELECT id, role, org_id, user_id, name, created, expires,
             (SELECT org_id FROM user WHERE user.id = token.user_id) FROM token ORDER BY CAST(id AS INTEGER) LIMIT ?1";

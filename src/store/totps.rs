@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::model::{Name, OrgId, Step, Timestamp, TotpId, UserId};
 use crate::totp::{Algorithm, Parameters};
 
-/// A pending enrolment that nobody confirmed in this time counts as never begun.
-const PENDING_FOR: Duration = Duration::from_mins(10);
+/// A pending enrolment that is not confirmed in this time has expired.
+const PENDING_LIFETIME: Duration = Duration::from_mins(10);
 
-/// Whether an authenticator counts.
+/// The state of an authenticator. Only a confirmed one can check codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TotpState {
     Pending,
@@ -24,13 +24,13 @@ pub(crate) struct TotpRow {
     pub(crate) id: TotpId,
     pub(crate) name: Option<Name>,
     pub(crate) state: TotpState,
-    /// Where its sealed secret lies.
+    /// The slot of its sealed secret.
     pub(crate) slot: Slot,
     pub(crate) parameters: Parameters,
     pub(crate) created: Timestamp,
 }
 
-/// What is told of an authenticator that has no row any more.
+/// What is returned about an authenticator that was deleted.
 pub(crate) struct RemovedTotp {
     /// Its user's organization.
     pub(crate) org: OrgId,
@@ -68,9 +68,9 @@ fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
     })
 }
 
-/// Before this moment a pending enrolment must have begun to have expired by `now`.
+/// A pending enrolment created at or before this time has expired by `now`.
 fn expired_before(now: Timestamp) -> i64 {
-    now.before(PENDING_FOR).micros()
+    now.before(PENDING_LIFETIME).micros()
 }
 
 /// The statements that a caller bound to one organization can reach with ids of its own choice, or for a user in it.
@@ -88,20 +88,20 @@ pub(super) const CONFIRM_TOTP: &str =
 pub(super) const DELETE_TOTP_IN_ORG: &str = "DELETE FROM totp
     WHERE user_id = ?1 AND org_id = ?4 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
     RETURNING org_id, created, slot";
-/// The same for whoever sees all organizations.
+/// The same for a caller that sees all organizations.
 const DELETE_TOTP: &str = "DELETE FROM totp
     WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
     RETURNING org_id, created, slot";
 
 impl ReadTx<'_> {
-    /// The last step in which no code of some authenticator is good, for a clock was ahead when it was used.
+    /// The last void step of any authenticator: one used while the clock was ahead.
     pub(crate) fn last_void_step(&self) -> Result<Option<Step>> {
         const SQL: &str = "SELECT max(void_to) FROM totp";
         let step = self.one(SQL, (), |row| row.get::<_, Option<i64>>(0))?;
         Ok(step.flatten().map(Step::from_number))
     }
 
-    /// The authenticators of a user in the order they were begun, without the expired.
+    /// The authenticators of a user in the order of enrolment, without those that have expired.
     pub(crate) fn totps(&self, of: &UserRow, now: Timestamp) -> Result<Vec<TotpRow>> {
         let key = (of.org.as_str(), of.id.as_str(), expired_before(now));
         self.all(TOTPS, key, totp)
@@ -128,21 +128,21 @@ impl WriteTx<'_> {
         self.execute(SQL, row).map(|_| ())
     }
 
-    /// Marks `step` as used, unless it or a later one already was (RFC 6238 §5.2), or it lies where codes were used by
-    /// a clock that was ahead.
+    /// Marks `step` as used and returns whether it was unused (RFC 6238 §5.2): neither it nor a later one was used before,
+    /// and it is not void.
     ///
-    /// Of two requests racing with one code only one can win.
+    /// Of two concurrent requests with the same code only one gets `true`.
     pub(crate) fn claim_step(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
-        self.take_step(CLAIM_STEP, user, id, step)
+        self.update_step(CLAIM_STEP, user, id, step)
     }
 
-    /// Confirms a pending authenticator; the code that did it counts as used. A restored one may know a floor
-    /// already, and the same rule holds.
+    /// Confirms a pending authenticator and marks the step of its code as used. As [`Self::claim_step`], because a restore
+    /// may have raised the floor of a pending one.
     pub(crate) fn confirm_totp(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
-        self.take_step(CONFIRM_TOTP, user, id, step)
+        self.update_step(CONFIRM_TOTP, user, id, step)
     }
 
-    fn take_step(
+    fn update_step(
         &self,
         sql: &'static str,
         user: &UserRow,
@@ -154,8 +154,8 @@ impl WriteTx<'_> {
         Ok(self.execute(sql, row)? == 1)
     }
 
-    /// Removes an authenticator of this user and zeroes its secret, within one organization or over all, unless it
-    /// is gone or has expired.
+    /// Deletes an authenticator of this user and zeroes its secret, in one organization or in any. Returns `None` if
+    /// there is none, or if it has expired.
     pub(crate) fn delete_totp(
         &self,
         org: Option<&OrgId>,
@@ -184,7 +184,7 @@ impl WriteTx<'_> {
         Ok(Some(removed))
     }
 
-    /// Removes pending enrolments that have expired and zeroes their secrets, at most `slice` of them.
+    /// Deletes pending enrolments that have expired and zeroes their secrets, at most `slice` of them.
     pub(crate) fn delete_expired_totps(&self, slice: u32) -> Result<Vec<(UserId, TotpId)>> {
         const SQL: &str = "DELETE FROM totp WHERE (user_id, org_id, id) IN (
             SELECT user_id, org_id, id FROM totp

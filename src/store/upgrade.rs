@@ -1,7 +1,6 @@
-//! Brings an older database file to the present version, step by step. Knows the tables of each version.
+//! Upgrades an older database file to the present version, step by step. Knows the tables of each version.
 //!
-//! A step is never changed once a release has carried it. After the last one an upgraded file has the same
-//! structure as a new one.
+//! A step is never changed after a release. After the last one an upgraded file has the same structure as a new one.
 
 use std::path::Path;
 
@@ -11,19 +10,19 @@ use super::{file, unavailable};
 use crate::error::{Error, Result};
 use crate::model::fold;
 
-/// Changes the structure and the rows of a file from one version to the next, inside a transaction.
-pub(super) type Step = fn(&Connection) -> Result<()>;
+/// Upgrades a file from one version to the next, inside a transaction.
+pub(super) type UpgradeStep = fn(&Connection) -> Result<()>;
 
-/// The step at index `n` leads from version `n + 1` to version `n + 2`. `user_version` in the schema is one more
-/// than there are steps.
-pub(super) const STEPS: [Step; 1] = [version_2];
+/// The step at index `n` upgrades version `n + 1` to version `n + 2`. `user_version` in the schema is one more than the
+/// number of steps.
+pub(super) const STEPS: [UpgradeStep; 1] = [version_2];
 
-/// Brings an older file to the newest version in one transaction, if what comes of it passes `check`. Refuses a file
-/// that is not totpd's, or newer.
+/// Upgrades an older file to the newest version in one transaction. Changes nothing if the result does not pass `check`.
+/// Refuses a file that is not totpd's, or newer.
 pub(super) fn upgrade(
     connection: &Connection,
     path: &Path,
-    steps: &[Step],
+    steps: &[UpgradeStep],
     check: fn(&Connection, &Path) -> Result<()>,
 ) -> Result<()> {
     let newest = newest_version(steps.len());
@@ -32,7 +31,7 @@ pub(super) fn upgrade(
     }
     let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
     let tx = tx.map_err(unavailable)?;
-    // Again, now that nobody else can write: another process may have been faster.
+    // Read again inside the transaction: another process may have upgraded the file meanwhile.
     let version = file::version_of(connection, path, newest)?;
     let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
     for step in steps.get(done..).unwrap_or_default() {
@@ -70,11 +69,11 @@ CREATE TABLE self_change (
         .map_err(unavailable)?;
     fold_names(connection)?;
     add_clock_columns(connection)?;
-    organizations_first(connection)?;
-    secrets_into_slots(connection)
+    index_by_organization(connection)?;
+    move_secrets_to_slots(connection)
 }
 
-/// What is known of a clock that was ahead. The columns of authenticators come with their new table.
+/// Adds the columns for a clock that was ahead. Those of authenticators come with their new table.
 fn add_clock_columns(connection: &Connection) -> Result<()> {
     const COLUMNS: &str = "
 ALTER TABLE instance ADD COLUMN clock_doubted_from INTEGER;
@@ -83,8 +82,7 @@ ALTER TABLE event ADD COLUMN original_at INTEGER;";
     connection.execute_batch(COLUMNS).map_err(unavailable)
 }
 
-/// Computes anew the keys that ids and usernames have without case and normalization: SQLite knows neither. Usernames
-/// whose keys are now the same stay as they are.
+/// Computes the folded ids and usernames anew, which SQL cannot do. Usernames that are equal when folded stay as they are.
 fn fold_names(connection: &Connection) -> Result<()> {
     let columns = [
         (
@@ -113,8 +111,8 @@ fn fold_names(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Lets what is searched within one organization be found by it, and takes the UNIQUE constraint off usernames.
-fn organizations_first(connection: &Connection) -> Result<()> {
+/// Creates the indexes for searches within one organization, and removes the UNIQUE constraint on usernames.
+fn index_by_organization(connection: &Connection) -> Result<()> {
     const SQL: &str = "
 DROP INDEX user_of_org;
 DROP INDEX user_searched;
@@ -129,8 +127,8 @@ CREATE TABLE username (
     user_id      TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
     org_id       TEXT    NOT NULL REFERENCES organization (id),
     username     TEXT    NOT NULL CHECK (length(username) BETWEEN 1 AND 200),
-    -- The key by which usernames are unique within an organization. Who clashed before that rule stays, so no index
-    -- judges it: whoever inserts a row does.
+    -- The folded username, unique within an organization. Older usernames may clash, so no index enforces that: the
+    -- statement that inserts a row does.
     folded       TEXT    NOT NULL,
     org_specific INTEGER NOT NULL CHECK (org_specific IN (0, 1))
 ) STRICT;
@@ -142,39 +140,39 @@ CREATE INDEX username_folded ON username (org_id, folded, user_id);";
     connection.execute_batch(SQL).map_err(unavailable)
 }
 
-/// Moves the sealed secrets out of the authenticators' rows into slots.
+/// Moves the sealed secrets from the authenticators' rows to slots.
 ///
-/// The old table is dropped and not altered: its pages hold copies of removed secrets in the gaps between rows,
-/// and `secure_delete` overwrites every page of a table that is dropped.
-fn secrets_into_slots(connection: &Connection) -> Result<()> {
+/// The old table is dropped, not altered: its pages may hold copies of removed secrets between the rows, and
+/// `secure_delete` overwrites every page of a dropped table.
+fn move_secrets_to_slots(connection: &Connection) -> Result<()> {
     const TABLES: &str = "
 ALTER TABLE totp RENAME TO totp_1;
 CREATE TABLE slot (
     number INTEGER PRIMARY KEY CHECK (number > 0),
-    -- Sealed under the master key and bound to the user's and the authenticator's id; padded.
+    -- Sealed under the master key, bound to the ids of the user and the authenticator, and padded.
     secret BLOB    NOT NULL CHECK (length(secret) = 165)
 ) STRICT;
 CREATE TABLE totp (
     id        TEXT    NOT NULL,
     user_id   TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
-    -- The user's; no user ever changes it.
+    -- The organization of the user. It never changes.
     org_id    TEXT    NOT NULL REFERENCES organization (id),
     name      TEXT    CHECK (length(name) BETWEEN 1 AND 200),
     state     TEXT    NOT NULL CHECK (state IN ('pending', 'confirmed')),
-    -- Where its secret lies. No two authenticators share a slot. An index that says so would cost one page more for
-    -- each removal; a slot is taken only while it is zero, and the secret in it opens for one authenticator alone.
+    -- The slot of its secret. No two authenticators share one. A UNIQUE index would cost each removal one more page, and
+    -- is not needed: only a zeroed slot is used, and the secret in it opens for one authenticator only.
     slot      INTEGER NOT NULL REFERENCES slot (number),
     algorithm TEXT    NOT NULL CHECK (algorithm IN ('SHA1', 'SHA256', 'SHA512')),
     digits    INTEGER NOT NULL CHECK (digits BETWEEN 6 AND 9),
-    -- The newest step that was used, or -1. It only rises, but for the confirmation of a clock that was ahead.
+    -- The newest step that was used, or -1. Only the correction of a clock that was ahead lowers it.
     last_step INTEGER NOT NULL CHECK (last_step >= -1),
-    -- The steps in which codes were used while the clock was ahead, from the first to the last of them. None of these
-    -- is good again. NULL: the clock was not ahead.
+    -- The first and the last step used while the clock was ahead. No step between them is accepted again. NULL: the
+    -- clock was not ahead.
     void_from INTEGER,
     void_to   INTEGER CHECK (void_to >= void_from),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL,
-    -- With the organization in it, a removal within another one finds nothing where it would find an unknown user's.
+    -- The organization is in the key, so that a removal in another organization reads as little as for an unknown user.
     PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;";
     const OLD: &str = "SELECT user_id, id, secret FROM totp_1 ORDER BY user_id, id";
@@ -198,8 +196,7 @@ CREATE INDEX totp_pending ON totp (created) WHERE state = 'pending';";
             let (user, id) = (text(0)?, text(1)?);
             let sealed: Vec<u8> = row.get(2).map_err(unavailable)?;
             number = number.saturating_add(1);
-            slot.execute((number, padded(sealed)?))
-                .map_err(unavailable)?;
+            slot.execute((number, pad(sealed)?)).map_err(unavailable)?;
             let copied = totp.execute(rusqlite::params![
                 rusqlite::types::ToSqlOutput::Borrowed(user),
                 rusqlite::types::ToSqlOutput::Borrowed(id),
@@ -211,8 +208,8 @@ CREATE INDEX totp_pending ON totp (created) WHERE state = 'pending';";
     connection.execute_batch(OLD_TABLE).map_err(unavailable)
 }
 
-/// A sealed secret as version 2 keeps it: zeros after the tag, and the secret's length in the last byte.
-fn padded(mut sealed: Vec<u8>) -> Result<Vec<u8>> {
+/// Pads a sealed secret as version 2 stores it: zeros after the tag, and the secret's length in the last byte.
+fn pad(mut sealed: Vec<u8>) -> Result<Vec<u8>> {
     const BYTES: usize = 165;
     /// Key id, nonce and tag.
     const AROUND: usize = 36;

@@ -6,7 +6,7 @@ use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
 use crate::model::{Name, OrgId, Timestamp, UserId, UserState, fold};
 
-/// A user's row, as far as every call needs it.
+/// The columns of a user's row that every call needs.
 pub(crate) struct UserRow {
     pub(crate) id: UserId,
     pub(crate) org: OrgId,
@@ -15,14 +15,14 @@ pub(crate) struct UserRow {
     pub(crate) changed: Timestamp,
 }
 
-/// The rest of a user's row, which may be long and is read only where it is shown.
+/// The other columns of a user's row. They may be long, and are read only where they are shown.
 pub(crate) struct UserContent {
     pub(crate) schema_id: Option<String>,
-    /// JSON, as it was given.
+    /// JSON, as the caller sent it.
     pub(crate) data: Option<String>,
 }
 
-/// A user that was found, and whose it is.
+/// A user found by name, and its organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundUser {
     /// Its id.
@@ -38,13 +38,13 @@ pub(crate) struct UsernameRow {
     pub(crate) is_organization_specific: bool,
 }
 
-/// Failures in a row, and when the last of them was judged.
+/// The number of failures in a row, and the time of the last.
 pub(crate) struct Failures {
     pub(crate) in_a_row: u32,
     pub(crate) judged_at: Timestamp,
 }
 
-/// How a state stands in the database.
+/// The name of a state in the database.
 pub(super) const fn state_name(state: UserState) -> &'static str {
     match state {
         UserState::Active => "active",
@@ -53,7 +53,7 @@ pub(super) const fn state_name(state: UserState) -> &'static str {
     }
 }
 
-/// A user's row out of the columns id, org_id, state, created, changed.
+/// Reads a user's row from the columns id, org_id, state, created, changed.
 pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     let state: String = row.get(2)?;
     Ok(UserRow {
@@ -62,7 +62,7 @@ pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<UserRow> {
         state: match state.as_str() {
             "active" => UserState::Active,
             "inactive" => UserState::Inactive,
-            // Whatever else may stand there checks nothing.
+            // Any other value fails closed: a locked user can check no codes.
             _ => UserState::Locked,
         },
         created: Timestamp::from_micros(row.get(3)?),
@@ -87,7 +87,7 @@ pub(super) const CHANGE_STATE: &str =
     WHERE org_id = ?1 AND id = ?2 AND state IN (?5, ?6)";
 
 impl ReadTx<'_> {
-    /// A user of one organization, or of any.
+    /// Finds a user in one organization or in any.
     pub(crate) fn user(&self, org: Option<&OrgId>, id: &UserId) -> Result<Option<UserRow>> {
         // `org_id` stands before `data` in the row and the other columns behind it: they are read from the index.
         const ANYWHERE: &str = "SELECT u.id, u.org_id, u.state, u.created, u.changed
@@ -99,7 +99,7 @@ impl ReadTx<'_> {
         }
     }
 
-    /// What is shown of a user beside its row.
+    /// Reads the other columns of a user's row.
     pub(crate) fn user_content(&self, of: &UserRow) -> Result<UserContent> {
         let found = self.one(USER_CONTENT, (of.org.as_str(), of.id.as_str()), |row| {
             Ok(UserContent {
@@ -117,8 +117,8 @@ impl ReadTx<'_> {
         self.all(SQL, (after.map_or("", UserId::as_str), limit), user)
     }
 
-    /// Users of that username, without regard to case and normalization, in one organization or in all. At most three: two
-    /// are ambiguous, and shown.
+    /// Users with this username, regardless of case and normalization, in one organization or in any. At most three, since
+    /// more than one is ambiguous.
     pub(crate) fn users_named(
         &self,
         username: &Name,
@@ -141,14 +141,14 @@ impl ReadTx<'_> {
         }
     }
 
-    /// A username of several in one organization that differ in case and normalization alone, if there are such.
+    /// An example of usernames in one organization that differ only in case or normalization. Empty if there is none.
     pub(crate) fn usernames_that_clash(&self) -> Result<Vec<String>> {
         const SQL: &str = "SELECT min(username) FROM username
             GROUP BY org_id, folded HAVING count(*) > 1 LIMIT 1";
         self.all(SQL, (), |row| row.get(0))
     }
 
-    /// The usernames of a user in the order they were given.
+    /// The usernames of a user in the order in which they were sent.
     pub(crate) fn usernames(&self, of: &UserRow) -> Result<Vec<UsernameRow>> {
         self.all(USERNAMES, (of.org.as_str(), of.id.as_str()), |row| {
             Ok(UsernameRow {
@@ -189,9 +189,9 @@ impl WriteTx<'_> {
         Ok(self.execute(SQL, row)? == 1)
     }
 
-    /// Gives a user a username, unless somebody of the organization has it, in whichever case and normalization.
+    /// Adds a username to a user. Fails if the organization has it already, in any case or normalization.
     ///
-    /// No index judges that: databases made before this rule may hold usernames that clash, and those stay.
+    /// No index enforces that, because databases from before this rule may hold usernames that clash.
     pub(crate) fn insert_username(&self, user: &UserRow, it: &UsernameRow) -> Result<()> {
         const SQL: &str = "INSERT INTO username
             (id, user_id, org_id, username, folded, org_specific)
@@ -213,14 +213,14 @@ impl WriteTx<'_> {
         self.execute(SQL, row).map(|_| ())
     }
 
-    /// Removes a user and everything of it: usernames, authenticators with their secrets, failures, its own tokens.
+    /// Deletes a user and all its usernames, authenticators with their secrets, failures and `self` tokens.
     pub(crate) fn delete_user(&self, it: &UserRow) -> Result<bool> {
-        // Before the rows go that name the slots.
+        // First, while the rows with the numbers of the slots exist.
         self.zero_slots_of_user(it)?;
         Ok(self.execute(DELETE_USER, (it.org.as_str(), it.id.as_str()))? == 1)
     }
 
-    /// Puts a user from one of the states in `from` into the state `to`, and says whether it was in one.
+    /// Changes a user's state from one of `from` to `to`. Returns whether it was in one of these.
     pub(crate) fn change_state(
         &self,
         of: &UserRow,
@@ -248,14 +248,14 @@ impl WriteTx<'_> {
             .map(|_| ())
     }
 
-    /// Forgets a user's failures, and says whether there were any.
+    /// Deletes a user's failures. Returns whether there were any.
     pub(crate) fn clear_failures(&self, user: &UserId) -> Result<bool> {
         const SQL: &str = "DELETE FROM failure WHERE user_id = ?1";
         Ok(self.execute(SQL, (user.as_str(),))? == 1)
     }
 
-    /// Lets no failure lie in the future: after the clock went back a wait begins anew rather than
-    /// lasting longer than it was told.
+    /// Sets times of failures that are later than now to now. So after the clock went back, a wait begins anew and does not
+    /// last longer than the caller was told.
     pub(crate) fn clamp_failure_times(&self) -> Result<()> {
         const SQL: &str = "UPDATE failure SET judged_at = ?1 WHERE judged_at > ?1";
         self.execute(SQL, (self.now().micros(),)).map(|_| ())

@@ -1,4 +1,4 @@
-//! What is taken for the structure of totpd's and what is not (SECURITY.md 46).
+//! Which structures are accepted and which are refused (SECURITY.md 46).
 
 use super::*;
 
@@ -8,12 +8,12 @@ fn fresh() -> Connection {
     connection
 }
 
-fn judged(connection: &Connection) -> Result<()> {
-    require_tables_alone(connection, Path::new("x"))?;
+fn check(connection: &Connection) -> Result<()> {
+    require_tables_and_indexes(connection, Path::new("x"))?;
     require(connection, Path::new("x"))
 }
 
-/// Puts another statement into the schema, as whoever writes the file can.
+/// Changes a statement in the schema table, as any program that writes the file can.
 fn rewritten(table: &str, from: &str, to: &str) -> Connection {
     let connection = fresh();
     let sql: String = connection
@@ -35,8 +35,8 @@ fn rewritten(table: &str, from: &str, to: &str) -> Connection {
 
 /// SECURITY.md 46
 #[test]
-fn the_same_structure_is_taken_however_it_is_written() {
-    judged(&fresh()).unwrap();
+fn the_same_structure_is_accepted_however_it_is_written() {
+    check(&fresh()).unwrap();
     for (table, from, to) in [
         ("user", "CREATE TABLE user", "CREATE TABLE \"user\""),
         (
@@ -56,7 +56,7 @@ fn the_same_structure_is_taken_however_it_is_written() {
             "created INTEGER NOT NULL--",
         ),
     ] {
-        judged(&rewritten(table, from, to)).unwrap();
+        check(&rewritten(table, from, to)).unwrap();
     }
     let connection = rewritten(
         "organization",
@@ -67,7 +67,7 @@ fn the_same_structure_is_taken_however_it_is_written() {
         'created INTEGER NOT NULL, id TEXT PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 200)')
         WHERE name = 'organization'";
     connection.execute(sql, ()).unwrap();
-    judged(&connection).unwrap();
+    check(&connection).unwrap();
 }
 
 /// SECURITY.md 46
@@ -109,7 +109,7 @@ fn another_structure_is_refused() {
         ("user", ") STRICT", ") -- \0\n STRICT"),
         ("user", "id        TEXT", "id        TEXT COLLATE NOCASE"),
     ] {
-        let refused = judged(&rewritten(table, from, to)).unwrap_err().to_string();
+        let refused = check(&rewritten(table, from, to)).unwrap_err().to_string();
         assert!(refused.contains(table), "{from} -> {to}: {refused}");
     }
     for (sql, told) in [
@@ -135,7 +135,7 @@ fn another_structure_is_refused() {
     ] {
         let connection = fresh();
         connection.execute_batch(sql).unwrap();
-        let refused = judged(&connection).unwrap_err().to_string();
+        let refused = check(&connection).unwrap_err().to_string();
         assert!(refused.contains(told), "{sql}: {refused}");
         let read = ReadTx {
             connection: &connection,
@@ -152,7 +152,7 @@ fn ids_at_the_end_of_their_range_are_refused() {
     const INSTANCE: &str =
         "INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at)
         VALUES (1, '1', 'T', 1, zeroblob(8),";
-    for (sql, is_taken) in [
+    for (sql, is_accepted) in [
         (format!("{EVENT} (1, 1, 'x', 'x')"), true),
         (format!("{EVENT} ({HIGHEST_ID}, 1, 'x', 'x')"), true),
         (format!("{EVENT} ({}, 1, 'x', 'x')", HIGHEST_ID + 1), false),
@@ -171,6 +171,6 @@ fn ids_at_the_end_of_their_range_are_refused() {
     ] {
         let connection = fresh();
         connection.execute_batch(&sql).unwrap();
-        assert_eq!(judged(&connection).is_ok(), is_taken, "{sql}");
+        assert_eq!(check(&connection).is_ok(), is_accepted, "{sql}");
     }
 }

@@ -1,4 +1,4 @@
-//! Old files become new ones, whole or not at all, and nothing of a removed secret stays behind.
+//! An upgrade is complete or changes nothing, and leaves no removed secret in the file.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -29,15 +29,15 @@ fn version(connection: &Connection) -> i64 {
 
 #[test]
 fn an_older_file_is_taken_up_step_by_step_or_left_as_it_was() {
-    let one: Step = |it| {
+    let one: UpgradeStep = |it| {
         it.execute_batch("CREATE TABLE one (n)")
             .map_err(unavailable)
     };
-    let two: Step = |it| {
+    let two: UpgradeStep = |it| {
         let sql = "ALTER TABLE one ADD COLUMN m";
         it.execute_batch(sql).map_err(unavailable)
     };
-    let broken: Step = |_| Err(Error::Unavailable("on purpose".to_owned()));
+    let broken: UpgradeStep = |_| Err(Error::Unavailable("on purpose".to_owned()));
     let (_dir, path, connection) = file_of(VERSION_1);
     assert!(upgrade(&connection, &path, &[one, broken], |_, _| Ok(())).is_err());
     assert_eq!(version(&connection), 1);
@@ -94,7 +94,7 @@ fn an_upgrade_leaves_no_copy_of_a_secret() {
         INSERT INTO organization VALUES ('o', 'o', 1);
         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
         INSERT INTO user (id, id_folded, org_id, created, changed) SELECT i, i, 'o', 1, 1 FROM n;";
-    // In the order of no key, so that pages split where they are full of others.
+    // In random order, so that pages split.
     const TOTPS: &str = "INSERT INTO totp
         SELECT CAST(1000 + k AS TEXT), id, 'o', NULL, 'confirmed', randomblob(36 + 16 + abs(random()) % 113),
             'SHA1', 6, -1, 1, 1
@@ -139,7 +139,7 @@ fn an_upgrade_leaves_no_copy_of_a_secret() {
     assert_eq!(found(&kept), kept.len(), "each once");
 }
 
-/// What cannot be a secret stops the upgrade, and the file stays as it was.
+/// A value that cannot be a secret stops the upgrade, and the file is not changed.
 #[test]
 fn a_secret_of_an_impossible_length_stops_an_upgrade() {
     let (_dir, path, connection) = file_of(VERSION_1);
