@@ -1,4 +1,4 @@
-//! The workers without the front door: tiny_http on a public socket, as mark 6 compares it. A process of its
+//! The workers without the front end: tiny_http on a public socket, as mark 6 compares it. A process of its
 //! own, that ends when its standard input does.
 
 use std::io::{Read, Write};

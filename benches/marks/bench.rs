@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::mark::Mark;
 use crate::report::Report;
-use crate::{Result, beside_searches, children, door, machine, million, removals, slow, soak};
+use crate::{Result, beside_searches, children, front_end, machine, million, removals, slow, soak};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -136,7 +136,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     removals::measure(&bench, &mut report)?;
     beside_searches::measure(&bench, &mut report)?;
     slow::measure(&bench, &mut report)?;
-    door::measure(&bench, &mut report)?;
+    front_end::measure(&bench, &mut report)?;
     million::measure(&bench, &mut report)?;
     report.binary(&bench)?;
     soak::measure(&bench, &mut report)?;

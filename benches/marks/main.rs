@@ -23,10 +23,10 @@ mod bare;
 mod bench;
 mod beside_searches;
 mod children;
-mod door;
 mod driver;
 mod enrolled;
 mod floor;
+mod front_end;
 mod http;
 mod load;
 #[cfg(feature = "grpc")]
@@ -73,7 +73,7 @@ enum Part {
     #[cfg(feature = "grpc")]
     #[command(hide = true)]
     LoadGrpc(load::Args),
-    /// Serves without the front door, for comparison
+    /// Serves without the front end, for comparison
     #[command(hide = true)]
     Bare(bare::Args),
     /// Sends a mixture of calls, each of which depends on the answers before it

@@ -5,7 +5,7 @@
 use super::answer::Answer;
 use super::call::{Call, ParsedCall, UserRef};
 use super::messages::{DetailsResponse, Encoding, Failure, GetUserResponse, Page, StartResponse};
-use super::status::{AtTheDoor, Refusal};
+use super::status::{Refusal, TransportError};
 use crate::error::Result;
 use crate::model::{Search, Timestamp, UserId};
 use crate::service::{Caller, Context, Details, Service, Verdict};
@@ -112,7 +112,7 @@ impl Writing<'_> {
 }
 
 fn no_memory() -> Refusal {
-    AtTheDoor::Busy { retry_after_s: 1 }.into()
+    TransportError::Busy { retry_after_s: 1 }.into()
 }
 
 /// A call that names a user and nothing else.

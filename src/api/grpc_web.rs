@@ -3,7 +3,7 @@
 use data_encoding::BASE64;
 
 use super::http::{Reply, Request};
-use super::status::{AtTheDoor, Refusal};
+use super::status::{Refusal, TransportError};
 use super::{Api, Work, grpc};
 
 /// A frame's flag and length.
@@ -53,8 +53,8 @@ impl Form {
 
 /// Reads a call that came as gRPC-Web.
 pub(super) fn parse(request: &Request<'_>, form: Form) -> Result<Work, Refusal> {
-    let message =
-        unframed(request.body, form).map_err(|why| Refusal::from(AtTheDoor::BadFraming(why)))?;
+    let message = unframed(request.body, form)
+        .map_err(|why| Refusal::from(TransportError::BadFraming(why)))?;
     grpc::parse(request.target, &message)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::http::{Reply, Request};
-use super::status::AtTheDoor;
+use super::status::TransportError;
 use super::{Api, Outcome, Parsed};
 use crate::log_limit::LogLimit;
 use crate::model::Timestamp;
@@ -47,7 +47,7 @@ impl Handler {
     /// A refusal that is not the answer's, to a request of that content type and origin.
     pub(crate) fn refuse(
         &self,
-        why: AtTheDoor,
+        why: TransportError,
         content_type: Option<&str>,
         origin: Option<&str>,
     ) -> Reply {
@@ -55,7 +55,7 @@ impl Handler {
     }
 
     /// Answers one request. A panic is the end of it and of nothing else.
-    pub(crate) fn reply_to(&self, request: &Request<'_>) -> Result<Reply, AtTheDoor> {
+    pub(crate) fn reply_to(&self, request: &Request<'_>) -> Result<Reply, TransportError> {
         let reply = caught(|| self.api.encode(self.carry_out(self.api.parse(request))));
         log_panic(&reply);
         reply
@@ -72,8 +72,8 @@ impl Handler {
     /// answers written down after the commit. One request alone shares nothing with anybody.
     pub(crate) fn reply_to_all(
         &self,
-        requests: &[Result<Request<'_>, AtTheDoor>],
-    ) -> Vec<Result<Reply, AtTheDoor>> {
+        requests: &[Result<Request<'_>, TransportError>],
+    ) -> Vec<Result<Reply, TransportError>> {
         if let [only] = requests {
             return vec![
                 only.as_ref()
@@ -86,7 +86,8 @@ impl Handler {
             caught(|| self.api.parse(request))
         });
         let mut parsed = parsed.collect::<Vec<_>>().into_iter();
-        let mut outcomes: Vec<Result<Outcome<'_>, AtTheDoor>> = Vec::with_capacity(requests.len());
+        let mut outcomes: Vec<Result<Outcome<'_>, TransportError>> =
+            Vec::with_capacity(requests.len());
         if let Some(on_batch) = &self.watch.on_batch {
             on_batch();
         }
@@ -97,7 +98,7 @@ impl Handler {
             }));
         };
         if !self.api.run_batch(&mut all) {
-            return vec![Err(AtTheDoor::NotKept); requests.len()];
+            return vec![Err(TransportError::NotKept); requests.len()];
         }
         let replies = outcomes.into_iter().map(|it| {
             let outcome = it?;
@@ -110,14 +111,14 @@ impl Handler {
 }
 
 /// A panic is the end of one request and of nothing else. It is logged with the refusal, after the transaction.
-fn caught<T>(act: impl FnOnce() -> T) -> Result<T, AtTheDoor> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|_| AtTheDoor::Bug)
+fn caught<T>(act: impl FnOnce() -> T) -> Result<T, TransportError> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|_| TransportError::Bug)
 }
 
 /// Logs that a request panicked.
-fn log_panic<T>(outcome: &Result<T, AtTheDoor>) {
+fn log_panic<T>(outcome: &Result<T, TransportError>) {
     static LIMIT: LogLimit = LogLimit::new();
-    if matches!(outcome, Err(AtTheDoor::Bug)) && LIMIT.admit(Instant::now()).is_some() {
+    if matches!(outcome, Err(TransportError::Bug)) && LIMIT.admit(Instant::now()).is_some() {
         log::error!("a request panicked; it alone is lost");
     }
 }

@@ -1,6 +1,6 @@
 //! One request and one answer as the wire rooms hand them to each other, free of any socket.
 //!
-//! The front door builds a [`Request`], the routes turn it into a [`Reply`]. Neither knows who carries it.
+//! The front end builds a [`Request`], the routes turn it into a [`Reply`]. Neither knows who carries it.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ pub enum Via {
     Grpc,
 }
 
-/// A whole request, already read within the front door's limits.
+/// A whole request, already read within the front end's limits.
 pub struct Request<'a> {
     /// How it came.
     pub via: Via,
@@ -28,9 +28,9 @@ pub struct Request<'a> {
     pub content_type: Option<&'a str>,
     /// The `Origin` header, if there is one: a browser sends it for pages of others.
     pub origin: Option<&'a str>,
-    /// The body; empty where there is none. It never holds more than the front door's limit.
+    /// The body; empty where there is none. It never holds more than the front end's limit.
     pub body: &'a [u8],
-    /// Whose request it is, as far as the front door can tell; recorded in events.
+    /// Whose request it is, as far as the front end can tell; recorded in events.
     pub peer: Option<IpAddr>,
     /// Asked for so many bytes more before a long answer grows by them; `false` where there is no memory for them,
     /// and then the request is refused. What was granted stays with the request's carrier until the answer is taken.

@@ -31,7 +31,7 @@ use http::Via;
 use http::{Reply, Request};
 use messages::Encoding;
 pub use routes::Kind;
-use status::{AtTheDoor, Refusal};
+use status::{Refusal, TransportError};
 
 /// How long a page of a search may be as sent. Clients of gRPC take no longer message unless they are told to.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -188,7 +188,7 @@ impl Api {
     /// A refusal of whoever carries requests, in the form that a request of this content type and origin asks for.
     pub fn refused(
         &self,
-        refusal: AtTheDoor,
+        refusal: TransportError,
         content_type: Option<&str>,
         origin: Option<&str>,
     ) -> Reply {

@@ -75,9 +75,9 @@ pub struct Refusal {
     cause: Option<String>,
 }
 
-/// What the front door refuses on its own, before a request is whole or while none can be carried.
+/// What the front end refuses on its own, before a request is whole or while none can be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtTheDoor {
+pub enum TransportError {
     /// The bytes are not one unambiguous HTTP request; the text says why.
     BadFraming(&'static str),
     /// The body is longer than its limit.
@@ -105,7 +105,7 @@ pub enum AtTheDoor {
     Bug,
 }
 
-impl AtTheDoor {
+impl TransportError {
     /// There is no memory for an answer of this length: never, or not now.
     pub(crate) const fn no_room(answer: usize, budget: usize) -> Self {
         if answer > budget {
@@ -370,41 +370,41 @@ impl Refusal {
     }
 }
 
-impl From<AtTheDoor> for Refusal {
-    fn from(refusal: AtTheDoor) -> Self {
+impl From<TransportError> for Refusal {
+    fn from(refusal: TransportError) -> Self {
         match refusal {
-            AtTheDoor::BadFraming(why) => Self::new(Code::InvalidArgument, 400, FIELD, why),
-            AtTheDoor::BodyTooLarge => Self::new(
+            TransportError::BadFraming(why) => Self::new(Code::InvalidArgument, 400, FIELD, why),
+            TransportError::BodyTooLarge => Self::new(
                 Code::ResourceExhausted,
                 413,
                 LARGE,
                 "the body is too large: 64 KiB unless set otherwise",
             ),
-            AtTheDoor::HeadTooLarge => Self::new(
+            TransportError::HeadTooLarge => Self::new(
                 Code::ResourceExhausted,
                 431,
                 LARGE,
                 "the request's head is too large: 16 KiB unless set otherwise",
             ),
-            AtTheDoor::AnswerTooLarge => Self::new(
+            TransportError::AnswerTooLarge => Self::new(
                 Code::ResourceExhausted,
                 413,
                 LARGE,
                 "the answer is too large: ask for fewer at once",
             ),
-            AtTheDoor::Compressed => {
+            TransportError::Compressed => {
                 let message = "messages may not be compressed";
                 Self::new(Code::Unimplemented, 501, None, message)
             }
-            AtTheDoor::TooSlow => {
+            TransportError::TooSlow => {
                 let message = "the request was not whole in time";
                 Self::new(Code::DeadlineExceeded, 408, Some("TOTPD-Slow"), message)
             }
-            AtTheDoor::DeadlinePassed => {
+            TransportError::DeadlinePassed => {
                 let message = "the deadline has passed; whether anything was changed is unknown";
                 Self::new(Code::DeadlineExceeded, 504, Some("TOTPD-Slow"), message)
             }
-            AtTheDoor::Busy { retry_after_s } => Self {
+            TransportError::Busy { retry_after_s } => Self {
                 retry_after_s: Some(retry_after_s),
                 ..Self::new(
                     Code::Unavailable,
@@ -413,18 +413,18 @@ impl From<AtTheDoor> for Refusal {
                     "too busy right now; nothing was changed",
                 )
             },
-            AtTheDoor::Stopping => Self::new(
+            TransportError::Stopping => Self::new(
                 Code::Unavailable,
                 503,
                 STORE,
                 "shutting down; nothing was changed",
             ),
-            AtTheDoor::NotKept => {
+            TransportError::NotKept => {
                 // Why is in the log already, once for all that were to share the commit.
                 let message = Error::Unavailable(String::new()).to_string();
                 Self::new(Code::Unavailable, 503, STORE, message)
             }
-            AtTheDoor::Bug => Self::new(Code::Internal, 500, None, "an internal error"),
+            TransportError::Bug => Self::new(Code::Internal, 500, None, "an internal error"),
         }
     }
 }

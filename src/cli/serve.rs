@@ -1,4 +1,4 @@
-//! `serve`: opens the data, opens the door, waits for a signal, closes both.
+//! `serve`: opens the data directory, starts the server, waits for a signal, stops both.
 
 use std::process;
 use std::sync::Arc;

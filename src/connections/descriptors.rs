@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Limits;
 
-/// What everything but the door keeps open: the database with its log on each of its connections, sockets
+/// What everything but the front end keeps open: the database with its WAL on each of its connections, sockets
 /// that listen, the signals' pipe, stderr, and some to spare.
 const RESERVED: usize = 64;
 /// A place for a request at the workers': our end of a connection, and two handles of tiny_http's end.

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::api;
 use crate::api::http::{EVERY_REPLY, Reply};
-use crate::api::status::{AtTheDoor, Refusal};
+use crate::api::status::{Refusal, TransportError};
 use crate::connections::{InFlight, Lease};
 
 /// A message of this length is copied behind its frame's prefix; a longer one is a part of its own.
@@ -73,7 +73,7 @@ pub(super) fn answer(reply: Reply, kept: Kept) -> Response<Answer> {
 }
 
 /// The answer to a request that is refused before it is carried out.
-pub(super) fn refused(refusal: AtTheDoor, kept: Kept) -> Response<Answer> {
+pub(super) fn refused(refusal: TransportError, kept: Kept) -> Response<Answer> {
     let trailers = fields(api::refused_trailers(&Refusal::from(refusal)));
     response(trailers, Payload::Nothing, kept)
 }

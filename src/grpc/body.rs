@@ -10,12 +10,12 @@ use prost::bytes::Bytes;
 use tonic::Status;
 
 use super::BUSY;
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 use crate::connections::Lease;
 
 /// By how much the buffer of a message grows at least.
 const GROWTH_BYTES: usize = 1024;
-const CUT_SHORT: AtTheDoor = AtTheDoor::BadFraming("the request was cut short");
+const CUT_SHORT: TransportError = TransportError::BadFraming("the request was cut short");
 
 /// Reads all of a body, if that is no more than `at_most` bytes.
 ///
@@ -24,14 +24,14 @@ pub(super) async fn read_whole(
     mut body: Incoming,
     lease: &Lease,
     at_most: usize,
-) -> Result<Vec<u8>, AtTheDoor> {
+) -> Result<Vec<u8>, TransportError> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(part) = frame.map_err(|_| CUT_SHORT)?.into_data() else {
             continue;
         };
         if part.len() > at_most.saturating_sub(whole.len()) {
-            return Err(AtTheDoor::BodyTooLarge);
+            return Err(TransportError::BodyTooLarge);
         }
         if !lease.grow(part.len()) {
             return Err(BUSY);

@@ -16,7 +16,7 @@ use super::answer::{Answer, Kept, answer, refused};
 use super::body::{CountedBody, read_whole};
 use super::calls::{Call, Calls};
 use crate::api::http::Reply;
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 use crate::connections::{Connection, InFlight, Lease, Limits, Share};
 
 /// A frame's flag and length.
@@ -111,7 +111,7 @@ impl CallContext {
             return Answer::of_reflection(response, Kept::new(None, lease, None));
         }
         let Some(mut in_flight) = self.connection.begin() else {
-            return refused(AtTheDoor::Stopping, Kept::default());
+            return refused(TransportError::Stopping, Kept::default());
         };
         let outcome = self.unary(head, body, &lease, &mut in_flight).await;
         in_flight.responded();
@@ -130,7 +130,7 @@ impl CallContext {
         body: Incoming,
         lease: &Lease,
         in_flight: &mut InFlight,
-    ) -> Result<(Reply, Lease), AtTheDoor> {
+    ) -> Result<(Reply, Lease), TransportError> {
         let now = Instant::now();
         let connections = &self.calls.connections;
         let limits = &connections.limits;
@@ -143,14 +143,14 @@ impl CallContext {
         let at_most = limits.body_bytes.saturating_add(PREFIX_BYTES);
         let framed = match timeout_at(until, read_whole(body, lease, at_most)).await {
             Ok(framed) => framed?,
-            Err(_) if until < in_time => return Err(AtTheDoor::DeadlinePassed),
-            Err(_) => return Err(AtTheDoor::TooSlow),
+            Err(_) if until < in_time => return Err(TransportError::DeadlinePassed),
+            Err(_) => return Err(TransportError::TooSlow),
         };
         in_flight.received();
         let message = message_of(framed, head.is_compressible)?;
         // Nobody waits for it any more: it is not begun.
         if deadline.is_some_and(|it| it <= Instant::now()) {
-            return Err(AtTheDoor::DeadlinePassed);
+            return Err(TransportError::DeadlinePassed);
         }
         let carried = self.calls.carry_out(Call {
             path: head.path,
@@ -163,21 +163,22 @@ impl CallContext {
             None => carried.await,
             Some(at) => match timeout_at(at, carried).await {
                 Ok(reply) => reply,
-                Err(_) => Err(AtTheDoor::DeadlinePassed),
+                Err(_) => Err(TransportError::DeadlinePassed),
             },
         }
     }
 }
 
 /// The message of a unary call: one frame, and nothing after it.
-fn message_of(mut framed: Vec<u8>, is_compressible: bool) -> Result<Vec<u8>, AtTheDoor> {
-    const NOT_ONE_MESSAGE: AtTheDoor = AtTheDoor::BadFraming("expected one message of gRPC");
+fn message_of(mut framed: Vec<u8>, is_compressible: bool) -> Result<Vec<u8>, TransportError> {
+    const NOT_ONE_MESSAGE: TransportError =
+        TransportError::BadFraming("expected one message of gRPC");
     let Some((&[flag, a, b, c, d], rest)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
         return Err(NOT_ONE_MESSAGE);
     };
     match flag {
         0 => {}
-        1 if is_compressible => return Err(AtTheDoor::Compressed),
+        1 if is_compressible => return Err(TransportError::Compressed),
         _ => return Err(NOT_ONE_MESSAGE),
     }
     if u32::try_from(rest.len()) != Ok(u32::from_be_bytes([a, b, c, d])) {
@@ -211,7 +212,7 @@ struct Head {
 }
 
 impl Head {
-    fn read(parts: &Parts, at_most: usize) -> Result<Self, AtTheDoor> {
+    fn read(parts: &Parts, at_most: usize) -> Result<Self, TransportError> {
         let headers = &parts.headers;
         let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
         let bytes = headers.iter().map(|(name, value)| {
@@ -219,7 +220,7 @@ impl Head {
             text.saturating_add(FIELD_BYTES)
         });
         if bytes.fold(path.len(), usize::saturating_add) > at_most {
-            return Err(AtTheDoor::HeadTooLarge);
+            return Err(TransportError::HeadTooLarge);
         }
         once(headers, CONTENT_TYPE.as_str())?;
         let patience = once(headers, "grpc-timeout")?.map(timeout_of).transpose();
@@ -230,7 +231,7 @@ impl Head {
             authorization: once(headers, "authorization")?.map(str::to_owned),
             patience: patience.map_err(|()| {
                 let why = "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n";
-                AtTheDoor::BadFraming(why)
+                TransportError::BadFraming(why)
             })?,
             is_compressible: once(headers, "grpc-encoding")?.is_some_and(|it| it != "identity"),
             forwarded_for: forwarded_for.join(","),
@@ -258,19 +259,19 @@ impl Head {
 }
 
 /// A header that may stand once.
-fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, AtTheDoor> {
+fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, TransportError> {
     let mut all = headers.get_all(name).iter();
     let value = all.next().map(ascii).transpose()?;
     if all.next().is_some() {
         let why = "a header that may stand once stands twice";
-        return Err(AtTheDoor::BadFraming(why));
+        return Err(TransportError::BadFraming(why));
     }
     Ok(value)
 }
 
-fn ascii(value: &HeaderValue) -> Result<&str, AtTheDoor> {
+fn ascii(value: &HeaderValue) -> Result<&str, TransportError> {
     let text = value.to_str();
-    text.map_err(|_| AtTheDoor::BadFraming("expected visible ASCII in headers"))
+    text.map_err(|_| TransportError::BadFraming("expected visible ASCII in headers"))
 }
 
 /// `grpc-timeout`: how long the caller waits.

@@ -12,7 +12,7 @@ use super::BUSY;
 use super::reflection::Reflection;
 use crate::api::handler::Handler;
 use crate::api::http::{Reply, Request, Via};
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 use crate::api::{self, Kind};
 use crate::connections::{Connections, Lease, MemoryBudget, Permit, Share};
 
@@ -31,7 +31,7 @@ pub(super) struct Call {
 
 /// What came of a call, and its permit: that is free again when the answer is taken over, so that no more answers lie
 /// about than there are permits.
-type Outcome = (Result<Reply, AtTheDoor>, Permit);
+type Outcome = (Result<Reply, TransportError>, Permit);
 
 /// A call that has its permit.
 pub(super) struct Job {
@@ -42,9 +42,9 @@ pub(super) struct Job {
 
 impl Job {
     /// The request, unless nobody waits for its answer any more: then it is not begun.
-    fn request(&self) -> Result<Request<'_>, AtTheDoor> {
+    fn request(&self) -> Result<Request<'_>, TransportError> {
         if self.answer.is_closed() {
-            return Err(AtTheDoor::DeadlinePassed);
+            return Err(TransportError::DeadlinePassed);
         }
         Ok(Request {
             via: Via::Grpc,
@@ -60,7 +60,7 @@ impl Job {
         })
     }
 
-    fn end(self, reply: Result<Reply, AtTheDoor>) {
+    fn end(self, reply: Result<Reply, TransportError>) {
         let _given_up = self.answer.send((reply, self.permit));
     }
 }
@@ -107,7 +107,7 @@ impl Calls {
 
     /// Carries a call out. If this is dropped before the call was begun, nothing happens; after that the call goes on,
     /// whether or not anybody waits for the answer. What the answer holds of memory is returned with it.
-    pub(super) async fn carry_out(&self, call: Call) -> Result<(Reply, Lease), AtTheDoor> {
+    pub(super) async fn carry_out(&self, call: Call) -> Result<(Reply, Lease), TransportError> {
         let kind = api::kind_of_grpc(&call.path);
         let gate = self.connections.gates.of(kind);
         let place = gate.acquire(call.peer).ok_or(BUSY)?;
@@ -118,7 +118,7 @@ impl Calls {
             self.connections.limits.answer_memory_bytes,
         );
         let lease = call.answers.lease(expected);
-        let lease = lease.ok_or_else(|| AtTheDoor::no_room(expected, budget))?;
+        let lease = lease.ok_or_else(|| TransportError::no_room(expected, budget))?;
         let (answer, outcome) = oneshot::channel();
         let job = Job {
             call,
@@ -136,11 +136,11 @@ impl Calls {
             });
         }
         let outcome = outcome.await;
-        let (reply, _permit) = outcome.map_err(|_| AtTheDoor::Stopping)?;
+        let (reply, _permit) = outcome.map_err(|_| TransportError::Stopping)?;
         let reply = reply?;
         // What was changed is told in any case; such answers are short.
         if !lease.resize(reply.body.len()) && kind != Kind::Change {
-            return Err(AtTheDoor::no_room(reply.body.len(), budget));
+            return Err(TransportError::no_room(reply.body.len(), budget));
         }
         Ok((reply, lease))
     }

@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2: connections that the front door hands over, on a runtime of one thread of its own.
+//! gRPC over HTTP/2: connections that the front end hands over, on a runtime of one thread of its own.
 //!
 //! The only room with an async runtime, which carries bytes and waits, and nothing else: reads run on a bounded
 //! number of blocking threads and all changes on one, through the same [`Handler`] as REST. This module knows framing
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::api::handler::Handler;
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 use crate::connections::stream::Stream;
 use crate::connections::{ConnectionGuard, Connections, READS, SEARCHES};
 use calls::Calls;
@@ -38,7 +38,7 @@ const STACK_BYTES: usize = 512 * 1024;
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// Where no thread is free, or there is no memory left.
-const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
+const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 
 /// How calls are carried out.
 pub(crate) struct Settings {

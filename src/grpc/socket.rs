@@ -99,7 +99,7 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// The door shuts the socket down when it counts the connection out.
+    /// The front end shuts the socket down when the connection leaves the registry.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

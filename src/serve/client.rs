@@ -9,7 +9,7 @@ use super::head::{Form, Head};
 use super::incoming::{Ended, Incoming};
 use super::relay::Outgoing;
 use crate::api::http::{Request, Via};
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 use crate::api::{self, Kind};
 use crate::connections::stream::Stream;
 use crate::connections::wire::{PendingHandshake, Wire};
@@ -17,7 +17,7 @@ use crate::connections::{ConnectionGuard, InFlight, Share};
 #[cfg(feature = "grpc")]
 use crate::grpc::Handover;
 
-const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
+const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 /// What a request may hold of memory whatever the others hold: nearly every one is shorter.
 const OWN_BYTES: usize = 8 * 1024;
 
@@ -222,7 +222,7 @@ fn one_request(
 }
 
 /// Whether the process lives is answered on the client's own thread: no worker, lock or disk can keep it waiting.
-fn health(front: &FrontEnd, head: &Head, body: &[u8]) -> Result<Answer, AtTheDoor> {
+fn health(front: &FrontEnd, head: &Head, body: &[u8]) -> Result<Answer, TransportError> {
     // Clients that ask for nothing else, again and again, give way to those who have just come.
     thread::yield_now();
     let reply = front.handler.reply_to(&Request {

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 
 /// What is known of a request once its head is whole.
 pub(super) struct Head {
@@ -81,7 +81,7 @@ pub(super) enum BodyLength {
 }
 
 /// Reads a head from the start of `bytes`; `None` as long as it is not whole.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, TransportError> {
     // Each field has a line: as many as there can be, on the heap. Only the bytes of a head are limited.
     let lines = bytes.split(|it| *it == b'\n').count();
     let mut fields = vec![httparse::EMPTY_HEADER; lines];
@@ -89,7 +89,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Partial) => return Ok(None),
         Ok(httparse::Status::Complete(length)) => length,
-        Err(_) => return Err(AtTheDoor::BadFraming("this is not an HTTP/1.1 request")),
+        Err(_) => {
+            return Err(TransportError::BadFraming(
+                "this is not an HTTP/1.1 request",
+            ));
+        }
     };
     only_crlf(bytes.get(..length).unwrap_or_default())?;
     let mut host = None;
@@ -123,14 +127,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
             _ => continue,
         };
         if slot.replace(ascii(field.value)?).is_some() {
-            return Err(AtTheDoor::BadFraming(
+            return Err(TransportError::BadFraming(
                 "a header that may stand once stands twice",
             ));
         }
     }
     let is_1_1 = request.version == Some(1);
     if is_1_1 && host.is_none() {
-        return Err(AtTheDoor::BadFraming("a Host header is required"));
+        return Err(TransportError::BadFraming("a Host header is required"));
     }
     let body = match (content_length, transfer_encoding) {
         (None, None) => BodyLength::Bytes(0),
@@ -139,12 +143,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
             BodyLength::Chunked
         }
         (None, Some(_)) => {
-            return Err(AtTheDoor::BadFraming(
+            return Err(TransportError::BadFraming(
                 "the one transfer coding known is chunked",
             ));
         }
         (Some(_), Some(_)) => {
-            return Err(AtTheDoor::BadFraming(
+            return Err(TransportError::BadFraming(
                 "Content-Length and Transfer-Encoding exclude each other",
             ));
         }
@@ -153,7 +157,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
         None => false,
         Some(it) if it.eq_ignore_ascii_case("100-continue") => is_1_1,
         Some(_) => {
-            return Err(AtTheDoor::BadFraming(
+            return Err(TransportError::BadFraming(
                 "the one expectation known is 100-continue",
             ));
         }
@@ -174,11 +178,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, AtTheDoor> {
 }
 
 /// Lines end in CRLF and nowhere else; a parser behind or before us may see others (RFC 9112 §2.2).
-fn only_crlf(head: &[u8]) -> Result<(), AtTheDoor> {
+fn only_crlf(head: &[u8]) -> Result<(), TransportError> {
     let mut before = b' ';
     for &byte in head {
         if (byte == b'\n') != (before == b'\r') {
-            return Err(AtTheDoor::BadFraming("lines end in CR LF"));
+            return Err(TransportError::BadFraming("lines end in CR LF"));
         }
         before = byte;
     }
@@ -186,42 +190,45 @@ fn only_crlf(head: &[u8]) -> Result<(), AtTheDoor> {
 }
 
 /// Beyond ASCII a header's meaning is anyone's guess.
-fn ascii(value: &[u8]) -> Result<&str, AtTheDoor> {
+fn ascii(value: &[u8]) -> Result<&str, TransportError> {
     let text = str::from_utf8(value)
         .ok()
         .filter(|it| it.bytes().all(|it| (b' '..=b'~').contains(&it)));
-    text.map(str::trim)
-        .ok_or(AtTheDoor::BadFraming("expected visible ASCII in headers"))
+    text.map(str::trim).ok_or(TransportError::BadFraming(
+        "expected visible ASCII in headers",
+    ))
 }
 
-fn bytes_in(text: &str) -> Result<u64, AtTheDoor> {
+fn bytes_in(text: &str) -> Result<u64, TransportError> {
     if text.is_empty() || !text.bytes().all(|it| it.is_ascii_digit()) {
-        return Err(AtTheDoor::BadFraming("Content-Length: expected digits"));
+        return Err(TransportError::BadFraming(
+            "Content-Length: expected digits",
+        ));
     }
     // A number too long to be read is certainly too large.
-    text.parse().map_err(|_| AtTheDoor::BodyTooLarge)
+    text.parse().map_err(|_| TransportError::BodyTooLarge)
 }
 
 /// The path and query of a target in origin or absolute form (RFC 9112 §3.2).
-fn path_of(target: &str) -> Result<Cow<'_, str>, AtTheDoor> {
+fn path_of(target: &str) -> Result<Cow<'_, str>, TransportError> {
     if !target.bytes().all(|it| (b'!'..=b'~').contains(&it)) {
-        return Err(AtTheDoor::BadFraming(
+        return Err(TransportError::BadFraming(
             "expected visible ASCII in the target; percent-encode the rest",
         ));
     }
     // A fragment is no part of a target. Some servers cut it off and some take it for a part of the path.
     if target.contains('#') {
-        return Err(AtTheDoor::BadFraming("a target holds no fragment"));
+        return Err(TransportError::BadFraming("a target holds no fragment"));
     }
     if target.starts_with('/') {
         return Ok(Cow::Borrowed(target));
     }
-    let absolute = after_scheme(target).ok_or(AtTheDoor::BadFraming("expected a path"))?;
+    let absolute = after_scheme(target).ok_or(TransportError::BadFraming("expected a path"))?;
     // The authority ends at the first of these (RFC 3986 §3.2).
     let end = absolute.find(['/', '?']).unwrap_or(absolute.len());
     let (authority, rest) = absolute.split_at(end);
     if authority.is_empty() {
-        return Err(AtTheDoor::BadFraming("expected a host in the target"));
+        return Err(TransportError::BadFraming("expected a host in the target"));
     }
     // An empty path is the path `/` (RFC 9110 §4.2.3), with or without a query after it.
     Ok(if rest.starts_with('/') {

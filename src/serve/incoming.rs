@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Limits;
 use super::head::{self, BodyLength, Head};
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 use crate::connections::wire::Wire;
 use crate::connections::{Lease, Share};
 
@@ -19,14 +19,14 @@ const MAX_FRAMING_BYTES: usize = 64 * 1024;
 const DRAIN_BYTES: usize = 256 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
+const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 
 /// Why there is no whole request.
 pub(super) enum Ended {
     /// The client is gone, or was silent for too long between requests.
     Closed,
     /// The client is to be told this, and the connection closed.
-    Refused(AtTheDoor),
+    Refused(TransportError),
 }
 
 /// A client's bytes: read, and not yet understood.
@@ -117,7 +117,7 @@ impl Incoming {
                 }
             }
             if is_too_long {
-                return Err(Ended::Refused(AtTheDoor::HeadTooLarge));
+                return Err(Ended::Refused(TransportError::HeadTooLarge));
             }
             self.more_within(lease, deadline)?;
         }
@@ -135,7 +135,7 @@ impl Incoming {
             BodyLength::Bytes(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 if length > limits.body_bytes {
-                    return Err(Ended::Refused(AtTheDoor::BodyTooLarge));
+                    return Err(Ended::Refused(TransportError::BodyTooLarge));
                 }
                 while self.buffer.len() < length {
                     self.more_within(lease, deadline)?;
@@ -161,7 +161,7 @@ impl Incoming {
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Vec<u8>, Ended> {
-        let refused = |why| Ended::Refused(AtTheDoor::BadFraming(why));
+        let refused = |why| Ended::Refused(TransportError::BadFraming(why));
         let mut body = Vec::new();
         let mut framing = 0_usize;
         loop {
@@ -179,7 +179,7 @@ impl Incoming {
             framing = framing.saturating_add(line).saturating_add(2);
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             if size > limits.body_bytes.saturating_sub(body.len()) {
-                return Err(Ended::Refused(AtTheDoor::BodyTooLarge));
+                return Err(Ended::Refused(TransportError::BodyTooLarge));
             }
             if framing > MAX_FRAMING_BYTES {
                 return Err(refused("too much framing for so little body"));
@@ -213,11 +213,11 @@ impl Incoming {
     fn more(&mut self, deadline: Instant) -> Result<(), Ended> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Ended::Refused(AtTheDoor::TooSlow));
+            return Err(Ended::Refused(TransportError::TooSlow));
         }
         self.read(left).map_err(|error| {
             if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-                Ended::Refused(AtTheDoor::TooSlow)
+                Ended::Refused(TransportError::TooSlow)
             } else {
                 Ended::Closed
             }
@@ -266,7 +266,7 @@ fn only_visible(line: &[u8]) -> Result<(), Ended> {
     if is_text && text.first().is_some_and(u8::is_ascii_hexdigit) {
         Ok(())
     } else {
-        Err(Ended::Refused(AtTheDoor::BadFraming(
+        Err(Ended::Refused(TransportError::BadFraming(
             "a chunk's size is malformed",
         )))
     }

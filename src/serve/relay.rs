@@ -15,7 +15,7 @@ use super::pipeline::Pipeline;
 use super::workers::{Lane, Workers};
 use super::{FatalError, Handler};
 use crate::api::Kind;
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 use crate::connections::{Connections, Lease, Permits, READS, SEARCHES, Share};
 
 /// The header that carries the client's address to the worker. Of what a client sends no header of this name is passed
@@ -25,7 +25,7 @@ pub(super) const PEER: &str = "X-Totpd-Peer";
 const SHORT_BODY_BYTES: usize = 1024;
 /// Changes with longer bodies that are in progress at once: few users are created with data of that size.
 const LONG_CHANGES: usize = 4;
-const BUSY: AtTheDoor = AtTheDoor::Busy { retry_after_s: 1 };
+const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 
 /// How many connections to tiny_http there are.
 pub(super) const CONNECTIONS: usize = 1 + LONG_CHANGES + READS + SEARCHES;
@@ -92,7 +92,7 @@ impl Relay {
     pub(super) fn exchange(
         &self,
         request: &Outgoing<'_>,
-    ) -> Result<(Answer, Option<Lease>), AtTheDoor> {
+    ) -> Result<(Answer, Option<Lease>), TransportError> {
         let limits = &self.connections.limits;
         let wait = |gate: &Arc<Permits>| {
             let place = gate.acquire(request.client).ok_or(BUSY)?;
@@ -114,31 +114,35 @@ impl Relay {
         let _permit = wait(gate)?;
         let (expected, budget) = (request.kind.answer_bytes(), limits.answer_memory_bytes);
         let lease = request.answers.lease(expected);
-        let lease = lease.ok_or_else(|| AtTheDoor::no_room(expected, budget))?;
+        let lease = lease.ok_or_else(|| TransportError::no_room(expected, budget))?;
         let answer = self.over_own(&self.reads, request)?;
         if lease.resize(answer.body.len()) {
             Ok((answer, Some(lease)))
         } else {
-            Err(AtTheDoor::no_room(answer.body.len(), budget))
+            Err(TransportError::no_room(answer.body.len(), budget))
         }
     }
 
     /// Sends a request over a connection that no other request uses meanwhile. There is one for each permit.
-    fn over_own(&self, pool: &Pool, request: &Outgoing<'_>) -> Result<Answer, AtTheDoor> {
-        let connection = pool.lock().pop().ok_or(AtTheDoor::Bug)?;
+    fn over_own(&self, pool: &Pool, request: &Outgoing<'_>) -> Result<Answer, TransportError> {
+        let connection = pool.lock().pop().ok_or(TransportError::Bug)?;
         let answer = self.over(&connection, request);
         pool.lock().push(connection);
         answer
     }
 
-    fn over(&self, connection: &Pipeline, request: &Outgoing<'_>) -> Result<Answer, AtTheDoor> {
+    fn over(
+        &self,
+        connection: &Pipeline,
+        request: &Outgoing<'_>,
+    ) -> Result<Answer, TransportError> {
         let is_head = request.head.method == "HEAD";
         connection
             .exchange(&request.bytes(), is_head)
             .map_err(|error| {
                 self.fatal
                     .report(&format!("a worker's connection broke: {error}"));
-                AtTheDoor::Bug
+                TransportError::Bug
             })
     }
 

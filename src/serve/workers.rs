@@ -18,7 +18,7 @@ use super::pipeline::Pipeline;
 use super::relay::PEER;
 use super::{FatalError, Handler};
 use crate::api::http::{EVERY_REPLY, Reply, Request, Via};
-use crate::api::status::AtTheDoor;
+use crate::api::status::TransportError;
 
 /// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
@@ -142,10 +142,10 @@ fn answer(requests: Vec<tiny_http::Request>, handler: &Handler) {
 }
 
 /// Reads what tiny_http keeps elsewhere: the method as text, and the body.
-fn read(request: &mut tiny_http::Request) -> Result<(String, Vec<u8>), AtTheDoor> {
+fn read(request: &mut tiny_http::Request) -> Result<(String, Vec<u8>), TransportError> {
     let mut body = Vec::new();
     let read = request.as_reader().read_to_end(&mut body);
-    read.map_err(|_| AtTheDoor::Bug)?;
+    read.map_err(|_| TransportError::Bug)?;
     Ok((request.method().to_string(), body))
 }
 
@@ -181,7 +181,7 @@ fn whole<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8]) -> R
     }
 }
 
-fn refused(request: &tiny_http::Request, refusal: AtTheDoor, handler: &Handler) -> Reply {
+fn refused(request: &tiny_http::Request, refusal: TransportError, handler: &Handler) -> Reply {
     let (content_type, origin) = (field(request, CONTENT_TYPE), field(request, ORIGIN));
     handler.refuse(refusal, content_type, origin)
 }
@@ -202,7 +202,7 @@ impl Socket {
     fn in_dir(dir: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!(
-            "door-{}-{}.sock",
+            "serve-{}-{}.sock",
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );

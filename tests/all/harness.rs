@@ -47,7 +47,7 @@ impl TestServer {
         Self::custom(window, |config| config.limits = limits)
     }
 
-    /// A server whose door is opened in another way than usual.
+    /// A server that is started with another configuration than usual.
     pub fn custom(window: Window, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now_us = Arc::new(AtomicI64::new(START_S * 1_000_000));
@@ -69,11 +69,11 @@ impl TestServer {
             stuck: Arc::default(),
         };
         server.admin = server.token(Role::Admin);
-        server.running = Some(server.open_door(change));
+        server.running = Some(server.start_serving(change));
         server
     }
 
-    fn open_door(&self, change: impl FnOnce(&mut Config)) -> Running {
+    fn start_serving(&self, change: impl FnOnce(&mut Config)) -> Running {
         let api = Api::new(self.service.clone(), self.clock());
         #[cfg(feature = "grpc")]
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
@@ -132,12 +132,12 @@ impl TestServer {
         bound.split_once("://").unwrap().1.to_owned()
     }
 
-    /// The door itself.
+    /// The running front end.
     pub fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }
 
-    /// Closes the door, and says whether everyone was answered.
+    /// Stops the server, and returns whether all requests were answered.
     pub fn stop(&mut self, within: Duration) -> bool {
         self.running.take().unwrap().stop(within)
     }

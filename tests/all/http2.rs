@@ -294,7 +294,7 @@ fn hello(server: &TestServer) -> TcpStream {
 }
 
 #[test]
-fn the_doors_limits_hold_for_it() {
+fn the_limits_of_the_front_end_hold_for_it() {
     // Three, each of which counts as four.
     for (connections, connections_per_peer) in [(12, 100), (100, 15)] {
         let limits = Limits {
@@ -950,7 +950,7 @@ fn what_only_begins_like_http_2_is_refused_as_http_1() {
 #[test]
 fn a_unix_socket_speaks_it_too() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("door.sock");
+    let path = dir.path().join("totpd.sock");
     let listen = path.clone();
     let _server = TestServer::custom(Window::OneEitherSide, |it| {
         it.listen.push(Listen::Unix(listen));

@@ -1,4 +1,4 @@
-//! The door on an open network: TLS, proxies, Unix sockets, floods, drips, and bytes that make no sense.
+//! The front end on an open network: TLS, proxies, Unix sockets, floods, drips, and bytes that make no sense.
 //! SECURITY.md 22, 31 and 34.
 
 use std::fs::{self, Permissions};
@@ -385,7 +385,7 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
     }
 }
 
-/// SIGTERM's half of the door: whoever has begun a request is answered.
+/// What SIGTERM leads to: every request in progress is answered.
 #[test]
 fn stopping_answers_what_was_begun_and_sends_the_silent_away() {
     let mut server = TestServer::start();

@@ -1,4 +1,4 @@
-//! gRPC-Web beyond the calls themselves: whose pages may call, what a frame is, and the door's own refusals.
+//! gRPC-Web beyond the calls themselves: whose pages may call, what a frame is, and refusals of the front end itself.
 
 use serde_json::json;
 
@@ -104,7 +104,7 @@ fn what_is_no_frame_is_refused_in_the_form_it_came() {
 }
 
 #[test]
-fn the_doors_own_refusals_have_the_form_too() {
+fn refusals_of_the_front_end_have_the_form_too() {
     let server = TestServer::start();
     let mut client = Client::connect(&server.address());
     let head = format!(
@@ -122,7 +122,7 @@ fn the_doors_own_refusals_have_the_form_too() {
     // The page may read it, as it may every answer.
     let origin = answer.header("access-control-allow-origin");
     assert_eq!(origin, Some("https://pages.test"));
-    // Nor does what went wrong behind the door come in another form.
+    // Nor does what went wrong behind the front end come in another form.
     let web = "Content-Type: application/grpc-web-text\r\n";
     let answer = server.raw("POST", "/panic", web, b"").expect_status(200);
     assert_eq!(web_outcome(&answer, "GetUser").code, 13);

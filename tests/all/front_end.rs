@@ -1,4 +1,4 @@
-//! The front door: one reading of a request, limits, bursts, panics, stopping.
+//! The front end: one reading of a request, limits, bursts, panics, stopping.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

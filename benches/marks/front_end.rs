@@ -1,4 +1,4 @@
-//! Mark 6: the price of the front door, against the same workers on tiny_http bare.
+//! Mark 6: the price of the front end, against the same workers on tiny_http bare.
 
 use std::io::BufReader;
 use std::process::Command;
@@ -18,7 +18,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     if !bench.wants(6) {
         return Ok(());
     }
-    let home = Home::init(bench.dir().join("door"), bench.sizes.order)?;
+    let home = Home::init(bench.dir().join("front_end"), bench.sizes.order)?;
     let server = Server::start(&home, &["--workers", &WORKERS.to_string()], None)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("bare").arg(bench.dir().join("bare"));
@@ -50,13 +50,17 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
                 ));
                 Ok(outcome.rate())
             };
-            let door = rate("healthz through the door", &server.address)?;
-            pairs.push((door, rate("healthz bare", &bare_address)?));
+            let through = rate("healthz through the front end", &server.address)?;
+            pairs.push((through, rate("healthz bare", &bare_address)?));
         }
     }
     server.stop()?;
     let price = |pairs: &[(f64, f64)]| {
-        Spread::of(pairs.iter().map(|(door, bare)| (1.0 - door / bare) * 100.0))
+        Spread::of(
+            pairs
+                .iter()
+                .map(|(through, bare)| (1.0 - through / bare) * 100.0),
+        )
     };
     let show = |pairs: &[(f64, f64)]| {
         format!(
@@ -68,7 +72,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     };
     let met = price(&sixteen).median <= 45.0 && price(&sixty_four).median <= 55.0;
     let reached = format!("{}; {}", show(&sixteen), show(&sixty_four));
-    let what = "the front door's price on healthz, 16 and 64 connections";
+    let what = "the front end's price on healthz, 16 and 64 connections";
     report.row(6, what, "≤ 45 %; ≤ 55 %", reached, met);
     Ok(())
 }
