@@ -70,7 +70,7 @@ fn story(dir: &std::path::Path) -> Result<()> {
     // Show `enrolment.uri` as a QR code. Here the program plays the authenticator app as well.
     let enrolment = service.start_totp(&context, alice.clone(), None)?;
     let phone = enrolment.details.id.parse()?;
-    let code_of = |it: Timestamp| code_at(&enrolment.secret, Parameters::ENROLLED, it.step());
+    let code_of = |it: Timestamp| code_at(&enrolment.secret, Parameters::ENROLMENT, it.step());
     match service.confirm_totp(&context, alice.clone(), phone, code_of(now)?)? {
         Verdict::Accepted(details) => say(&format!("confirmed authenticator {}", details.id)),
         refused @ (Verdict::Wrong | Verdict::Used | Verdict::Wait { .. }) => {

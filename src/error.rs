@@ -1,50 +1,49 @@
-//! What can go wrong, told apart by what a caller can do about it.
+//! The errors of all modules, distinguished by what a caller can do about them.
 //!
-//! Knows nothing of HTTP or gRPC: the `api` room gives each of these its status. A "no" to a code is
-//! not here, it is a [`crate::service::Verdict`]: an error rolls its transaction back, and a wrong
-//! guess must be remembered.
+//! Knows nothing of HTTP or gRPC: the module `api` maps each error to a status. A refused code is not an error but a
+//! [`crate::service::Verdict`], because an error rolls back its transaction, and a wrong guess must be counted.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// The result of everything that can fail.
+/// The result of a call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call was not carried out. Nothing has changed when one of these is returned.
+/// Why a call failed. It has changed nothing.
 #[derive(Debug)]
 pub enum Error {
     /// A field is malformed, too short or too long.
     Invalid {
-        /// The field as the caller spells it.
+        /// The name of the field, as the caller writes it.
         field: Cow<'static, str>,
-        /// What would be right.
+        /// What is expected.
         problem: Cow<'static, str>,
     },
     /// The call came without a token.
     NoToken,
-    /// The token is not one of ours, has expired or was revoked, or what was sent is no bearer token.
+    /// The token is unknown, expired or revoked, or the header is not a bearer token.
     BadToken,
-    /// The token has expired. A client is told the same as of a token that is not one of ours; the text is for the log.
+    /// The token has expired. A client gets the same answer as for an unknown token; the text is for the log.
     ExpiredToken(String),
-    /// The token can never do this, whatever exists.
+    /// The token's role does not permit this call.
     Forbidden,
-    /// Within what the token can see there is no such thing.
+    /// The token can see no such object.
     NotFound(Missing),
-    /// The thing is there, and its state forbids the call.
+    /// The object is in a state that does not permit the call.
     WrongState(WrongState),
-    /// An id or a username that the caller chose is taken.
+    /// The id or username that the caller chose exists already.
     AlreadyExists(&'static str),
-    /// A search or list took longer than a read may; a narrower one may not.
+    /// A search or list exceeded the time limit of reads. A narrower one may succeed.
     SearchTooLong,
     /// The user's `self` tokens have begun too much within the last hour.
     TooOften {
         /// When they may begin something again, in seconds.
         retry_after_s: u64,
     },
-    /// The database is busy, full, read-only or unreadable, or the clock cannot be trusted. The text is for
-    /// the log, never for a client.
+    /// The database is busy, full, read-only or unreadable, or the clock is wrong. The text is for the log, not for
+    /// clients.
     Unavailable(String),
-    /// A fault of ours. The text is for the log, never for a client.
+    /// A fault in totpd. The text is for the log, not for clients.
     Bug(String),
 }
 
@@ -55,25 +54,25 @@ pub enum Missing {
     User,
     /// The user of a removal of users.
     UserToRemove,
-    /// The user to lock, who is not locked yet.
+    /// The user to lock: unknown, or locked already.
     UserToLock,
     /// The user to unlock.
     UserToUnlock,
-    /// The user to deactivate, who is active.
+    /// The user to deactivate: unknown, or not active.
     UserToDeactivate,
-    /// The user to activate, who is inactive.
+    /// The user to activate: unknown, or not inactive.
     UserToActivate,
     /// The authenticator to remove.
     Totp,
     /// The authenticator to confirm or to check.
     TotpToCheck,
-    /// The organization to put a user or a token into.
+    /// The organization of a new user or token.
     Organization,
     /// The token to revoke.
     Token,
 }
 
-/// Which state forbids a call.
+/// The state that does not permit a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrongState {
     /// The authenticator to confirm is confirmed.
@@ -82,12 +81,12 @@ pub enum WrongState {
     NoneConfirmed,
     /// The user is locked or deactivated.
     UserNotActive,
-    /// The user has as many authenticators as one may have.
+    /// The user has the maximum number of authenticators.
     TooManyTotps,
 }
 
 impl Error {
-    /// A malformed field; `problem` says what would be right.
+    /// Creates the error for a malformed field. `problem` says what is expected.
     pub fn invalid(
         field: impl Into<Cow<'static, str>>,
         problem: impl Into<Cow<'static, str>>,
@@ -99,7 +98,7 @@ impl Error {
     }
 }
 
-/// The sentence a person reads; it names no inner cause.
+/// The sentence for people. It does not contain the inner cause.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

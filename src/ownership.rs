@@ -1,6 +1,6 @@
-//! Whose a file or directory is, and who else can reach it (SECURITY.md 26).
+//! Checks the owners and modes of files and directories (SECURITY.md 26).
 //!
-//! Knows users, groups and modes. Does not know what the files are for.
+//! Does not know what the files are for.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -17,22 +17,22 @@ const GROUP: u32 = 0o070;
 const GROUP_WRITE: u32 = 0o020;
 const STICKY: u32 = 0o1000;
 
-/// Who besides its owner can reach a file.
+/// Who can open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Nobody.
+    /// Only its owner and root.
     Owner,
-    /// The members of this group. This process is one of them.
+    /// Also the members of this group, of which this process is one.
     Group(u32),
 }
 
-/// The user and the groups that this process acts as.
+/// The effective user and the groups of this process.
 pub(crate) struct Identity {
     user: u32,
     groups: Vec<u32>,
 }
 
-/// Owner, group and mode, as `stat` tells them.
+/// Owner, group and mode of a file, from `stat`.
 #[derive(Clone, Copy)]
 pub(crate) struct Access {
     user: u32,
@@ -64,12 +64,12 @@ impl Identity {
         self.user == ROOT
     }
 
-    /// Whether this process may change the mode of a file of that owner.
+    /// Whether this process may change the mode of the file.
     pub(crate) fn can_change(&self, it: Access) -> bool {
         self.is_root() || it.user == self.user
     }
 
-    /// Refuses what belongs neither to this user nor to root. Its owner could change it at any time.
+    /// Refuses a file that belongs neither to this user nor to root: its owner could change it at any time.
     pub(crate) fn require_owner(&self, it: Access) -> Result<(), String> {
         if it.user == self.user || it.user == ROOT {
             return Ok(());
@@ -81,8 +81,8 @@ impl Identity {
         ))
     }
 
-    /// Refuses what others can reach: other users, or the members of a group that this process is not in.
-    /// `private` is the mode that would be right.
+    /// Refuses a file that other users, or a group that this process is not in, can open. `private` is the mode that the
+    /// message recommends.
     pub(crate) fn require_private(&self, it: Access, private: &str) -> Result<Reach, String> {
         self.require_owner(it)?;
         let (mode, group) = (it.mode, it.group);
@@ -103,8 +103,8 @@ impl Identity {
         Ok(Reach::Group(group))
     }
 
-    /// Refuses a directory in which others could put another file in the place of ours. In a sticky one they
-    /// cannot. Root's own group counts as root.
+    /// Refuses a directory in which others could replace a file of this user. In a sticky directory they cannot. Root's
+    /// group counts as root.
     fn require_safe_parent(&self, it: Access) -> Result<(), &'static str> {
         let is_foreign_group = it.group != ROOT && !self.groups.contains(&it.group);
         if it.mode & STICKY != 0 {
@@ -120,15 +120,15 @@ impl Identity {
         }
     }
 
-    /// Judges every directory above `path`: as it was given, and where symbolic links lead.
+    /// Checks every directory above `path`, both as given and with symbolic links resolved.
     pub(crate) fn require_safe_parents(&self, path: &Path) -> Result<(), String> {
-        for whole in [std::path::absolute(path).ok(), path.canonicalize().ok()] {
-            let whole = whole.unwrap_or_default();
-            // What is not there yet will be made by this process.
-            for parent in whole.ancestors().skip(1).filter(|it| it.exists()) {
+        for full in [std::path::absolute(path).ok(), path.canonicalize().ok()] {
+            let full = full.unwrap_or_default();
+            // This process will create the directories that are missing.
+            for parent in full.ancestors().skip(1).filter(|it| it.exists()) {
                 let metadata = parent.metadata();
                 metadata
-                    .map_err(|error| format!("cannot be looked into: {error}"))
+                    .map_err(|error| format!("its mode cannot be read: {error}"))
                     .and_then(|it| Ok(self.require_safe_parent(Access::from(&it))?))
                     .map_err(|problem| {
                         format!("{} is above it, and {problem}", parent.display())
@@ -139,9 +139,9 @@ impl Identity {
     }
 }
 
-/// Opens a regular file for reading, with what is known of the very file that was opened.
+/// Opens a regular file for reading. Returns the metadata of the opened file.
 ///
-/// Opening anything else for reading could wait for ever, as a FIFO does.
+/// Does not block: opening a FIFO for reading would wait for a writer.
 pub(crate) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     let mut options = OpenOptions::new();
     let no_wait = OFlags::NONBLOCK.bits().cast_signed();
@@ -154,7 +154,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     }
 }
 
-/// What is said of a FIFO, a device or a directory where a file is expected.
+/// The error for a FIFO, a device or a directory where a file is expected.
 pub(crate) fn not_regular() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -162,10 +162,10 @@ pub(crate) fn not_regular() -> io::Error {
     )
 }
 
-/// Opens a private file: regular, this user's or root's, and closed to others.
+/// Opens a private file: a regular file of this user or root that others cannot open.
 ///
-/// systemd hands credentials over with an access control list, whose mask shows as the mode of the group: where
-/// `is_credential`, a group that may read is none.
+/// systemd passes credentials with an access control list, whose mask appears as the group's mode. So with
+/// `is_credential` a group that may read is ignored.
 pub(crate) fn open_private(path: &Path, is_credential: bool) -> io::Result<(File, Reach)> {
     let (file, metadata) = open_regular(path)?;
     let mut access = Access::from(&metadata);
@@ -177,14 +177,14 @@ pub(crate) fn open_private(path: &Path, is_credential: bool) -> io::Result<(File
     Ok((file, reach))
 }
 
-/// Tells once of files that a group can reach. The process is in the group, so it may be meant.
+/// Logs one warning about files that a group can open. This process is in the group, so that may be intended.
 pub(crate) fn warn_of_groups(shared: &[(PathBuf, u32)]) {
     if let Some(text) = shared_by_groups(shared) {
         log::warn!("{text}");
     }
 }
 
-/// Which files a group can reach, as a sentence; nothing where there are none.
+/// A sentence that lists the files that a group can open. `None` if there are none.
 pub(crate) fn shared_by_groups(shared: &[(PathBuf, u32)]) -> Option<String> {
     let names = shared
         .iter()
@@ -209,7 +209,7 @@ mod tests {
             user: 1000,
             groups: vec![1000, 2000],
         };
-        for (it, told) in [
+        for (it, expected) in [
             (access(1000, 1000, 0o600), Ok(Reach::Owner)),
             (access(0, 0, 0o400), Ok(Reach::Owner)),
             (access(1000, 1000, 0o660), Ok(Reach::Group(1000))),
@@ -223,21 +223,21 @@ mod tests {
             (access(1000, 1000, 0o701), Err("others can reach it")),
             (access(0, 2000, 0o2775), Err("others can reach it")),
         ] {
-            let judged = ours.require_private(it, "600");
-            let text = format!("{} {} {:o}: {judged:?}", it.user, it.group, it.mode);
-            match told {
-                Ok(reach) => assert_eq!(judged, Ok(reach), "{text}"),
-                Err(told) => assert!(judged.unwrap_err().contains(told), "{text}"),
+            let result = ours.require_private(it, "600");
+            let text = format!("{} {} {:o}: {result:?}", it.user, it.group, it.mode);
+            match expected {
+                Ok(reach) => assert_eq!(result, Ok(reach), "{text}"),
+                Err(expected) => assert!(result.unwrap_err().contains(expected), "{text}"),
             }
         }
         let root = Identity {
             user: 0,
             groups: vec![0],
         };
-        let nobodys = root
+        let refused = root
             .require_private(access(65_534, 0, 0o600), "600")
             .unwrap_err();
-        assert!(!nobodys.contains("or to root"), "{nobodys}");
+        assert!(!refused.contains("or to root"), "{refused}");
     }
 
     /// SECURITY.md 26
@@ -247,7 +247,7 @@ mod tests {
             user: 1000,
             groups: vec![1000, 2000],
         };
-        for (it, is_taken) in [
+        for (it, is_accepted) in [
             (access(0, 0, 0o755), true),
             (access(0, 0, 0o1777), true),
             (access(0, 0, 0o777), false),
@@ -257,8 +257,8 @@ mod tests {
             (access(0, 50, 0o3775), true),
             (access(1000, 1000, 0o702), false),
         ] {
-            let judged = ours.require_safe_parent(it);
-            assert_eq!(judged.is_ok(), is_taken, "{} {:o}", it.group, it.mode);
+            let result = ours.require_safe_parent(it);
+            assert_eq!(result.is_ok(), is_accepted, "{} {:o}", it.group, it.mode);
         }
     }
 }

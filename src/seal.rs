@@ -1,6 +1,6 @@
-//! Secrets under the master key, and everything else that needs randomness or a digest.
+//! Encrypts secrets under the master key, and generates random values and digests.
 //!
-//! Only this file sees the master key. It knows nothing of tables or calls.
+//! Only this module sees the master key. It knows nothing of tables or calls.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
@@ -20,22 +20,22 @@ use crate::totp::{SECRET_BYTES, SECRET_BYTES_MAX, Secret};
 
 /// 256 bits, the key length of ChaCha20-Poly1305 (RFC 8439).
 const KEY_BYTES: usize = 32;
-/// The key's id, in front of every sealed secret, so that keys can rotate.
+/// The length of a key's id. The id is in front of every sealed secret, so that keys can be rotated.
 pub(crate) const KEY_ID_BYTES: usize = 8;
 
 /// The length of ChaCha20-Poly1305's tag (RFC 8439 §2.8).
 const TAG_BYTES: usize = 16;
-/// Every sealed secret has this length, whatever the length of the secret, so that each fits where another was.
+/// The length of every sealed secret, regardless of the secret's length, so that all fit in the same slots.
 pub(crate) const SEALED_BYTES: usize = KEY_ID_BYTES + NONCE_LEN + SECRET_BYTES_MAX + TAG_BYTES + 1;
 
 /// A sealed secret: key id, nonce, ciphertext, tag, zeros up to the constant length, and in the last byte the
 /// length of the secret.
 ///
-/// The zeros stand after the tag, so that a secret can be brought to this form without the key. The last byte is
-/// not authenticated and need not be: with another length the tag does not fit.
+/// The zeros are after the tag, so that an older sealed secret can be padded without the key. The last byte is not
+/// authenticated and need not be: with another length the tag does not match.
 pub(crate) type Sealed = [u8; SEALED_BYTES];
 
-/// Random bytes from the operating system.
+/// Generates random bytes with the operating system's generator.
 pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
     let mut bytes = Zeroizing::new([0; N]);
     SystemRandom::new()
@@ -44,14 +44,14 @@ pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
     Ok(bytes)
 }
 
-/// The master key. It has no `Debug`, and leaves memory when it is dropped.
+/// The master key. It has no `Debug`, and is overwritten when dropped.
 pub struct MasterKey(Zeroizing<[u8; KEY_BYTES]>);
 
 impl MasterKey {
-    /// Makes a new key and writes it to a new private file. A file that exists is never touched.
+    /// Generates a key and writes it to a new private file. Fails if the file exists.
     pub fn create(path: &Path) -> Result<Self> {
         let key = random::<KEY_BYTES>()?;
-        let io = |error: std::io::Error| cannot("write", path, &error);
+        let io = |error: std::io::Error| file_error("write", path, &error);
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -63,9 +63,9 @@ impl MasterKey {
         Ok(Self(key))
     }
 
-    /// Reads the key, and refuses a file that is not this user's or root's, or that others can reach.
+    /// Reads the key. Refuses a file that does not belong to this user or root, or that others can open.
     ///
-    /// systemd hands a credential over with an access control list: with `group_may_read` its group may read it.
+    /// systemd passes a credential with an access control list, so with `group_may_read` its group may read the file.
     pub fn read(path: &Path, group_may_read: bool) -> Result<Self> {
         let io = |error: std::io::Error| {
             if error.kind() == ErrorKind::NotFound {
@@ -74,14 +74,14 @@ impl MasterKey {
                     "the master key is missing; without it no secret opens: put the file back",
                 )
             } else {
-                cannot("read", path, &error)
+                file_error("read", path, &error)
             }
         };
         let (mut file, _) = ownership::open_private(path, group_may_read).map_err(io)?;
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         let mut rest = [0; 1];
-        let whole = file.read_exact(key.as_mut_slice()).is_ok();
-        if !whole || file.read(&mut rest).map_err(io)? != 0 {
+        let is_complete = file.read_exact(key.as_mut_slice()).is_ok();
+        if !is_complete || file.read(&mut rest).map_err(io)? != 0 {
             return Err(Error::invalid(
                 path.display().to_string(),
                 "this is no master key: expected exactly 32 bytes; put the right file back",
@@ -90,7 +90,7 @@ impl MasterKey {
         Ok(Self(key))
     }
 
-    /// Names the key without telling anything of it.
+    /// The id of the key, which reveals nothing of the key.
     fn id(&self) -> [u8; KEY_ID_BYTES] {
         let mut text = Zeroizing::new(b"totpd master key id".to_vec());
         text.extend_from_slice(self.0.as_slice());
@@ -102,21 +102,21 @@ impl MasterKey {
     }
 }
 
-fn cannot(act: &str, path: &Path, error: &std::io::Error) -> Error {
+fn file_error(action: &str, path: &Path, error: &std::io::Error) -> Error {
     Error::invalid(
         path.display().to_string(),
-        format!("cannot {act} the master key: {error}"),
+        format!("cannot {action} the master key: {error}"),
     )
 }
 
-/// Seals secrets and opens them again.
+/// Encrypts (seals) secrets and decrypts (opens) them.
 pub struct Sealer {
     key: LessSafeKey,
     id: [u8; KEY_ID_BYTES],
 }
 
 impl Sealer {
-    /// A sealer under `key`.
+    /// Creates a sealer with this key.
     pub fn new(key: &MasterKey) -> Result<Self> {
         let unbound = UnboundKey::new(&CHACHA20_POLY1305, key.0.as_slice())
             .map_err(|_| Error::Bug("the master key has the wrong length".to_owned()))?;
@@ -126,7 +126,7 @@ impl Sealer {
         })
     }
 
-    /// Which key this is.
+    /// The id of the key.
     pub(crate) const fn key_id(&self) -> &[u8; KEY_ID_BYTES] {
         &self.id
     }
@@ -141,7 +141,7 @@ impl Sealer {
         self.key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(*nonce),
-                Aad::from(bound_to(user, totp)),
+                Aad::from(associated_data(user, totp)),
                 &mut text,
             )
             .map_err(|_| Error::Bug("sealing a secret failed".to_owned()))?;
@@ -158,7 +158,7 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Opens a sealed secret, if it was sealed under this key for this very authenticator.
+    /// Decrypts a sealed secret. Fails unless it was sealed under this key for this authenticator.
     pub(crate) fn open(&self, sealed: &[u8], user: &UserId, totp: &TotpId) -> Result<Secret> {
         let fault =
             || Error::Unavailable(format!("the secret of authenticator {totp} does not open"));
@@ -177,15 +177,15 @@ impl Sealer {
         let mut text = Zeroizing::new(text.to_vec());
         let opened = self
             .key
-            .open_in_place(nonce, Aad::from(bound_to(user, totp)), &mut text)
+            .open_in_place(nonce, Aad::from(associated_data(user, totp)), &mut text)
             .map_err(|_| fault())?;
         Secret::from_bytes(opened)
     }
 }
 
-/// The two ids, each with its length in front: they are free strings, and without lengths one pair
-/// could be read as another.
-fn bound_to(user: &UserId, totp: &TotpId) -> Vec<u8> {
+/// The associated data of the AEAD: both ids, each with its length in front. The ids are free strings, so without lengths
+/// two pairs could give the same bytes.
+fn associated_data(user: &UserId, totp: &TotpId) -> Vec<u8> {
     let mut bytes = b"totpd secret 1".to_vec();
     for id in [user.as_str(), totp.as_str()] {
         bytes.extend_from_slice(&u64::try_from(id.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -194,31 +194,32 @@ fn bound_to(user: &UserId, totp: &TotpId) -> Vec<u8> {
     bytes
 }
 
-/// A new secret: 160 bits from the operating system (RFC 4226 §4 R6).
+/// Generates a secret of 160 bits with the operating system's generator (RFC 4226 §4 R6).
 pub(crate) fn new_secret() -> Result<Secret> {
     Secret::from_bytes(random::<SECRET_BYTES>()?.as_slice())
 }
 
-/// A bearer token as its holder has it. It has no `Debug`, and its one `Display` is by [`Self::reveal`].
+/// A bearer token in clear. It has no `Debug` and no `Display`; only [`Self::reveal`] returns the text.
 pub struct BearerToken(Zeroizing<String>);
 
-/// In front of every token, so that people and scanners of leaked secrets see what it is.
+/// The prefix of every token, so that people and secret scanners recognize it.
 const TOKEN_PREFIX: &str = "totpd_";
 
 impl BearerToken {
-    /// 256 random bits from the operating system.
+    /// Generates a token of 256 random bits.
     pub(crate) fn new() -> Result<Self> {
         let random = Zeroizing::new(BASE64URL_NOPAD.encode(random::<32>()?.as_slice()));
         Ok(Self(Zeroizing::new(format!("{TOKEN_PREFIX}{}", *random))))
     }
 
-    /// The token itself, to be shown once.
+    /// The text of the token, which is shown once.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-/// What is kept of a token. The token has 256 random bits, so a plain digest cannot be searched.
+/// The digest of a token, which is stored instead of the token. A plain digest suffices: 256 random bits cannot be
+/// guessed.
 pub(crate) fn token_hash(token: &str) -> [u8; 32] {
     let mut hash = [0; 32];
     for (to, from) in hash

@@ -1,6 +1,6 @@
-//! One authenticator's arithmetic (RFC 6238), its secret, its URI, and how waits grow (RFC 4226 §7.3).
+//! The arithmetic of an authenticator (RFC 6238), its secret, its URI, and the waits after failures (RFC 4226 §7.3).
 //!
-//! Knows no database, no user and no clock: everything it needs is handed to it.
+//! Knows no database, no users and no clock.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::model::{Code, Step, Window};
 
-/// How many bytes a secret of ours has: the length of SHA-1's output, as RFC 4226 §4 R6 recommends.
+/// The length of a generated secret: that of SHA-1's output, as RFC 4226 §4 R6 recommends.
 pub(crate) const SECRET_BYTES: usize = 20;
 
-/// RFC 4226 §4 R6: a shared secret MUST have at least 128 bits.
+/// The shortest secret: RFC 4226 §4 R6 demands at least 128 bits.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// One SHA-512 block: longer keys are hashed first and gain nothing (RFC 2104 §2).
+/// The longest secret: one SHA-512 block. HMAC hashes longer keys first, so they gain nothing (RFC 2104 §2).
 pub(crate) const SECRET_BYTES_MAX: usize = 128;
 
 /// The shared secret of an authenticator. It has no `Debug` and no `Display`.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes a secret of 16 to 128 bytes: below that it is too short to be one (RFC 4226 §4 R6), above it gains
-    /// nothing (RFC 2104 §2).
+    /// Creates a secret from 16 to 128 bytes: a shorter one is not allowed (RFC 4226 §4 R6), a longer one gains nothing (RFC
+    /// 2104 §2).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
             Ok(Self(Zeroizing::new(bytes.to_vec())))
@@ -34,7 +34,7 @@ impl Secret {
         }
     }
 
-    /// Reads what [`Self::base32`] wrote.
+    /// Parses base32 without padding, as [`Self::base32`] returns it.
     pub fn from_base32(text: &str) -> Result<Self> {
         let bytes = BASE32_NOPAD.decode(text.as_bytes()).map(Zeroizing::new);
         Self::from_bytes(
@@ -47,16 +47,16 @@ impl Secret {
         &self.0
     }
 
-    /// What an authenticator app takes: base32 without padding (RFC 4648 §6).
+    /// The secret in base32 without padding (RFC 4648 §6), as authenticator apps accept it.
     pub fn base32(&self) -> Zeroizing<String> {
         Zeroizing::new(BASE32_NOPAD.encode(&self.0))
     }
 }
 
-/// The hash under the HMAC (RFC 6238 §1.2).
+/// The hash function of the HMAC (RFC 6238 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// What every authenticator app knows, and what totpd enrols.
+    /// The one that every authenticator app supports, used for new enrolments.
     Sha1,
     /// RFC 6238 §1.2
     Sha256,
@@ -64,7 +64,7 @@ pub enum Algorithm {
     Sha512,
 }
 
-/// How codes are made from the secret.
+/// The parameters of code generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {
     /// The hash.
@@ -74,17 +74,17 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// What totpd enrols: what every authenticator app understands.
-    pub const ENROLLED: Self = Self {
+    /// The parameters of new enrolments, which every authenticator app supports.
+    pub const ENROLMENT: Self = Self {
         algorithm: Algorithm::Sha1,
         digits: 6,
     };
 }
 
-/// Which step within the window `code` belongs to, if any.
+/// The step within the window whose code equals `code`, if any.
 ///
-/// The comparison takes the same time whichever digit is wrong; it is totp-rs' own. Where two steps of
-/// the window happen to share a code the earlier is meant, so that such a code is good once, not twice.
+/// The comparison is that of totp-rs, which takes constant time. If two steps of the window have the same code, the earlier
+/// one is returned.
 pub fn matching_step(
     secret: &Secret,
     parameters: Parameters,
@@ -93,27 +93,27 @@ pub fn matching_step(
     now: Step,
 ) -> Option<Step> {
     let now = u64::try_from(now.number()).ok()?;
-    let step = arithmetic(secret, parameters, window).check(code.digits(), now)?;
+    let step = generator(secret, parameters, window).check(code.digits(), now)?;
     i64::try_from(step).ok().map(Step::from_number)
 }
 
-/// The code of a step: what an authenticator app shows. totpd itself never needs it; examples, the demo and
-/// tests play the app with it.
+/// The code of a step, as an authenticator app shows it. The server never needs it; examples, the demo and tests use it in
+/// place of an app.
 pub fn code_at(secret: &Secret, parameters: Parameters, step: Step) -> Result<Code> {
     let step = u64::try_from(step.number()).unwrap_or_default();
-    arithmetic(secret, parameters, Window::Present)
+    generator(secret, parameters, Window::Present)
         .generate(step)
         .to_string()
         .parse()
 }
 
-fn arithmetic(secret: &Secret, parameters: Parameters, window: Window) -> totp_rs::Totp {
+fn generator(secret: &Secret, parameters: Parameters, window: Window) -> totp_rs::Totp {
     let algorithm = match parameters.algorithm {
         Algorithm::Sha1 => totp_rs::Algorithm::SHA1,
         Algorithm::Sha256 => totp_rs::Algorithm::SHA256,
         Algorithm::Sha512 => totp_rs::Algorithm::SHA512,
     };
-    // Steps are counted in steps here, not in seconds: a duration of one makes time and step the same.
+    // With a step duration of 1, the time that totp-rs expects is the number of the step.
     totp_rs::Builder::new()
         .with_algorithm(algorithm)
         .with_digits(parameters.digits)
@@ -123,7 +123,7 @@ fn arithmetic(secret: &Secret, parameters: Parameters, window: Window) -> totp_r
         .build_noncompliant()
 }
 
-/// What may stand in a URI unescaped (RFC 3986 §2.3).
+/// The characters that a URI may contain unescaped (RFC 3986 §2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -132,11 +132,11 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The `otpauth` URI that an authenticator app scans.
 ///
-/// Every parameter is spelled out even where it is the default: apps differ in what they assume.
+/// All parameters are included even if they have default values, because apps assume different defaults.
 pub fn enrolment_uri(issuer: &str, account: &str, secret: &Secret) -> Zeroizing<String> {
     let issuer = utf8_percent_encode(issuer, UNRESERVED);
     let account = utf8_percent_encode(account, UNRESERVED);
-    // Everything but the secret first, so that the text does not grow once the secret is in it.
+    // The secret comes last, so that the text is not reallocated once it holds the secret.
     let start = format!(
         "otpauth://totp/{issuer}:{account}?algorithm=SHA1&digits=6&issuer={issuer}&period=30&secret="
     );
@@ -149,14 +149,14 @@ pub fn enrolment_uri(issuer: &str, account: &str, secret: &Secret) -> Zeroizing<
     uri
 }
 
-/// From this failure in a row on there is a wait.
+/// The first failure in a row that starts a wait.
 const FIRST_FAILURE_WITH_WAIT: u32 = 5;
-/// The first wait.
+/// The length of the first wait.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
-/// No wait is longer: about 104 guesses a day, and nobody is shut out for good.
+/// The longest wait. It allows about 104 guesses a day and locks no user out for good.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
-/// How long to wait after so many failures in a row (RFC 4226 §7.3): 30 s × 2^(n−5), at most 15 min.
+/// The wait after `failures` failures in a row (RFC 4226 §7.3): 30 s × 2^(n−5) from the fifth on, at most 15 min.
 pub fn wait_after(failures: u32) -> Duration {
     match failures.checked_sub(FIRST_FAILURE_WITH_WAIT) {
         None => Duration::ZERO,
@@ -220,14 +220,14 @@ mod tests {
         ] {
             let code = code_at(
                 &secret,
-                Parameters::ENROLLED,
+                Parameters::ENROLMENT,
                 Step::from_number(1000 + offset),
             )
             .unwrap();
             let good = |window| {
                 matching_step(
                     &secret,
-                    Parameters::ENROLLED,
+                    Parameters::ENROLMENT,
                     window,
                     &code,
                     Step::from_number(1000),

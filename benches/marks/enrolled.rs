@@ -81,7 +81,7 @@ impl Enrolled {
 
 impl Phone {
     fn code(&self, step: i64) -> Result<String> {
-        let code = code_at(&self.secret, Parameters::ENROLLED, Step::from_number(step))?;
+        let code = code_at(&self.secret, Parameters::ENROLMENT, Step::from_number(step))?;
         Ok(code.digits().to_owned())
     }
 
@@ -104,7 +104,7 @@ fn enrol(service: &Service) -> Result<Phone> {
     let totp: TotpId = enrolment.details.id.parse()?;
     let secret = enrolment.secret;
     let then = now.before(AGO);
-    let code = code_at(&secret, Parameters::ENROLLED, then.step())?;
+    let code = code_at(&secret, Parameters::ENROLMENT, then.step())?;
     let at_that_time = Context::command_line(then);
     match service.confirm_totp(&at_that_time, user.clone(), totp.clone(), code)? {
         Verdict::Accepted(_) => Ok(Phone { user, totp, secret }),

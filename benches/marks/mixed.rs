@@ -173,7 +173,7 @@ fn codes(secret: &str) -> Result<Option<[String; 3]>> {
     );
     let mut near = Vec::new();
     for it in step - 1..=step + 3 {
-        let code = code_at(&secret, Parameters::ENROLLED, Step::from_number(it))?;
+        let code = code_at(&secret, Parameters::ENROLMENT, Step::from_number(it))?;
         near.push(format!("\"{}\"", code.digits()));
     }
     let wrong = (0..10)

@@ -166,7 +166,7 @@ async fn story(channel: Channel, token: String) {
 
     let secret = Secret::from_base32(&started.secret).unwrap();
     let step: Step = Timestamp::from_seconds(NOW_S).step();
-    let code = code_at(&secret, Parameters::ENROLLED, step).unwrap();
+    let code = code_at(&secret, Parameters::ENROLMENT, step).unwrap();
     let request = users::VerifyTotpRegistrationRequest {
         id: id.clone(),
         totp_id: started.totp_id.clone(),

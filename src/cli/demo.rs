@@ -114,7 +114,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     let code = || -> Result<String> {
         Ok(format!(
             "\"{}\"",
-            code_at(&secret, Parameters::ENROLLED, clock().step())?.digits()
+            code_at(&secret, Parameters::ENROLMENT, clock().step())?.digits()
         ))
     };
     client.ask("POST", &format!("{phone}/_verify"), &code()?, 200)?;

@@ -1,34 +1,34 @@
-//! What the clocks of a machine say, and which of it no right clock can say.
+//! Readings of the machine's clocks, and the bounds of a plausible time.
 
 use std::time::Duration;
 
 use super::Timestamp;
 use crate::error::{Error, Result};
 
-/// The day on which this version was made: no right clock is earlier.
+/// The date of this version. No correct clock is earlier.
 ///
-/// A constant and not the time of a build, so that one source always builds the same program.
+/// A constant, not the time of the build, so that builds are reproducible.
 pub const VERSION_DATE: Timestamp = Timestamp::from_seconds(1_795_392_000);
 
-/// No version is in use for more than 20 years: no right clock is later.
+/// 20 years after this version. No version is in use for so long, so no correct clock is later.
 pub(crate) const LATEST_PLAUSIBLE_TIME: Timestamp =
     Timestamp::from_seconds(1_795_392_000 + 7_305 * 86_400);
 
-/// A clock that stands this much later than what is on record may be wrong: nothing is deleted by age until a person
-/// confirms it.
+/// A clock that is this much later than the newest event may be wrong: nothing is deleted by age until a person confirms
+/// the clock.
 pub(crate) const LONGEST_EVENT_GAP: Duration = Duration::from_hours(30 * 24);
 
-/// What two clocks of the machine say at one moment.
+/// The readings of two clocks of the machine at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockReading {
     /// The wall clock. It may be wrong, and it may jump either way.
     pub now: Timestamp,
-    /// The time since the machine started, sleep included. It never jumps, and starts anew with the machine.
+    /// The time since the machine booted, including sleep. It never jumps.
     pub since_boot: Duration,
 }
 
-/// Refuses a clock that is earlier than this version, or 20 years later. What is made by such a clock would have
-/// expired, or would lie in the future, as soon as the clock is right.
+/// Refuses a clock that is earlier than this version or over 20 years later. Whatever such a clock dates would be expired or
+/// in the future as soon as the clock is right.
 pub(crate) fn require_plausible(now: Timestamp) -> Result<()> {
     let problem = if now < VERSION_DATE {
         format!("it says {now}, but this version of totpd was made on {VERSION_DATE}; set it right")
@@ -44,7 +44,7 @@ pub(crate) fn require_plausible(now: Timestamp) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Who changes the version changes the date too.
+    /// Fails when the version changes, as a reminder to change the date too.
     #[test]
     fn the_version_has_its_date() {
         assert_eq!(env!("CARGO_PKG_VERSION"), "0.1.0");

@@ -1,4 +1,4 @@
-//! What a person types, and the counter it stands for.
+//! One-time codes, time steps, and the window of accepted steps.
 
 use std::str::FromStr;
 
@@ -12,7 +12,7 @@ pub(crate) const PERIOD_S: i64 = 30;
 
 /// A one-time code as a person typed it: six to nine ASCII digits and nothing else.
 ///
-/// It has no `Debug` and no `Display`: while its step lasts it is a credential.
+/// It has no `Debug` and no `Display`, because it is a credential while its step lasts.
 #[derive(Clone)]
 pub struct Code(Zeroizing<String>);
 
@@ -29,7 +29,7 @@ impl FromStr for Code {
 }
 
 impl Code {
-    /// The digits, for the comparison, and for whoever plays an authenticator app.
+    /// The digits, for the comparison and for programs that act as an authenticator app.
     pub fn digits(&self) -> &str {
         &self.0
     }
@@ -40,10 +40,10 @@ impl Code {
 pub struct Step(i64);
 
 impl Step {
-    /// Before every step: what an authenticator has used that has used none.
+    /// The last used step of an authenticator that has used none. It is before every step.
     pub const NONE: Self = Self(-1);
 
-    /// The step of that number.
+    /// The step with this number.
     pub const fn from_number(number: i64) -> Self {
         Self(number)
     }
@@ -53,13 +53,13 @@ impl Step {
         self.0
     }
 
-    /// The moment at which this step is over.
+    /// The time at which this step ends.
     pub(crate) const fn end(self) -> Timestamp {
         Timestamp::from_seconds(self.0.saturating_add(1).saturating_mul(PERIOD_S))
     }
 }
 
-/// How many steps either side of the present one are good (RFC 6238 §5.2). Never more than one.
+/// The steps around the present one whose codes are accepted (RFC 6238 §5.2). Never more than one on either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// The present step only.
@@ -69,7 +69,7 @@ pub enum Window {
 }
 
 impl Window {
-    /// Steps either side.
+    /// The number of steps on either side.
     pub const fn steps(self) -> u16 {
         match self {
             Self::Present => 0,

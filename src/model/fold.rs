@@ -1,10 +1,10 @@
-//! What two texts have in common that differ in case and normalization alone.
+//! Case folding: a key that is equal for texts that differ only in case and normalization.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// The key under which texts are the same that differ only in case and normalization: NFC of the full case folding
-/// (C and F of Unicode's `CaseFolding.txt`) of the NFC of the text, in no locale. So `ß`, `SS` and `ss` have one key, and
-/// so have `é` and `e` with an accent after it.
+/// Folds a text, so that texts that differ only in case and normalization become equal: the NFC of the full case folding
+/// (C and F of Unicode's `CaseFolding.txt`) of the NFC of the text, without a locale. `ß`, `SS` and `ss` become equal, and so
+/// do `é` and `e` with a combining accent.
 pub fn fold(text: &str) -> String {
     let composed: String = text.nfc().collect();
     caseless::default_case_fold_str(&composed).nfc().collect()
@@ -44,7 +44,11 @@ mod tests {
         ] {
             assert_eq!(fold(one), fold(other), "{one} {other}");
         }
-        assert_ne!(fold("²"), fold("2"), "compatibility is no sameness");
+        assert_ne!(
+            fold("²"),
+            fold("2"),
+            "compatibility characters stay different"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The words everything else speaks: ids, names, codes, steps, times. No I/O, no clock, no SQL.
+//! The types that all modules share: ids, names, codes, steps, times. No I/O, no clock, no SQL.
 //!
-//! Each type has one way in (`FromStr`, or a constructor that cannot be given nonsense) and one way out
-//! (`Display`), so that what has been parsed once is never doubted again.
+//! Each type is created in one way (`FromStr`, or a constructor that accepts only valid values) and written in one way
+//! (`Display`). So a value that was parsed needs no further check.
 
 mod clock;
 mod code;
@@ -18,13 +18,13 @@ pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};
 pub use text::{Name, OrgId, TokenId, TotpId, UserId};
 pub use time::{Clock, Timestamp};
 
-/// Whether a user may check codes.
+/// The state of a user. Only an active user can check codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserState {
-    /// It may.
+    /// The user may check codes.
     Active,
-    /// It was deactivated.
+    /// The user was deactivated.
     Inactive,
-    /// It was locked.
+    /// The user was locked.
     Locked,
 }

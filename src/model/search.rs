@@ -1,97 +1,97 @@
-//! What one may ask of the users there are, as a tree of filters, and in which order they come.
+//! A search for users: a tree of filters, a sort order and a page.
 
 use super::{UserState, fold};
 
 /// A search for users.
 #[derive(Debug, Clone)]
 pub struct Search {
-    /// All of these must hold.
+    /// A user must match all of these.
     pub filters: Vec<Filter>,
     /// The order.
     pub sort: SortBy,
-    /// The other way round.
+    /// Whether the order is reversed.
     pub descending: bool,
-    /// How many to pass over.
+    /// The number of users to skip.
     pub offset: u64,
-    /// How many to return at most.
+    /// The most users to return.
     pub limit: u32,
 }
 
-/// What holds of a user.
+/// A condition on a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
-    /// At least one of these holds.
+    /// At least one of these matches.
     Or(Vec<Filter>),
-    /// All of these hold.
+    /// All of these match.
     And(Vec<Filter>),
-    /// This does not hold.
+    /// This does not match.
     Not(Box<Filter>),
-    /// Its id is like this.
+    /// The user's id matches.
     Id(TextFilter),
-    /// The id of its organization is like this.
+    /// The id of the user's organization matches.
     Organization(TextFilter),
-    /// One of its usernames is like this.
+    /// One of the user's usernames matches.
     Username {
-        /// What it is like.
+        /// The condition on the username.
         like: TextFilter,
-        /// Only usernames count that were given as specific to the organization.
+        /// Whether only organization-specific usernames are compared.
         specific_only: bool,
     },
-    /// It is in this state.
+    /// The user is in this state.
     State(UserState),
-    /// Nothing is like this.
+    /// No user matches.
     Nothing,
 }
 
-/// What a text is like.
+/// A condition on a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextFilter {
-    /// What it is compared with: 1 to 200 characters.
+    /// The text to compare with: 1 to 200 characters.
     pub text: super::Name,
-    /// How.
+    /// The method of comparison.
     pub method: TextMethod,
 }
 
-/// How a text is compared.
+/// The method of comparing texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextMethod {
-    /// The same, character by character.
+    /// Equal, character by character.
     Equals,
-    /// The same without regard to case and normalization.
+    /// Equal after case folding and normalization.
     EqualsIgnoreCase,
-    /// It begins so.
+    /// Begins with the given text.
     StartsWith,
-    /// It begins so without regard to case and normalization.
+    /// Begins with the given text after case folding and normalization.
     StartsWithIgnoreCase,
-    /// It stands somewhere in it, character by character.
+    /// Contains the given text, character by character.
     Contains,
 }
 
 impl TextFilter {
-    /// Whether `text` is like this.
-    pub fn holds(&self, text: &str) -> bool {
-        let like = self.text.as_str();
+    /// Whether `text` matches.
+    pub fn is_match(&self, text: &str) -> bool {
+        let expected = self.text.as_str();
         match self.method {
-            TextMethod::Equals => text == like,
-            TextMethod::EqualsIgnoreCase => fold(text) == fold(like),
-            TextMethod::StartsWith => text.starts_with(like),
-            TextMethod::StartsWithIgnoreCase => fold(text).starts_with(&fold(like)),
-            TextMethod::Contains => text.contains(like),
+            TextMethod::Equals => text == expected,
+            TextMethod::EqualsIgnoreCase => fold(text) == fold(expected),
+            TextMethod::StartsWith => text.starts_with(expected),
+            TextMethod::StartsWithIgnoreCase => fold(text).starts_with(&fold(expected)),
+            TextMethod::Contains => text.contains(expected),
         }
     }
 }
 
-/// The order of a search. What is equal in it comes in the order of its making, so that every order is total.
+/// The sort order of a search. Users that compare equal are in the order of creation, so every order is total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SortBy {
-    /// As they were made: whoever comes later stands at the end, and shifts no page.
+    /// By creation. New users come last, so they do not shift earlier pages.
     Creation,
     /// By id, byte by byte.
     Id,
-    /// By their last change.
+    /// By the time of the last change.
     Change,
     /// By state: active, inactive, locked.
     State,
-    /// By schema id, byte by byte; those without one first.
+    /// By schema id, byte by byte. Users without one come first.
     SchemaId,
 }

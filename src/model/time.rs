@@ -1,4 +1,4 @@
-//! Moments in time, as microseconds since the Unix epoch. The clock itself is read in the command line alone.
+//! Points in time, as microseconds since the Unix epoch. Only the command line reads the clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use time::OffsetDateTime;
 use super::Step;
 use super::code::PERIOD_S;
 
-/// Where the present moment comes from: the command line hands the system's clock down, a test its own.
+/// Returns the present time. The command line passes the system's clock, a test its own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// A moment in UTC, in microseconds since 1970.
+/// A point in time in UTC, in microseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Earlier than everything: when what never happened did.
+    /// Earlier than every other time. Used where something has never happened.
     pub(crate) const NEVER: Self = Self(i64::MIN);
 
-    /// So many microseconds since 1970.
+    /// From microseconds since 1970.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// So many seconds since 1970.
+    /// From seconds since 1970.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000))
     }
@@ -35,24 +35,24 @@ impl Timestamp {
         self.0
     }
 
-    /// The time step this moment lies in (RFC 6238 §4.2, T0 = 0, X = 30 s). Before 1970 there is only step 0.
+    /// The time step at this time (RFC 6238 §4.2, T0 = 0, X = 30 s). Step 0 before 1970.
     pub fn step(self) -> Step {
         Step::from_number(self.0.div_euclid(1_000_000).div_euclid(PERIOD_S).max(0))
     }
 
-    /// This moment and so much more.
+    /// This time plus `span`.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(micros(span)))
     }
 
-    /// This moment less so much.
+    /// This time minus `span`.
     #[must_use]
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(micros(span)))
     }
 
-    /// How long it is from `earlier` until this moment; nothing if it is not earlier.
+    /// The duration from `earlier` to this time; zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -66,7 +66,7 @@ fn micros(span: Duration) -> i64 {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = i128::from(self.0).saturating_mul(1_000);
-        // Beyond the year 9999 RFC 3339 has no text; the epoch is plainly wrong there, and nothing panics.
+        // RFC 3339 ends with the year 9999. Beyond it the epoch is written, which is plainly wrong and does not panic.
         let at =
             OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         write!(

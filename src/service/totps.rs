@@ -82,7 +82,7 @@ impl Service {
                     id,
                     name,
                     state: TotpState::Pending,
-                    parameters: Parameters::ENROLLED,
+                    parameters: Parameters::ENROLMENT,
                     created: tx.event_at(),
                 };
                 tx.insert_totp(&user, &totp)?;

@@ -208,13 +208,13 @@ impl ReadTx<'_> {
             Filter::Organization(like) => {
                 // All users of this search are of this organization, so the filter is a constant.
                 if let Some(own) = &to.org {
-                    to.constant(like.holds(own.as_str()));
+                    to.constant(like.is_match(own.as_str()));
                     return Ok(());
                 }
                 // Organizations are few. They are compared here, and the statement gets the list of those that match.
                 let all = self.organizations(MAX_ORGANIZATIONS)?.into_iter();
                 let ids = all.map(|it| it.id.to_string());
-                let ids: Vec<String> = ids.filter(|it| like.holds(it)).collect();
+                let ids: Vec<String> = ids.filter(|it| like.is_match(it)).collect();
                 to.push(to.index.column("u.org_id", "+u.org_id"));
                 to.push(" IN (SELECT value FROM json_each(");
                 to.bind(serde_json::Value::from(ids).to_string());

@@ -175,7 +175,7 @@ impl Scene {
 
 fn present_code(secret: &[u8], now: Timestamp) -> String {
     let secret = Secret::from_bytes(secret).unwrap();
-    let code = code_at(&secret, Parameters::ENROLLED, now.step()).unwrap();
+    let code = code_at(&secret, Parameters::ENROLMENT, now.step()).unwrap();
     code.digits().to_owned()
 }
 

@@ -300,7 +300,7 @@ impl Phone {
     /// The code so many steps from now.
     pub fn code_of(&self, now: Timestamp, offset: i64) -> String {
         let step = totpd::model::Step::from_number(now.step().number() + offset);
-        code_at(&self.secret, Parameters::ENROLLED, step)
+        code_at(&self.secret, Parameters::ENROLMENT, step)
             .unwrap()
             .digits()
             .to_owned()

@@ -72,7 +72,7 @@ fn memory_holds_a_removed_secret_at_most_in_the_last_answer_of_a_connection() {
     let (id, secret) = (started.text("/totpId"), started.text("/secret"));
     let code = code_at(
         &Secret::from_base32(&secret).unwrap(),
-        Parameters::ENROLLED,
+        Parameters::ENROLMENT,
         now().step(),
     );
     let code = format!("\"{}\"", code.unwrap().digits());
