@@ -1,8 +1,8 @@
-//! Who may do what, and what is in whose sight.
+//! Authentication and authorization: roles, permissions and callers.
 //!
-//! A call brings what was presented, a [`Caller`]. Inside its transaction that becomes a [`Principal`], so that a
-//! revoked token is good for nothing that is not committed. "May never" is [`Error::Forbidden`] and is judged before anything is looked up; "not in sight" is the
-//! same as "not there" and is judged on the row.
+//! A [`Caller`] holds a credential. Each call turns it into a [`Principal`] inside its own transaction, so a token that
+//! was revoked cannot commit a change. What a role can never do is [`Error::Forbidden`], before any row is read. A row
+//! that the caller may not see counts as absent. Knows no HTTP and no SQL.
 
 use std::net::IpAddr;
 
@@ -11,14 +11,14 @@ use crate::model::{OrgId, Timestamp, UserId};
 use crate::seal::token_hash;
 use crate::store::{EventSource, ReadTx, TokenRow};
 
-/// What a token stands for.
+/// What a token may do, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
     /// Everything, on the whole instance.
     Admin,
     /// Users and their authenticators of one organization.
     Manager(OrgId),
-    /// Checking codes, of one organization's users or of everyone's.
+    /// Checking codes of the users of one organization, or of all.
     Checker(Option<OrgId>),
     /// Reading one user, and enrolling and removing that user's authenticators.
     Own(UserId),
@@ -35,7 +35,7 @@ impl Role {
         }
     }
 
-    /// The organization it is bound to, if it is bound to one.
+    /// The organization that the role is limited to.
     pub const fn organization(&self) -> Option<&OrgId> {
         match self {
             Self::Manager(org) | Self::Checker(Some(org)) => Some(org),
@@ -43,7 +43,7 @@ impl Role {
         }
     }
 
-    /// The user it is bound to, if it is bound to one.
+    /// The user that the role is limited to.
     pub const fn user(&self) -> Option<&UserId> {
         match self {
             Self::Own(user) => Some(user),
@@ -65,8 +65,7 @@ impl Role {
     }
 }
 
-/// Who calls, and from where: what was presented, and not yet whom it stands for. That is judged by each call, inside
-/// its own transaction.
+/// The credential of a call, not verified yet, and the address that the call came from.
 #[derive(Clone, Copy)]
 pub struct Caller {
     credential: Credential,
@@ -75,26 +74,26 @@ pub struct Caller {
 
 #[derive(Clone, Copy)]
 enum Credential {
-    /// The data directory itself.
+    /// Access to the data directory.
     CommandLine,
-    /// The digest of a bearer token.
+    /// The SHA-256 of a bearer token.
     Token([u8; 32]),
 }
 
-/// A caller whose credential was judged. It holds for the transaction in which that was done, and no longer.
+/// A verified caller. Valid only within the transaction that verified its credential.
 pub(super) struct Principal {
     pub(super) role: Role,
     pub(super) source: EventSource,
 }
 
-/// What a call does, as far as rights tell calls apart.
+/// What a call does, as far as roles distinguish calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
     /// Checks a code.
     Check,
     /// Reads one user.
     ReadUser,
-    /// Searches among users.
+    /// Searches users.
     Search,
     /// Enrols, confirms or removes an authenticator.
     WriteTotp,
@@ -103,7 +102,7 @@ pub enum Permission {
 }
 
 impl Caller {
-    /// Whoever can open the data directory can do everything with it anyway.
+    /// The command line. It may do everything, because it can open the data directory.
     pub const fn command_line() -> Self {
         Self {
             credential: Credential::CommandLine,
@@ -111,7 +110,7 @@ impl Caller {
         }
     }
 
-    /// Whoever holds this bearer token.
+    /// The holder of this bearer token.
     pub fn of_token(token: &str) -> Self {
         Self {
             credential: Credential::Token(token_hash(token)),
@@ -119,14 +118,14 @@ impl Caller {
         }
     }
 
-    /// The same caller, seen coming from this address.
+    /// The same caller with the address that the call came from.
     #[must_use]
     pub fn from_peer(mut self, peer: Option<IpAddr>) -> Self {
         self.peer = peer;
         self
     }
 
-    /// Judges the credential as it stands in the transaction's view of the database.
+    /// Verifies the credential against the database as the transaction sees it.
     pub(super) fn identify(&self, tx: &ReadTx<'_>, now: Timestamp) -> Result<Principal> {
         let mut principal = match &self.credential {
             Credential::CommandLine => Principal {
@@ -155,14 +154,14 @@ impl Caller {
         Ok(principal)
     }
 
-    /// Whether what the caller may do ends with time, so that the clock must be right.
+    /// Whether the credential can expire, so that the clock must be right.
     pub(super) const fn needs_clock(&self) -> bool {
         matches!(self.credential, Credential::Token(_))
     }
 }
 
 impl Principal {
-    /// Refuses what no caller of this role can ever do, whatever the call names. It is judged before the call's fields.
+    /// Refuses what this role can never do, whatever the call's fields are.
     pub(super) fn require_role(&self, permission: Permission) -> Result<()> {
         let may = match &self.role {
             Role::Admin | Role::Manager(_) => true,
@@ -172,7 +171,7 @@ impl Principal {
         if may { Ok(()) } else { Err(Error::Forbidden) }
     }
 
-    /// Refuses what only an administrator can do: what the whole instance has.
+    /// Refuses everyone but an administrator.
     pub(super) fn require_admin(&self) -> Result<()> {
         if self.role == Role::Admin {
             Ok(())
@@ -181,7 +180,7 @@ impl Principal {
         }
     }
 
-    /// Refuses what this caller can never do to that user, whether or not it exists.
+    /// Refuses a caller that is limited to another user, whether or not `user` exists.
     pub(super) fn require_user(&self, user: &UserId) -> Result<()> {
         match self.role.user() {
             Some(own) if own != user => Err(Error::Forbidden),
@@ -191,7 +190,7 @@ impl Principal {
 }
 
 impl Role {
-    /// Whether things of that organization are in sight at all.
+    /// Whether the role may see users of that organization.
     pub(super) fn can_see(&self, org: &OrgId) -> bool {
         self.organization().is_none_or(|it| it == org)
     }
@@ -202,11 +201,11 @@ impl Role {
 pub enum NamedBy {
     /// By its id.
     Id(OrgId),
-    /// By a domain. totpd keeps none, so this names nothing.
+    /// By a domain. totpd stores no domains, so this matches nothing.
     Domain,
 }
 
-/// Where the caller expects the user to be; elsewhere counts as not there.
+/// The instance and organization that a call is limited to. A user elsewhere counts as absent.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
     /// The instance of the call, if it names one.

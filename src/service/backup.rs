@@ -1,4 +1,4 @@
-//! Taking a copy of everything, and putting one back so that nothing that ended begins again (SECURITY.md 32).
+//! Backup and restore. A restore keeps every removal and revocation that the replaced database records (SECURITY.md 32).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,38 +13,38 @@ use crate::seal::Sealer;
 use crate::store::{Backup, Inspection, ReapplyCounts};
 use crate::totp::LONGEST_WAIT;
 
-/// A copy that was taken.
+/// What a backup holds.
 #[derive(Debug, Clone)]
 pub struct BackupSummary {
-    /// The newest change that is in it.
+    /// When the newest event in it happened.
     pub as_of: Timestamp,
     /// Its size.
     pub bytes: u64,
 }
 
-/// What a restore is allowed to do.
+/// What a restore may do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RestoreOptions {
-    /// Replace a database that is there.
+    /// Replace an existing database.
     pub replace: bool,
-    /// Let removals, revocations and deletions be undone that nobody here knows of.
+    /// Restore even where no database records the removals, revocations and deletions since the backup.
     pub accept_loss: bool,
 }
 
-/// A copy that was put back.
+/// What a restore did.
 #[derive(Debug, Clone)]
 pub struct Restored {
-    /// The newest change that was in it.
+    /// When the newest event in the backup happened.
     pub as_of: Timestamp,
-    /// What the replaced database knew and the copy did not.
+    /// What the replaced database records and the backup does not.
     pub applied_again: ReapplyCounts,
-    /// Whether whatever was removed, revoked or deleted since may be undone now.
+    /// Whether removals, revocations and deletions since the backup may be undone.
     pub has_loss: bool,
 }
 
 impl Service {
-    /// Writes everything as of one moment into a new private file, while others go on. The master key is not
-    /// in it.
+    /// Writes a consistent copy of the database to a new private file, beside other calls. The copy does not hold the
+    /// master key.
     pub fn back_up(&self, file: &Path) -> Result<BackupSummary> {
         if file.exists() {
             return Err(Error::invalid(
@@ -70,9 +70,9 @@ impl Service {
 }
 
 impl DataDir {
-    /// Puts the backup `file` into this directory, which nobody else may be using.
+    /// Restores the backup `file` into this directory, which must be locked exclusively.
     ///
-    /// No code of the past is good afterwards: every authenticator's floor is now plus the window.
+    /// No code of a past step is good afterwards: `last_step` of every authenticator becomes now plus the window.
     pub fn restore(self, file: &Path, options: RestoreOptions, now: Timestamp) -> Result<Restored> {
         let database = self.database();
         let is_there = database.exists();
@@ -114,8 +114,8 @@ impl DataDir {
             return Err(Error::invalid(
                 file.display().to_string(),
                 format!(
-                    "nobody here knows what was removed, revoked or deleted after {as_of}; it would be good \
-                     again from then on: say --accept-loss to go on"
+                    "no database here records what was removed, revoked or deleted after {as_of}, so the restore would \
+                     undo it; say --accept-loss to restore all the same"
                 ),
             ));
         }
@@ -131,7 +131,7 @@ impl DataDir {
         })
     }
 
-    /// Copies a backup into the directory under a name that nobody opens.
+    /// Copies a backup into the directory under a temporary name.
     fn copy_in(&self, file: &Path) -> Result<TemporaryFile> {
         let read = |error: io::Error| {
             Error::invalid(
@@ -155,15 +155,14 @@ impl DataDir {
     }
 }
 
-/// The last step of which a code may be used at this moment. The window may have been wider here than it was when
-/// the backup was made.
+/// The last step whose code is good at `now`, with the widest window: the window may have been narrowed since.
 fn floor(now: Timestamp) -> Step {
     let window = i64::from(Window::OneEitherSide.steps());
     Step::from_number(now.step().number().saturating_add(window))
 }
 
-/// Puts right a copy that was dated by a clock that was ahead (SECURITY.md 35). The database that it replaces knows to
-/// which moment, if the same was put right there. Else a person has to say so: the clock may as well be wrong now.
+/// Corrects the dates in a copy that was written while the clock was ahead (SECURITY.md 35). If the replaced database
+/// was corrected, its correction applies. Otherwise a person has to confirm, because the clock may be wrong now instead.
 fn fix_dates_of_copy(
     backup: &Backup,
     replaced: Option<&Path>,
@@ -192,7 +191,7 @@ fn fix_dates_of_copy(
     backup.correct_times(now, floor(now))
 }
 
-/// A private file that is not yet what it is to become, and is gone if it never does.
+/// A private file under a temporary name. Dropping it removes the file unless it was renamed.
 struct TemporaryFile {
     path: PathBuf,
     file: File,
@@ -206,7 +205,7 @@ enum Replace {
 }
 
 impl TemporaryFile {
-    /// Makes the file anew; what a crash left of an earlier one goes.
+    /// Creates the file and removes what a crash left of an earlier one.
     fn create(path: PathBuf) -> io::Result<Self> {
         remove(&path)?;
         remove_wal(&path)?;
@@ -220,7 +219,7 @@ impl TemporaryFile {
         })
     }
 
-    /// Puts the file on disk under its name, at once or not at all.
+    /// Syncs the file, gives it its final name, and syncs the directory.
     fn rename_to(mut self, name: &Path, replace: Replace) -> io::Result<()> {
         self.file.sync_all()?;
         if replace == Replace::Never && name.exists() {
@@ -241,7 +240,7 @@ impl Drop for TemporaryFile {
     }
 }
 
-/// What is wrong with the copy is told of the file that somebody gave; of the copy's name nobody knows.
+/// Names the file that the caller gave instead of the temporary copy, whose name means nothing to a person.
 fn with_path(error: Error, file: &Path) -> Error {
     if let Error::Invalid { problem, .. } = error {
         Error::invalid(file.display().to_string(), problem)
@@ -250,7 +249,7 @@ fn with_path(error: Error, file: &Path) -> Error {
     }
 }
 
-/// A log that stayed behind belongs to the old database of that name and must not meet the new one.
+/// Removes the WAL and journal of an old database, which SQLite would otherwise apply to the new one.
 fn remove_wal(database: &Path) -> io::Result<()> {
     ["-wal", "-shm", "-journal"].iter().try_for_each(|of| {
         let mut name = database.as_os_str().to_owned();
@@ -259,7 +258,7 @@ fn remove_wal(database: &Path) -> io::Result<()> {
     })
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 fn remove(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,4 +1,6 @@
-//! How every call runs: in one transaction, in which the caller is judged first.
+//! How every call runs: in one transaction, which verifies the caller first.
+//!
+//! Knows nothing of what single calls do.
 
 use std::sync::Arc;
 
@@ -8,19 +10,19 @@ use crate::error::{Error, Missing, Result};
 use crate::model::{OrgId, Timestamp, TotpId, UserId};
 use crate::store::{Event, EventKind, ReadKind, ReadTx, UserRow, WriteTx};
 
-/// What every call is made with, beside what it is about.
+/// What every call needs besides its own arguments.
 #[derive(Clone)]
 pub struct Context {
     /// Who calls.
     pub caller: Caller,
-    /// Where the caller expects things to be.
+    /// The instance and organization that the call is limited to.
     pub target: Target,
     /// The present moment.
     pub now: Timestamp,
 }
 
 impl Context {
-    /// A call that expects things to be anywhere.
+    /// A call that is not limited to an organization.
     pub fn new(caller: Caller, now: Timestamp) -> Self {
         Self {
             caller,
@@ -29,13 +31,13 @@ impl Context {
         }
     }
 
-    /// A call of whoever can open the data directory.
+    /// A call of the command line, which may do everything.
     pub fn command_line(now: Timestamp) -> Self {
         Self::new(Caller::command_line(), now)
     }
 }
 
-/// A call inside its transaction, whose caller was judged and may make it.
+/// A call within its transaction, after its caller was verified.
 pub(super) struct TxContext<'a> {
     pub(super) inner: &'a Inner,
     pub(super) principal: Principal,
@@ -58,7 +60,7 @@ impl Service {
         })
     }
 
-    /// Runs a change of the instance itself, which only an administrator can make.
+    /// Runs a change that only an administrator may make.
     pub(super) fn change_as_admin<T: Send + 'static>(
         &self,
         context: &Context,
@@ -88,7 +90,7 @@ impl Service {
         })
     }
 
-    /// Runs a read within the limits that hold for requests.
+    /// Runs a read within the limits on requests.
     pub(super) fn read<T>(
         &self,
         context: &Context,
@@ -99,7 +101,7 @@ impl Service {
     ) -> Result<T> {
         self.inner.store.read_for_request(kind, |tx| {
             if context.caller.needs_clock() {
-                // An expired token must not come back to life with a clock that was set back.
+                // A clock that was set back must not make an expired token valid again.
                 tx.require_sane_clock(context.now)?;
             }
             let call = self.inner.authorize(tx, context, permission)?;
@@ -108,7 +110,7 @@ impl Service {
         })
     }
 
-    /// Runs a read of an operator's, however long it takes.
+    /// Runs a read that only an administrator may make. It has no time limit.
     pub(super) fn read_as_admin<T>(
         &self,
         context: &Context,
@@ -126,8 +128,8 @@ impl Service {
         })
     }
 
-    /// Says why a call is refused whose fields are `malformed`: its token and its role are judged first, where those of
-    /// the call itself would have been.
+    /// Returns the refusal of a call whose fields are malformed. A bad token or role takes precedence over `malformed`, as
+    /// in every other call.
     pub fn refusal(&self, context: &Context, permission: Permission, malformed: Error) -> Error {
         let judged = match permission {
             Permission::ReadUser | Permission::Search => {
@@ -143,7 +145,7 @@ impl Service {
 }
 
 impl Inner {
-    /// Judges the caller and its role. What a call may do to one user is judged with the user.
+    /// Verifies the caller and that its role has this permission.
     fn authorize<'a>(
         &'a self,
         tx: &ReadTx<'_>,
@@ -155,7 +157,7 @@ impl Inner {
         Ok(call)
     }
 
-    /// Judges the caller, and not yet what it may do.
+    /// Verifies the caller's credential. Does not check its role.
     fn identify_caller<'a>(
         &'a self,
         tx: &ReadTx<'_>,
@@ -171,12 +173,12 @@ impl Inner {
 }
 
 impl TxContext<'_> {
-    /// Whether the caller expects this instance.
+    /// Whether the call is meant for this instance.
     pub(super) fn is_for_this_instance(&self) -> bool {
         self.target.is_instance(&self.inner.instance.id)
     }
 
-    /// The one organization in which the caller looks and may look, or none where that is all of them.
+    /// The organization that the call is limited to, by its target or by the caller's role. `None` means all of them.
     pub(super) fn visible_organization(&self, missing: Missing) -> Result<Option<&OrgId>> {
         let role = &self.principal.role;
         match &self.target.organization {
@@ -187,7 +189,7 @@ impl TxContext<'_> {
         }
     }
 
-    /// The user, if it exists where the caller looks and may look.
+    /// The user, if it exists and the caller may see it.
     pub(super) fn visible_user(
         &self,
         tx: &ReadTx<'_>,
@@ -198,7 +200,7 @@ impl TxContext<'_> {
         tx.user(org, id)?.ok_or(Error::NotFound(missing))
     }
 
-    /// Records what the caller did to a user.
+    /// Appends an event about a user.
     pub(super) fn record(&self, tx: &WriteTx<'_>, kind: EventKind, user: &UserRow) -> Result<()> {
         tx.append(&Event {
             kind,
@@ -209,7 +211,7 @@ impl TxContext<'_> {
         })
     }
 
-    /// Records what the caller did to a user's authenticator.
+    /// Appends an event about a user's authenticator.
     pub(super) fn record_totp(
         &self,
         tx: &WriteTx<'_>,
@@ -243,7 +245,7 @@ mod tests {
         user: UserId,
         totp: TotpId,
         token_id: crate::model::TokenId,
-        /// The context of a manager's token.
+        /// A call with a manager's token.
         manager: Context,
     }
 
@@ -320,7 +322,7 @@ mod tests {
         assert_eq!(scene.totps(), 1);
     }
 
-    /// The order of judgement: the token, the role, the fields.
+    /// The token comes first, then the role, then the fields.
     #[test]
     fn a_malformed_call_is_judged_by_its_token_and_role_first() {
         let scene = scene();

@@ -1,35 +1,36 @@
-//! Whether the wall clock has run evenly of late: nothing is deleted by age on the word of one that has not.
+//! Detects jumps of the wall clock: nothing is deleted by age until the clock has run for an hour without one.
 //!
-//! Reads no clock and no database: it judges the readings that it is given (SECURITY.md 36).
+//! Reads no clock and no database: readings are passed in (SECURITY.md 36).
 
 use std::time::Duration;
 
 use crate::model::{ClockReading, Timestamp};
 
-/// A wall clock that moved this much differently within [`STEADY_AFTER`] has jumped. Drift and leap seconds stay
-/// far below it, and a service that sets the clock once jumps over it.
+/// A difference of this much between the wall clock and the time since boot within [`STEADY_AFTER`] is a jump. Drift and
+/// leap seconds stay far below it.
 const JUMP: Duration = Duration::from_mins(1);
 /// A clock is steady when it has run for this long without a jump.
 const STEADY_AFTER: Duration = Duration::from_hours(1);
 
-/// The readings of one process.
+/// Compares the clock readings of one process.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch {
-    /// What the next reading is compared with, and since when there was no jump.
-    known: Option<Known>,
+    /// `None` before the first reading.
+    baseline: Option<Baseline>,
 }
 
+/// What the next reading is compared with. All times are since boot.
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    /// The time since boot of the first reading of all.
-    begun: Duration,
+struct Baseline {
+    /// The first reading of the process.
+    first: Duration,
     /// Renewed every hour, so that drift does not add up to a jump.
     reference: ClockReading,
-    /// The same of the first reading, or of the last jump.
+    /// The first reading, or the one that showed the last jump.
     steady_since: Duration,
 }
 
-/// How far the wall clock moved from where it should be.
+/// How far the wall clock is from where it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Jump {
     Ahead(Duration),
@@ -37,33 +38,33 @@ pub(super) enum Jump {
 }
 
 impl ClockWatch {
-    /// Takes a reading, and says so if the wall clock has jumped since earlier ones.
+    /// Records a reading. Returns how far the wall clock has jumped, if it has.
     pub(super) fn observe(&mut self, reading: ClockReading) -> Option<Jump> {
-        let fresh = Known {
-            begun: reading.since_boot,
+        let fresh = Baseline {
+            first: reading.since_boot,
             reference: reading,
             steady_since: reading.since_boot,
         };
-        let known = self.known.get_or_insert(fresh);
+        let baseline = self.baseline.get_or_insert(fresh);
         let passed = reading
             .since_boot
-            .saturating_sub(known.reference.since_boot);
-        let expected = known.reference.now.after(passed);
+            .saturating_sub(baseline.reference.since_boot);
+        let expected = baseline.reference.now.after(passed);
         let jump = jump(expected, reading.now);
         if jump.is_some() {
-            let begun = known.begun;
-            *known = Known { begun, ..fresh };
+            let first = baseline.first;
+            *baseline = Baseline { first, ..fresh };
         } else if passed >= STEADY_AFTER {
-            known.reference = reading;
+            baseline.reference = reading;
         }
         jump
     }
 
-    /// How long the readings go on, if there was no jump in the hour before this one, which was observed.
+    /// The time since the first reading, if there was no jump in the hour before `reading`, which was observed already.
     pub(super) fn steady_for(&self, reading: ClockReading) -> Option<Duration> {
-        let known = self.known?;
-        let steady = reading.since_boot.saturating_sub(known.steady_since);
-        (steady >= STEADY_AFTER).then(|| reading.since_boot.saturating_sub(known.begun))
+        let baseline = self.baseline?;
+        let steady = reading.since_boot.saturating_sub(baseline.steady_since);
+        (steady >= STEADY_AFTER).then(|| reading.since_boot.saturating_sub(baseline.first))
     }
 }
 

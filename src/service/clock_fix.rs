@@ -1,8 +1,8 @@
-//! `doctor --fix clock`: a person says that the clock is right now and was ahead before (SECURITY.md 35).
+//! `doctor --fix clock`: a person confirms that the clock is right now and was ahead before (SECURITY.md 35).
 //!
-//! Everything that is dated later is dated now, in small transactions beside a running server. The events come
-//! last and the newest of them last of all: so a server that refuses because of them goes on refusing until all is
-//! put right, and a fix that was killed finds what it needs when it is run again.
+//! Every date in the future becomes now, in small transactions beside a running server. Events are changed last, the
+//! newest at the very end. Until then a server that refuses because of them goes on refusing, and a fix that was killed
+//! can run again.
 
 use std::thread;
 use std::time::Instant;
@@ -15,37 +15,37 @@ use crate::store::{DatedTable, EventSource, WriteTx};
 /// What a fix changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClockFixSummary {
-    /// Events that were dated later.
+    /// Events with a date in the future.
     pub events: usize,
-    /// Authenticators of which a code was used that is still to come, or might have been.
+    /// Authenticators of which a code of a future step was used, or may have been.
     pub totps: usize,
-    /// Waits that begin anew.
+    /// Waits that start again.
     pub waits: usize,
-    /// Tokens; each keeps its length.
+    /// Tokens. Each keeps its lifetime.
     pub tokens: usize,
     /// Users and organizations.
     pub users: usize,
-    /// The moment until which codes of such an authenticator are refused, the latest of all.
+    /// When the last code that was used ahead of time stops being refused.
     pub void_until: Option<Timestamp>,
 }
 
 impl Service {
-    /// Takes `now` for right, and everything that is dated later for dated by a clock that was ahead.
+    /// Replaces every date after `now` by `now`, on the assumption that the clock was ahead.
     ///
-    /// No code that was used becomes good again: what was used while the clock was ahead is refused when its time
-    /// comes, and so is every code up to now.
+    /// No used code becomes good again. Codes that were used while the clock was ahead are refused when their steps come,
+    /// and so is every code up to now.
     pub fn fix_clock(&self, context: &Context) -> Result<ClockFixSummary> {
         let now = context.now;
-        // The clock is not sane yet, so this is judged in a read of its own.
+        // A separate read, because a write would fail: to the database the clock still looks wrong.
         let source = self.inner.store.read(|tx| {
             let principal = context.caller.identify(tx, now)?;
             principal.require_admin()?;
             Ok(principal.source)
         })?;
         require_plausible(now)?;
-        // The window may have been wider than it is now.
+        // The widest window, because it may have been narrowed since.
         let window = i64::from(Window::OneEitherSide.steps());
-        let fix = Fix {
+        let fix = ClockFix {
             service: self,
             now,
             floor: Step::from_number(now.step().number().saturating_add(window)),
@@ -53,40 +53,40 @@ impl Service {
         let (last, since) = self.inner.store.read(|tx| tx.events_ahead(now))?;
         let mut fixed = ClockFixSummary {
             totps: fix
-                .used_totps(last)?
-                .saturating_add(fix.other_totps(since)?),
-            waits: fix.dated(DatedTable::Failures)?,
-            tokens: fix.dated(DatedTable::Tokens)?,
-            users: fix.dated(DatedTable::Users)?,
+                .fix_used_totps(last)?
+                .saturating_add(fix.fix_other_totps(since)?),
+            waits: fix.fix_dates(DatedTable::Failures)?,
+            tokens: fix.fix_dates(DatedTable::Tokens)?,
+            users: fix.fix_dates(DatedTable::Users)?,
             ..ClockFixSummary::default()
         };
-        let organizations = fix.dated(DatedTable::Organizations)?;
+        let organizations = fix.fix_dates(DatedTable::Organizations)?;
         fixed.users = fixed.users.saturating_add(organizations);
-        fixed.events = fix.events(last, &source)?;
+        fixed.events = fix.fix_events(last, &source)?;
         let void_until = self.inner.store.read(|tx| tx.last_void_step())?;
         fixed.void_until = void_until.map(Step::end).filter(|it| *it > now);
         Ok(fixed)
     }
 }
 
-/// A fix that is under way.
-struct Fix<'a> {
+/// The arguments of a fix in progress.
+struct ClockFix<'a> {
     service: &'a Service,
     now: Timestamp,
-    /// No code up to this step is good afterwards.
+    /// No code up to this step is good after the fix.
     floor: Step,
 }
 
-impl Fix<'_> {
-    /// Authenticators whose codes were used after the event `last`, by the clock that was ahead.
-    fn used_totps(&self, mut last: i64) -> Result<usize> {
+impl ClockFix<'_> {
+    /// Corrects the authenticators whose codes were used in events after `last`.
+    fn fix_used_totps(&self, mut last: i64) -> Result<usize> {
         let mut count = 0_usize;
         let next = |after| self.read(|tx| tx.codes_used_after(after));
         while let Some((until, mut uses)) = next(last)? {
             while !uses.is_empty() {
                 let floor = self.floor;
                 let (left, changed) =
-                    self.slice(uses, move |tx, uses| tx.reset_used_totps(uses, floor))?;
+                    self.change_some(uses, move |tx, uses| tx.reset_used_totps(uses, floor))?;
                 (uses, count) = (left, count.saturating_add(changed));
             }
             last = until;
@@ -94,9 +94,9 @@ impl Fix<'_> {
         Ok(count)
     }
 
-    /// The other authenticators whose floor is in the future: a restore by that clock puts it there. Codes may have
-    /// been used since the first event that is ahead; where there is none, up to the floor nothing is good.
-    fn other_totps(&self, since: Option<Timestamp>) -> Result<usize> {
+    /// Corrects the other authenticators whose `last_step` is in the future, as a restore while the clock was ahead leaves
+    /// it. Their codes may have been used since `since`, the first event in the future.
+    fn fix_other_totps(&self, since: Option<Timestamp>) -> Result<usize> {
         let (now, floor, since) = (self.now, self.floor, since.unwrap_or(self.now));
         let mut count = 0_usize;
         let mut last = (
@@ -110,7 +110,7 @@ impl Fix<'_> {
             };
             last = newest.clone();
             while !totps.is_empty() {
-                let (left, changed) = self.slice(totps, move |tx, totps| {
+                let (left, changed) = self.change_some(totps, move |tx, totps| {
                     tx.reset_other_totps(totps, since, floor)
                 })?;
                 (totps, count) = (left, count.saturating_add(changed));
@@ -118,7 +118,7 @@ impl Fix<'_> {
         }
     }
 
-    fn dated(&self, of: DatedTable) -> Result<usize> {
+    fn fix_dates(&self, of: DatedTable) -> Result<usize> {
         let (mut count, mut last) = (0_usize, String::new());
         loop {
             let mut keys = self.read(|tx| tx.keys_ahead(of, &last, self.now))?;
@@ -127,14 +127,15 @@ impl Fix<'_> {
             };
             last.clone_from(newest);
             while !keys.is_empty() {
-                let (left, changed) = self.slice(keys, move |tx, keys| tx.redate_rows(of, keys))?;
+                let (left, changed) =
+                    self.change_some(keys, move |tx, keys| tx.redate_rows(of, keys))?;
                 (keys, count) = (left, count.saturating_add(changed));
             }
         }
     }
 
-    /// The events after `last`. With the newest of them the clock is confirmed.
-    fn events(&self, last: i64, source: &EventSource) -> Result<usize> {
+    /// Corrects the events after `last`. The transaction with the newest one also records that the clock was confirmed.
+    fn fix_events(&self, last: i64, source: &EventSource) -> Result<usize> {
         let (mut count, mut after) = (0_usize, Some(last));
         while let Some(last) = after {
             let source = source.clone();
@@ -150,9 +151,9 @@ impl Fix<'_> {
         Ok(count)
     }
 
-    /// Runs `change` on as many of `items` as one transaction may change. Returns what is left of them, and how
-    /// many changed.
-    fn slice<T: Send + 'static>(
+    /// Runs `change` on as many of `items` as one transaction may change. Returns the remaining items and the number of
+    /// changed ones.
+    fn change_some<T: Send + 'static>(
         &self,
         mut items: Vec<T>,
         change: impl FnOnce(&WriteTx<'_>, &[T]) -> Result<(usize, usize)> + Send + 'static,
@@ -164,7 +165,7 @@ impl Fix<'_> {
         })
     }
 
-    /// Runs one transaction, and then leaves the writer to others for as long as it took.
+    /// Runs one transaction, then sleeps for as long as it took, so that other changes get half of the writer's time.
     fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Which user a person at the command line means.
+//! Finding the user that a person names on the command line.
 
 use super::{Context, Service};
 use crate::error::{Error, Missing, Result};
@@ -6,23 +6,22 @@ use crate::model::{Name, OrgId, UserId};
 pub use crate::store::FoundUser;
 use crate::store::ReadTx;
 
-/// How a person names a user.
+/// How the command line names a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserSelector {
-    /// An id or a username, of whichever organization.
+    /// An id or a username, in any organization.
     Any(String),
     /// An id.
     Id(UserId),
-    /// A username of one organization.
+    /// A username in one organization.
     Username(OrgId, Name),
 }
 
 impl Service {
-    /// Finds the one user that `name` means.
+    /// Finds the user that `name` selects. Fails where it selects more than one.
     ///
-    /// Ids are of their makers' choice. A manager of one organization could give a user the username of another
-    /// organization's user as its id, and get the operator to act on the wrong one. Text that means more than one
-    /// user is therefore refused; one user's own id and username is no such case.
+    /// Callers choose ids. A manager could create a user whose id is the username of another organization's user, and so
+    /// make the operator act on the wrong one. An id and a username of the same user are not ambiguous.
     pub fn find_user(&self, context: &Context, name: &UserSelector) -> Result<FoundUser> {
         self.read_as_admin(context, |tx| match name {
             UserSelector::Id(id) => by_id(tx, id)?.ok_or(Error::NotFound(Missing::User)),
@@ -54,7 +53,7 @@ fn by_id(tx: &ReadTx<'_>, id: &UserId) -> Result<Option<FoundUser>> {
     }))
 }
 
-/// The one user among those found.
+/// Returns the only user in `found`, or an error that lists all of them.
 fn only(text: &str, found: Vec<FoundUser>) -> Result<FoundUser> {
     let ids: Vec<String> = found
         .iter()

@@ -212,7 +212,7 @@ impl Service {
             }
             both.is_ok()
         };
-        match self.inner.readiness.ask(probe) {
+        match self.inner.readiness.is_ready(probe) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::Unavailable("not ready".to_owned())),
             Err(error) => Err(Error::Unavailable(format!("no thread: {error}"))),

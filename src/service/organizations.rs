@@ -1,4 +1,4 @@
-//! Organizations: renaming and removing them.
+//! Renaming and removing organizations.
 
 use super::{Context, Service};
 use crate::error::{Error, Missing, Result};
@@ -6,7 +6,7 @@ use crate::model::{Name, OrgId};
 use crate::store::{Event, EventKind};
 
 impl Service {
-    /// Gives an organization another name.
+    /// Renames an organization.
     pub fn rename_organization(&self, context: &Context, id: OrgId, name: Name) -> Result<()> {
         self.change_as_admin(context, move |call, tx| {
             if !tx.rename_organization(&id, &name)? {
@@ -22,8 +22,8 @@ impl Service {
         })
     }
 
-    /// Removes an organization that has no user and no token bound to it, and returns its name. The last one stays:
-    /// a user whose maker names no organization goes to the first.
+    /// Removes an organization and returns its name. Fails where users or tokens belong to it, and for the last
+    /// organization: new users need one.
     pub fn remove_organization(&self, context: &Context, id: OrgId) -> Result<Name> {
         self.change_as_admin(context, move |call, tx| {
             if !tx.organization_exists(&id)? {

@@ -1,38 +1,38 @@
-//! Whether the database can be read and written right now: many ask, one probe at a time finds out.
+//! Readiness: one probe at a time tests whether the database can be read and written, and all callers share its result.
 //!
-//! A probe writes, and a write waits where another process holds the database. So it runs on a thread of its own, no
-//! lock is held meanwhile, and a caller waits for its answer for a bounded time only.
+//! A probe writes, and a write waits while another process locks the database. So the probe runs on its own thread, holds
+//! no lock, and callers wait for its result for a bounded time.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long an answer is shared: five probes a second at most.
-const SHARED_FOR: Duration = Duration::from_millis(200);
-/// How long after the start of a probe callers wait for its answer. Then they are told that the database is not ready.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The same where the probe before failed: a database that is locked for long must not take the threads that reads
-/// need, one second after another.
-const PATIENCE_AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// The thread calls SQLite and nothing deep.
+/// How long a result is shared. This limits probes to five a second.
+const RESULT_LIFETIME: Duration = Duration::from_millis(200);
+/// How long after the start of a probe callers wait for its result. After that the database counts as not ready.
+const WAIT: Duration = Duration::from_secs(1);
+/// The same after a probe that failed. While a database is locked for long, callers must not keep the threads that
+/// reads need.
+const WAIT_AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// Enough for the thread's calls into SQLite.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The latest answer, and the probe that is under way.
+/// The latest result and the current probe.
 pub(super) struct Readiness {
     state: Mutex<State>,
-    /// Notified when a probe ends.
+    /// Notified at the end of a probe.
     ended: Condvar,
 }
 
 struct State {
-    latest: Option<Answer>,
-    /// When the probe began that has not ended yet.
+    latest: Option<ProbeResult>,
+    /// When the current probe began. `None` between probes.
     probe_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
-struct Answer {
+struct ProbeResult {
     at: Instant,
     is_ready: bool,
 }
@@ -48,35 +48,31 @@ impl Readiness {
         })
     }
 
-    /// Returns the answer of the latest probe, or of one that runs `probe` where that is too old. Returns `false` where
-    /// there is no answer in time.
-    pub(super) fn ask(
+    /// Returns the result of the latest probe. Where that is too old, runs `probe` or waits for the one that runs already.
+    /// Returns `false` if there is no result in time.
+    pub(super) fn is_ready(
         self: &Arc<Self>,
         probe: impl FnOnce() -> bool + Send + 'static,
     ) -> io::Result<bool> {
         let mut state = self.lock();
-        if let Some(answer) = state.latest
-            && answer.at.elapsed() < SHARED_FOR
+        if let Some(result) = state.latest
+            && result.at.elapsed() < RESULT_LIFETIME
         {
-            return Ok(answer.is_ready);
+            return Ok(result.is_ready);
         }
         let since = if let Some(since) = state.probe_since {
             since
         } else {
             let since = *state.probe_since.insert(Instant::now());
-            // Where no thread can be started the probe ends at once, and that takes the lock.
+            // If no thread can be started, `EndOfProbe` is dropped at once and takes the lock.
             drop(state);
             self.start(probe)?;
             state = self.lock();
             since
         };
         let has_failed = state.latest.is_some_and(|it| !it.is_ready);
-        let patience = if has_failed {
-            PATIENCE_AFTER_FAILURE
-        } else {
-            PATIENCE
-        };
-        let left = patience.saturating_sub(since.elapsed());
+        let wait = if has_failed { WAIT_AFTER_FAILURE } else { WAIT };
+        let left = wait.saturating_sub(since.elapsed());
         let (state, _) = self
             .ended
             .wait_timeout_while(state, left, |it| it.probe_since == Some(since))
@@ -95,7 +91,7 @@ impl Readiness {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let mut end = end;
-                // What the probe holds of the service is gone before anyone hears of its answer.
+                // `probe` drops its reference to the service before the result is announced.
                 end.is_ready = probe();
             })
             .map(|_| ())
@@ -106,7 +102,7 @@ impl Readiness {
     }
 }
 
-/// Announces a probe's answer when dropped: a probe that panics has failed.
+/// Announces a probe's result when dropped, so that a probe that panics has failed.
 struct EndOfProbe {
     readiness: Arc<Readiness>,
     is_ready: bool,
@@ -116,7 +112,7 @@ impl Drop for EndOfProbe {
     fn drop(&mut self) {
         let mut state = self.readiness.lock();
         state.probe_since = None;
-        state.latest = Some(Answer {
+        state.latest = Some(ProbeResult {
             at: Instant::now(),
             is_ready: self.is_ready,
         });
@@ -144,7 +140,7 @@ mod tests {
         let ask = || {
             let (probes, released) = (Arc::clone(&probes), Arc::clone(&released));
             readiness
-                .ask(move || {
+                .is_ready(move || {
                     probes.fetch_add(1, Ordering::SeqCst);
                     released.lock().unwrap().recv_timeout(LONG).is_ok()
                 })
@@ -171,8 +167,8 @@ mod tests {
     #[test]
     fn a_probe_that_panics_has_failed_and_the_next_one_is_asked() {
         let readiness = Readiness::new();
-        assert!(!readiness.ask(|| panic!("on purpose")).unwrap());
-        thread::sleep(SHARED_FOR);
-        assert!(readiness.ask(|| true).unwrap());
+        assert!(!readiness.is_ready(|| panic!("on purpose")).unwrap());
+        thread::sleep(RESULT_LIFETIME);
+        assert!(readiness.is_ready(|| true).unwrap());
     }
 }

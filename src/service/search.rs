@@ -1,4 +1,4 @@
-//! Searching for users: a page of those that a token may see, and how many there are in all.
+//! Searching for users: one page of the users that the caller may see, and their total number.
 
 use super::users::read_user;
 use super::{Context, Permission, Service, User};
@@ -6,17 +6,17 @@ use crate::error::{Error, Missing, Result};
 use crate::model::{Search, Timestamp};
 use crate::store::ReadKind;
 
-/// What is known of a search beside the users of its page.
+/// The result of a search, without the users of its page.
 pub struct SearchSummary {
-    /// How many users there are on all pages.
+    /// The number of users on all pages.
     pub total: u64,
-    /// When that was so.
+    /// The time of the search.
     pub at: Timestamp,
 }
 
 impl Service {
-    /// Searches among the users in sight, and hands those of the page to `each` one by one until that says `false`.
-    /// Page and count are of one moment.
+    /// Searches the users that the caller may see, and calls `each` for every user of the page until it returns `false`.
+    /// Page and total come from one snapshot of the database.
     pub fn search_users(
         &self,
         context: &Context,

@@ -1,5 +1,5 @@
-//! The settings of an instance. They lie in the database, and every call reads them in its own transaction: what
-//! the command line changes beside a server holds from the server's next transaction on.
+//! The settings of an instance. Every call reads them from the database in its own transaction, so a change by the
+//! command line applies from a running server's next transaction on.
 
 use super::{Context, Service};
 use crate::error::Result;
@@ -7,22 +7,22 @@ use crate::model::{Name, Window};
 pub use crate::store::Settings;
 use crate::store::{Event, EventKind};
 
-/// Settings to change; the others stay as they are.
+/// New values of settings. `None` leaves a setting as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettingsChange {
-    /// What an authenticator app shows beside the account.
+    /// The name that authenticator apps show beside the account.
     pub issuer: Option<Name>,
-    /// How many steps either side of the present one are good.
+    /// The steps either side of the current one whose codes are good.
     pub window: Option<Window>,
 }
 
 impl Service {
-    /// The settings as they are now.
+    /// The current settings.
     pub fn settings(&self, context: &Context) -> Result<Settings> {
         self.read_as_admin(context, |tx| tx.settings())
     }
 
-    /// Changes settings, and returns all of them. What has that value already is no change and leaves no event.
+    /// Changes settings and returns all of them. A setting that has the new value already leaves no event.
     pub fn change_settings(&self, context: &Context, change: SettingsChange) -> Result<Settings> {
         self.change_as_admin(context, move |call, tx| {
             let before = tx.settings()?;

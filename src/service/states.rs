@@ -1,4 +1,4 @@
-//! The states of a user: who is locked or inactive checks nothing.
+//! The states of a user. Codes of a locked or inactive user are refused.
 
 use super::call::TxContext;
 use super::users::details;
@@ -7,7 +7,7 @@ use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{UserId, UserState};
 use crate::store::{EventKind, UserRow, WriteTx};
 
-/// A change of state: from which states to which, its event, and what is missing where it does not apply.
+/// A change of state, its event, and the error where the user is in none of the states `from`.
 struct Change {
     from: &'static [UserState],
     to: UserState,
@@ -35,12 +35,12 @@ const ACTIVATE: Change = Change {
 };
 
 impl Service {
-    /// Locks a user that is not locked: it checks nothing until it is unlocked.
+    /// Locks an active or inactive user: its codes are refused until it is unlocked.
     pub fn lock_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_state(context, user, &LOCK)
     }
 
-    /// Deactivates an active user: it checks nothing until it is activated.
+    /// Deactivates an active user: its codes are refused until it is activated.
     pub fn deactivate_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_state(context, user, &DEACTIVATE)
     }
@@ -50,7 +50,7 @@ impl Service {
         self.change_state(context, user, &ACTIVATE)
     }
 
-    /// Makes a locked user active, and ends its wait.
+    /// Makes a locked user active. Also ends the wait after wrong codes, of an active user too.
     pub fn unlock_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
             let user = call.visible_user(tx, user, Missing::UserToUnlock)?;
@@ -81,7 +81,7 @@ impl Service {
 }
 
 impl TxContext<'_> {
-    /// Whoever is locked or inactive cannot enrol by its own token; a manager can enrol for it.
+    /// Refuses an enrolment by the `self` token of a locked or inactive user. A manager can still enrol for such a user.
     pub(super) fn require_may_enrol(&self, user: &UserRow) -> Result<()> {
         if self.principal.role.user().is_some() && user.state != UserState::Active {
             return Err(Error::WrongState(WrongState::UserNotActive));

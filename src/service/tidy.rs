@@ -1,6 +1,6 @@
-//! What totpd does by itself, without anybody's call: sweeping what has expired, and what is old.
+//! Periodic deletion of expired enrolments and old events.
 //!
-//! Nothing is deleted on the word of a clock that may be wrong (SECURITY.md 36).
+//! Deletes nothing while the clock may be wrong (SECURITY.md 36). Starts no thread: the host calls [`Service::tidy`].
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::error::Result;
 use crate::model::{ClockReading, LONGEST_EVENT_GAP, Timestamp};
 use crate::store::WriteTx;
 
-/// Rows that one sweep removes in one transaction, so that it never holds others up.
+/// The most rows that one sweep deletes in its transaction, so that other changes do not wait long.
 const SWEEP_SLICE: u32 = 500;
 
 impl Service {
-    /// Sweeps expired enrolments and events that are older than `keep_events`.
+    /// Deletes expired enrolments and events older than `keep_events`.
     ///
-    /// To be called again and again; each call does a bounded piece of work. Nothing is swept until the wall clock
-    /// has run evenly for an hour of such calls, nor while it stands more than 30 days after what is known.
+    /// Call it every few seconds; each call does a bounded amount of work. It deletes nothing until the wall clock has run
+    /// without a jump for an hour of such calls, nor while the clock is more than 30 days after the newest known event.
     pub fn tidy(&self, keep_events: Duration, clock: ClockReading) -> Result<()> {
         let Some(running_for) = self.steady_for(clock) else {
             return Ok(());
@@ -42,13 +42,13 @@ impl Service {
         Ok(())
     }
 
-    /// Whether the clock can be right, as far as the database knows.
+    /// Fails where the database shows that the clock is wrong.
     pub fn check_clock(&self, now: Timestamp) -> Result<()> {
         let newest = self.inner.store.read(|tx| tx.require_sane_clock(now));
         newest.map(|_| ())
     }
 
-    /// How long these readings go on, if the clock is steady.
+    /// Records a reading. Returns the time since the first one if the clock is steady.
     fn steady_for(&self, clock: ClockReading) -> Option<Duration> {
         let watch = self.inner.clock_watch.lock();
         let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
@@ -71,15 +71,15 @@ impl Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
     Given,
-    /// Not any more, from this moment on.
+    /// Lost in this sweep.
     Lost,
-    /// Not yet again.
+    /// Lost in an earlier sweep.
     Withheld,
 }
 
-/// Judges whether the clock stands no more than 30 days after what is known: the newest event before this process
-/// and the time since, or a person's word. A doubt is kept in the database, so that neither an event by that clock
-/// nor a restart ends it. It ends where the clock is set back, or where a person confirms it.
+/// Judges whether the clock is at most 30 days after the last known time: the newest event before this process plus the
+/// time since, or the last confirmation by a person. A doubt is stored in the database, so that neither a new event nor a
+/// restart ends it. Only setting the clock back or a confirmation ends it.
 fn judge(tx: &WriteTx<'_>, last_known_time: Timestamp, running_for: Duration) -> Result<Trust> {
     let trust = tx.clock_trust()?;
     let last_known_time = trust

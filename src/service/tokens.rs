@@ -1,4 +1,4 @@
-//! Bearer tokens: made and revoked by whoever runs the node, token_of once.
+//! Bearer tokens: creating, listing and revoking them. Only the digest of a token is stored.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::model::{Name, OrgId, Timestamp, TokenId};
 use crate::seal::{BearerToken, token_hash};
 use crate::store::{Event, EventKind, TokenRow, WriteTx};
 
-/// Tokens that are listed at most: each was made by hand or by a script of the operator's.
+/// The most tokens in one list. The operator creates each of them.
 const MAX_LISTED: u32 = 100_000;
 
-/// A token to make.
+/// The fields of a new token.
 #[derive(Debug, Clone)]
 pub struct NewToken {
     /// What it stands for.
     pub role: Role,
     /// What a person calls it.
     pub name: Option<Name>,
-    /// How long it lasts; without end if nothing is said.
+    /// How long the token is valid. `None` means that it never expires.
     pub lifetime: Option<Duration>,
 }
 
-/// What is known of a token; never the token.
+/// A token's fields, without the token itself.
 #[derive(Debug, Clone)]
 pub struct Token {
     /// Its id.
@@ -34,14 +34,14 @@ pub struct Token {
     pub user_org: Option<OrgId>,
     /// What a person calls it.
     pub name: Option<Name>,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// From when on it is refused.
+    /// When it expires. `None` means never.
     pub expires: Option<Timestamp>,
 }
 
 impl Service {
-    /// Makes a token. What is returned is the only time it is seen.
+    /// Creates a token. The token is returned only here.
     pub fn create_token(&self, context: &Context, new: NewToken) -> Result<(TokenId, BearerToken)> {
         let token = BearerToken::new()?;
         let hash = token_hash(token.reveal());
@@ -71,13 +71,13 @@ impl Service {
         Ok((id, token))
     }
 
-    /// All tokens, in the order of their making.
+    /// All tokens, oldest first.
     pub fn tokens(&self, context: &Context) -> Result<Vec<Token>> {
         let rows = self.read_as_admin(context, |tx| tx.tokens(MAX_LISTED))?;
         rows.into_iter().map(token_of).collect()
     }
 
-    /// Revokes a token: the next request with it is refused.
+    /// Revokes a token: every later transaction refuses it.
     pub fn revoke_token(&self, context: &Context, id: TokenId) -> Result<Token> {
         self.change_as_admin(context, move |call, tx| {
             let row = tx

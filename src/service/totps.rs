@@ -1,4 +1,4 @@
-//! What totpd exists for: enrolling an authenticator, checking codes, removing it for good.
+//! Enrolling authenticators, checking their codes, and removing them for good.
 
 use std::time::Duration;
 
@@ -14,46 +14,46 @@ use crate::store::{
 };
 use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
 
-/// Authenticators a user may have, pending ones included: each one more is one more code that a guess
-/// may hit.
+/// The most authenticators of one user, pending ones included. Each of them makes a guess more likely to succeed.
 const MAX_TOTPS: usize = 10;
 
-/// A new, pending authenticator. The secret is in here and nowhere else that anyone can read.
+/// A new, pending authenticator. No other call returns its secret.
 pub struct Enrolment {
-    /// The authenticator's id, and whose it is.
+    /// The authenticator's id, times and organization.
     pub details: Details,
-    /// What an app scans.
+    /// The `otpauth:` URI, which apps scan as a QR code.
     pub uri: Zeroizing<String>,
-    /// What a person types where there is no camera.
+    /// The secret, for apps without a camera.
     pub secret: Secret,
 }
 
-/// What became of a code. A "no" is a value and not an error, so that it is remembered.
+/// The result of checking a code. A refused code is a value and not an error, because an error would roll back the count
+/// of failures.
 #[must_use = "a code that was not accepted is no error: look at the verdict"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The code was good. It is used up now, on disk.
+    /// The code was good. That it was used is committed.
     Accepted(Details),
     /// The code was wrong, and counted.
     Wrong,
-    /// The code was right, but it or a later one has been used. That is no guess.
+    /// The code was right, but it or a later one was used before. It does not count as wrong.
     Used,
-    /// Too many failures in a row: nothing was compared.
+    /// The user has to wait after too many wrong codes. The code was not compared.
     Wait {
-        /// When a code will be compared again, in seconds.
+        /// The seconds until codes are compared again.
         retry_after_s: u64,
     },
 }
 
-/// What came of beginning an enrolment. A wait is a value, so that what it found out about the clock is kept.
+/// The result of starting an enrolment. A wait is a value and not an error, so that its transaction commits.
 enum StartOutcome {
     Enrolment(Enrolment),
     Wait(Duration),
 }
 
 impl Service {
-    /// Begins an enrolment. It counts for nothing until it is confirmed, and expires after ten minutes. Where the user
-    /// has ten authenticators, the oldest pending one gives way. A `self` token begins at most thirty within an hour.
+    /// Starts an enrolment. Its codes are refused until it is confirmed, and it expires after ten minutes. If the user has
+    /// ten authenticators, it replaces the oldest pending one. A `self` token may start thirty enrolments an hour.
     pub fn start_totp(
         &self,
         context: &Context,
@@ -226,8 +226,8 @@ impl Service {
 }
 
 impl Inner {
-    /// The step within the window that `code` belongs to. A secret that does not open is an error, never
-    /// a "no" that might be counted, and never a yes.
+    /// The step within the window that `code` belongs to. A secret that cannot be opened is an error, and counts neither as
+    /// a wrong code nor as a good one.
     fn find_step(
         &self,
         tx: &WriteTx<'_>,
@@ -248,7 +248,7 @@ impl Inner {
     }
 }
 
-/// Removes pending enrolments that nobody confirmed in time.
+/// Removes expired enrolments.
 pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
     let source = totpd_source();
     for (user, totp) in tx.delete_expired_totps(slice)? {
@@ -264,7 +264,7 @@ pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
     Ok(())
 }
 
-/// Who does what nobody asked for.
+/// The source of changes that totpd makes by itself.
 fn totpd_source() -> EventSource {
     EventSource {
         actor: "totpd".to_owned(),
@@ -272,13 +272,13 @@ fn totpd_source() -> EventSource {
     }
 }
 
-/// How long the user has to wait yet before a code is compared again, in whole seconds.
+/// The seconds until the user's codes are compared again, if the user has to wait.
 fn remaining_wait_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     let Some(failures) = tx.failures(user)? else {
         return Ok(None);
     };
     if failures.judged_at > tx.now() {
-        // The clock went back. The wait begins anew, or it would last longer than it says.
+        // The clock was set back. The wait starts again, because otherwise it would last longer than its length.
         tx.clamp_failure_times()?;
     }
     let passed = tx.now().since(failures.judged_at);
@@ -286,13 +286,13 @@ fn remaining_wait_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     Ok((!left.is_zero()).then_some(whole_seconds(left)))
 }
 
-/// Rounded up: who comes back after so many seconds does not come too early.
+/// Rounds up, so that a client that waits this long is not too early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs()
         .saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
-/// Where the user has as many authenticators as one may have, the oldest pending one makes room for a new one.
+/// The pending authenticator that a new one replaces, if the user has the most that are allowed.
 fn pending_to_replace(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
     if totps.len() < MAX_TOTPS {
         return Ok(None);
@@ -306,7 +306,7 @@ fn pending_to_replace(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
     Ok(Some(oldest))
 }
 
-/// Removes a pending authenticator, as if its time were over.
+/// Removes a pending authenticator as if it had expired.
 fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpId) -> Result<()> {
     tx.delete_totp(Some(&user.org), &user.id, totp)?;
     tx.append(&Event {
@@ -319,7 +319,7 @@ fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpId) -> Result<()>
 }
 
 impl TxContext<'_> {
-    /// Counts a wrong code. The error goes out only when the count is on disk.
+    /// Counts a wrong code. The verdict is returned only after the count is committed.
     fn count_wrong_code(
         &self,
         tx: &WriteTx<'_>,

@@ -1,4 +1,4 @@
-//! Users: whom authenticators belong to.
+//! Creating, reading and removing users.
 
 use super::call::TxContext;
 use super::{Context, Details, Inner, NamedBy, Permission, Service};
@@ -8,71 +8,71 @@ use crate::store::{
     EventKind, ReadKind, ReadTx, TotpState, UserContent, UserRow, UsernameRow, WriteTx,
 };
 
-/// Tries at an id of our own that no caller has chosen before.
+/// How many generated ids are tried. A caller may have chosen one of them for another user.
 const ID_TRIES: usize = 100;
-/// Users in one page of a listing.
+/// Users that [`Service::each_user`] reads in one transaction.
 const PAGE: u32 = 500;
 
-/// A user to make.
+/// The fields of a new user.
 #[derive(Debug, Clone, Default)]
 pub struct NewUser {
-    /// The id, if the caller chooses it.
+    /// The id. `None` lets totpd choose one.
     pub id: Option<UserId>,
-    /// The schema that `data` follows; kept as it is.
+    /// The schema of `data`. Not interpreted.
     pub schema_id: Option<Name>,
-    /// A JSON object; kept as it is.
+    /// A JSON object. Not interpreted.
     pub data: Option<String>,
     /// The usernames, unique within the organization.
     pub usernames: Vec<NewUsername>,
 }
 
-/// A username to give.
+/// A username of a new user.
 #[derive(Debug, Clone)]
 pub struct NewUsername {
     /// The name.
     pub username: Name,
-    /// Kept as it is; totpd's usernames are all unique within their organization.
+    /// Stored and returned only: every username is unique within its organization.
     pub is_organization_specific: bool,
 }
 
-/// A user as it is.
+/// A user with usernames and authenticators.
 pub struct User {
-    /// Its id, and whose it is.
+    /// The user's id, times and organization.
     pub details: Details,
-    /// The schema that `data` follows.
+    /// The schema of `data`.
     pub schema_id: Option<String>,
     /// A JSON object.
     pub data: Option<String>,
-    /// Its usernames, in the order they were given.
+    /// The usernames, in the order of creation.
     pub usernames: Vec<Username>,
-    /// Its authenticators, pending ones included, in the order they were begun.
+    /// The authenticators, pending ones included, oldest first.
     pub totps: Vec<Totp>,
-    /// Whether it may check codes.
+    /// The state. Only an active user's codes are checked.
     pub state: UserState,
 }
 
-/// A username as it is.
+/// A username.
 pub struct Username {
     /// Its id.
     pub id: String,
     /// The name.
     pub username: Name,
-    /// As it was given.
+    /// As given at creation. Not interpreted.
     pub is_organization_specific: bool,
 }
 
-/// An authenticator as far as it is shown: never its secret.
+/// An authenticator, without its secret.
 pub struct Totp {
     /// Its id.
     pub id: TotpId,
     /// Its name.
     pub name: Option<Name>,
-    /// Whether its codes are good.
+    /// Whether it was confirmed. A pending one checks no codes.
     pub is_confirmed: bool,
 }
 
 impl Service {
-    /// Makes a user. Without a word about the organization it goes to the caller's, or the first.
+    /// Creates a user, in the target's organization, else the caller's, else the first one.
     pub fn create_user(&self, context: &Context, new: NewUser) -> Result<Details> {
         self.change(context, Permission::WriteUser, move |call, tx| {
             let org = call.organization_for_new(tx)?;
@@ -103,7 +103,7 @@ impl Service {
         })
     }
 
-    /// Removes a user and everything of it: authenticators, usernames, its own tokens.
+    /// Removes a user with its authenticators, usernames and `self` tokens.
     pub fn remove_user(&self, context: &Context, user: UserId) -> Result<Details> {
         self.change_user(context, Permission::WriteUser, user, |call, tx, user| {
             let user = call.visible_user(tx, user, Missing::UserToRemove)?;
@@ -118,7 +118,7 @@ impl Service {
         })
     }
 
-    /// Hands every user to `each`, in the order of their ids, a page at a time.
+    /// Calls `each` for every user, in the order of ids. Each page is read in its own transaction.
     pub fn each_user(
         &self,
         context: &Context,
@@ -142,7 +142,7 @@ impl Service {
 }
 
 impl TxContext<'_> {
-    /// Where a new user goes.
+    /// The organization of a new user.
     fn organization_for_new(&self, tx: &WriteTx<'_>) -> Result<OrgId> {
         let (unknown, role) = (Error::NotFound(Missing::Organization), &self.principal.role);
         if !self.is_for_this_instance() {
@@ -158,7 +158,7 @@ impl TxContext<'_> {
     }
 }
 
-/// Inserts the user under the id that was chosen, or under the next one of ours that nobody chose.
+/// Inserts a user with the chosen id, or with the next generated id that is free.
 fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> {
     let tries = if new.id.is_some() { 1 } else { ID_TRIES };
     let content = UserContent {
