@@ -1,25 +1,31 @@
-//! The data directory: what lies in it, who may open it, and how it comes to be.
+//! The data directory: its files and locks, and creating a new instance in it. `permissions` checks who can access it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+mod permissions;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::model::{Name, OrgId, Timestamp, require_plausible};
-use crate::ownership::{self, Access, Identity, Reach};
+use crate::ownership;
 use crate::seal::{MasterKey, Sealer, random};
 use crate::store::{Instance, Settings, Store};
 
 use super::Service;
+use permissions::{
+    create_directory, require_directory, require_no_foreign_files, require_private,
+    require_private_files,
+};
 
 const DATABASE: &str = "totpd.db";
 const KEY: &str = "master.key";
 const LOCK: &str = "lock";
 const SERVING: &str = "serving";
-/// What totpd opens in the directory, where it is there.
+/// The files that totpd opens in the directory, if they exist.
 const OWN_FILES: [&str; 7] = [
     DATABASE,
     "totpd.db-wal",
@@ -29,53 +35,53 @@ const OWN_FILES: [&str; 7] = [
     LOCK,
     SERVING,
 ];
-/// The database while it is being made; a crash leaves this behind and never half a `totpd.db`.
+/// The temporary name of a new database, so that a crash never leaves an incomplete `totpd.db`.
 const UNFINISHED: &str = "totpd.db.unfinished";
 
 /// Where the master key is.
 #[derive(Debug, Clone)]
 pub enum KeyFile {
-    /// In the data directory, made by `init`.
+    /// In the data directory. `init` creates it.
     InDataDir,
-    /// Where somebody put it; totpd never makes one there.
+    /// Elsewhere. totpd never creates one there.
     Given {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Whether its group may read it, as systemd makes credentials.
+        /// Whether its group may read it, as with systemd's credentials.
         group_may_read: bool,
     },
 }
 
-/// How often, and how long apart, the lock of a server is tried. `doctor` holds it for a moment to see whether
-/// somebody serves.
+/// How often, and how long apart, a start tries to take the server's lock. `doctor` holds it for a moment to find out
+/// whether a server runs.
 const SERVING_TRIES: u32 = 10;
 const SERVING_TRY_EVERY: Duration = Duration::from_millis(20);
 
-/// A data directory, held with a shared lock as long as this value lives.
+/// A data directory, with a shared lock on it until this value is dropped.
 pub struct DataDir {
     path: PathBuf,
     key: KeyFile,
-    /// Unlocked by the operating system when the process ends, however it ends.
+    /// The operating system unlocks it when the process ends.
     lock: File,
-    /// The lock of the one server of this directory, where this is it.
+    /// The exclusive lock of the directory's only server, if this is the server.
     serving: Option<File>,
 }
 
 impl DataDir {
-    /// Whether there is a database or a key in `path`, or nobody can tell: nothing is to be made there then.
+    /// Whether `path` holds a database or a key, or this cannot be determined. No instance may be created there then.
     pub fn is_initialised(path: &Path) -> bool {
         let mut names = [DATABASE, KEY].iter();
         names.any(|it| path.join(it).try_exists().unwrap_or(true))
     }
 
-    /// Takes hold of an initialised directory, beside others who use it.
+    /// Opens an initialised directory, beside other processes that use it.
     pub fn open(path: &Path, key: KeyFile) -> Result<Self> {
         require_directory(path)?;
         ownership::warn_of_groups(&require_private(path, &key)?);
         Self::open_to_examine(path, key)
     }
 
-    /// Takes hold of an initialised directory to examine it, whoever can reach it.
+    /// Opens an initialised directory for [`Self::examine`], even if others can access it.
     pub fn open_to_examine(path: &Path, key: KeyFile) -> Result<Self> {
         require_directory(path)?;
         let database = path.join(DATABASE);
@@ -92,7 +98,7 @@ impl DataDir {
             }
             Err(error) => return Err(cannot("look into", path, &error)),
         }
-        let lock = lock_file(path)?;
+        let lock = open_lock(path, LOCK)?;
         let taken = |_| {
             let problem = "the data directory is being restored; try again when that is done";
             Error::invalid(path.display().to_string(), problem)
@@ -106,20 +112,20 @@ impl DataDir {
         })
     }
 
-    /// Opens an initialised directory as its one server. Commands and embedding programs may use it beside.
+    /// Opens an initialised directory as its only server. Commands and embedding programs can use it at the same time.
     ///
-    /// For a program that goes on for long: `doctor` then knows that the WAL is looked after.
+    /// For programs that run for long: they leave the WAL to the server, and `doctor` expects it to empty the WAL.
     pub fn open_to_serve(path: &Path, key: KeyFile) -> Result<Self> {
         let mut dir = Self::open(path, key)?;
         dir.serving = Some(lock_to_serve(path)?);
         Ok(dir)
     }
 
-    /// Takes hold of a directory that nobody else uses, to restore a backup into it; makes it if need be.
+    /// Locks a directory exclusively, to restore a backup into it. Creates the directory if it does not exist.
     pub fn open_exclusive(path: &Path, key: KeyFile) -> Result<Self> {
-        make_directory(path, &key)?;
+        create_directory(path, &key)?;
         ownership::warn_of_groups(&require_private(path, &key)?);
-        let lock = lock_file(path)?;
+        let lock = open_lock(path, LOCK)?;
         lock_exclusive(&lock, path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -129,8 +135,8 @@ impl DataDir {
         })
     }
 
-    /// Makes a new instance with a first organization, and opens it. Touches nothing where there is one, nor while
-    /// the clock cannot be right: tokens that are made in 1970 have expired when it is.
+    /// Creates a new instance with a first organization, and opens it. Fails and changes nothing if there is an instance
+    /// already, or if the clock cannot be right: tokens created in 1970 would be expired once the clock is set.
     pub fn create(
         path: &Path,
         key: KeyFile,
@@ -139,11 +145,11 @@ impl DataDir {
     ) -> Result<(Service, OrgId)> {
         require_plausible(now)?;
         if !Self::is_initialised(path) {
-            require_own(path, &key)?;
+            require_no_foreign_files(path, &key)?;
         }
-        make_directory(path, &key)?;
+        create_directory(path, &key)?;
         ownership::warn_of_groups(&require_private(path, &key)?);
-        let lock = lock_file(path)?;
+        let lock = open_lock(path, LOCK)?;
         lock_exclusive(&lock, path)?;
         for (name, what) in [(DATABASE, "a database"), (KEY, "a master key")] {
             if path.join(name).exists() {
@@ -165,12 +171,12 @@ impl DataDir {
                 group_may_read,
             } => MasterKey::read(path, *group_may_read)?,
         })?;
-        let made = make_database(path, &sealer, settings, now);
-        if made.is_err() && matches!(key, KeyFile::InDataDir) {
-            // A key that sealed nothing is worth nothing, and in the way of the next try.
+        let created = create_database(path, &sealer, settings, now);
+        if created.is_err() && matches!(key, KeyFile::InDataDir) {
+            // An unused key would make the next attempt fail.
             let _gone = fs::remove_file(path.join(KEY));
         }
-        let org = made?;
+        let org = created?;
         let shared = lock.try_lock_shared();
         shared.map_err(|_| in_use(path))?;
         let path = path.to_owned();
@@ -200,7 +206,7 @@ impl DataDir {
         }
     }
 
-    /// Judges everything in the directory; returns what a group can reach that this process is in.
+    /// Checks the access to everything in the directory. Returns the files that a group of this process can access.
     pub(super) fn require_private(&self) -> Result<Vec<(PathBuf, u32)>> {
         let mut shared = require_private(&self.path, &self.key)?;
         let cannot = |error: io::Error| cannot("look into", &self.path, &error);
@@ -228,12 +234,12 @@ impl DataDir {
         self.path.join(UNFINISHED)
     }
 
-    /// Whether this is the server of the directory.
+    /// Whether this value holds the server's lock.
     pub(super) const fn is_server(&self) -> bool {
         self.serving.is_some()
     }
 
-    /// Whether another process serves the directory, or the same one by another value.
+    /// Whether another value holds the server's lock, in this process or in another.
     pub(super) fn is_served_by_another(&self) -> bool {
         if self.is_server() {
             return false;
@@ -241,28 +247,28 @@ impl DataDir {
         let Ok(serving) = File::open(self.path.join(SERVING)) else {
             return false;
         };
-        // A shared lock, so that two who ask at once do not see each other.
+        // A shared lock, so that two concurrent callers do not take each other for a server.
         let is_free = serving.try_lock_shared().is_ok();
         let _unlocked = serving.unlock();
         !is_free
     }
 
-    /// Upgrades the database by `act` while nobody else uses the directory. Fails where somebody does.
-    pub(super) fn upgrade_exclusive<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Runs `upgrade` with an exclusive lock on the directory. Fails if another process uses it.
+    pub(super) fn upgrade_exclusive<T>(&self, upgrade: impl FnOnce() -> Result<T>) -> Result<T> {
         let in_use = |_| {
             let problem = "the database is of an older version, and another totpd is using it; stop that one (or restart \
                            it, if it is a server), and this one upgrades the database";
             Error::invalid(self.path.display().to_string(), problem)
         };
-        // This gives up the shared lock, even where it fails (flock(2)).
+        // Gives up the shared lock even if it fails (flock(2)).
         let locked = self.lock.try_lock().map_err(in_use);
-        let done = locked.and_then(|()| act());
+        let done = locked.and_then(|()| upgrade());
         let shared = self.lock.try_lock_shared();
         shared.map_err(in_use)?;
         done
     }
 
-    /// Removes what a crash left of a restore: a database on its way that may hold secrets that were removed here.
+    /// Removes the temporary files of a restore that crashed. They may hold secrets that were removed here.
     pub(super) fn remove_unfinished(&self) -> Result<()> {
         for of in ["", "-wal", "-shm", "-journal"] {
             let file = self.path.join(format!("{UNFINISHED}{of}"));
@@ -282,8 +288,7 @@ impl DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // Closing is not enough: a child that is being started has the same open file until it is another
-        // program, and with it the lock.
+        // Closing is not enough: between fork and exec a child process shares the open file and so keeps the lock.
         let _unlocked = self.serving.as_ref().map(File::unlock);
         let _unlocked = self.lock.unlock();
     }
@@ -296,7 +301,7 @@ fn in_use(path: &Path) -> Error {
     )
 }
 
-/// Takes the lock of the one server of a directory.
+/// Takes the server's lock on a directory.
 fn lock_to_serve(path: &Path) -> Result<File> {
     let lock = open_lock(path, SERVING)?;
     for _ in 1..SERVING_TRIES {
@@ -323,14 +328,14 @@ fn lock_exclusive(lock: &File, path: &Path) -> Result<()> {
     }
 }
 
-fn make_database(
+fn create_database(
     path: &Path,
     sealer: &Sealer,
     settings: &Settings,
     now: Timestamp,
 ) -> Result<OrgId> {
     let [high, low] = *random::<2>()?;
-    // The low bits stand for the machine in every id; a random number serves as well as any.
+    // The low bits of every id identify the machine. A random number is enough.
     let machine = i64::from(u16::from_be_bytes([high, low]).max(1));
     let first = crate::store::next_id(machine, now)?;
     let instance = Instance {
@@ -344,153 +349,14 @@ fn make_database(
     {
         return Err(cannot("write to", path, &error));
     }
-    // With it in one piece: an instance without an organization has nowhere to put a user.
+    // Created in the same transaction: without an organization there is no place for users.
     let organization = Name::from_trusted("Default".to_owned());
     let org = Store::create(&unfinished, &instance, settings, organization, now)?;
     let io = |error: io::Error| cannot("write to", path, &error);
     fs::rename(&unfinished, path.join(DATABASE)).map_err(io)?;
-    // The names are on disk too, not only what they stand for.
+    // Syncs the directory, so that the new name survives a crash.
     File::open(path).and_then(|it| it.sync_all()).map_err(io)?;
     Ok(org)
-}
-
-/// Refuses to make an instance among the files of others, which nobody else could reach any more once the
-/// directory is narrowed. What a crash or a stop left of totpd's own is none of these.
-fn require_own(path: &Path, key: &KeyFile) -> Result<()> {
-    let Ok(entries) = fs::read_dir(path) else {
-        // There is none yet, or whoever makes it says what is wrong.
-        return Ok(());
-    };
-    for entry in entries {
-        let entry = entry.map_err(|error| cannot("look into", path, &error))?;
-        let (name, file) = (entry.file_name(), entry.path());
-        let name = name.to_string_lossy();
-        let is_key = matches!(key, KeyFile::Given { path, .. } if *path == file);
-        let is_ours = [KEY, LOCK, SERVING].contains(&&*name) || name.starts_with(DATABASE);
-        // A file system's own directory, where it is mounted here.
-        let is_system = name == "lost+found";
-        let is_socket = entry.file_type().is_ok_and(|it| it.is_socket());
-        if !(is_key || is_ours || is_system || is_socket) {
-            let problem = format!(
-                "there is something else already ({name}); totpd needs a directory of its own"
-            );
-            return Err(Error::invalid(path.display().to_string(), problem));
-        }
-    }
-    Ok(())
-}
-
-/// Makes the directory, or takes an existing one and narrows it to its owner, if it is not one of others.
-fn make_directory(path: &Path, key: &KeyFile) -> Result<()> {
-    let identity = Identity::of_process();
-    require_parents(&identity, path)?;
-    if !path.exists() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| cannot("make", path, &error))?;
-    }
-    let access = Access::from(&require_directory(path)?);
-    identity
-        .require_owner(access)
-        .map_err(|problem| Error::invalid(path.display().to_string(), problem))?;
-    let is_for_totpd = DataDir::is_initialised(path) || require_own(path, key).is_ok();
-    // One that a container mounts may be root's. Whether it is closed to others is judged in any case.
-    if is_for_totpd && identity.can_change(access) {
-        fs::set_permissions(path, Permissions::from_mode(0o700))
-            .map_err(|error| cannot("chmod 700", path, &error))?;
-    }
-    Ok(())
-}
-
-/// Refuses a directory, a key or a database that is not this user's or root's, or that others can reach
-/// (SECURITY.md 26). Returns what a group can reach that this process is in.
-fn require_private(path: &Path, key: &KeyFile) -> Result<Vec<(PathBuf, u32)>> {
-    let identity = Identity::of_process();
-    require_parents(&identity, path)?;
-    let mut shared = Vec::new();
-    let access = Access::from(&require_directory(path)?);
-    match identity.require_private(access, "700") {
-        Ok(Reach::Owner) => {}
-        Ok(Reach::Group(group)) => shared.push((path.to_owned(), group)),
-        Err(problem) => {
-            let hint = subdirectory_hint(&identity, path, access);
-            let problem = format!("{problem}{hint}");
-            return Err(Error::invalid(path.display().to_string(), problem));
-        }
-    }
-    let names = OWN_FILES.iter().map(|it| path.join(it));
-    shared.extend(require_private_files(names)?);
-    if let KeyFile::Given {
-        path,
-        group_may_read: false,
-    } = key
-    {
-        require_parents(&identity, path)?;
-        shared.extend(require_private_files([path.clone()].into_iter())?);
-    }
-    Ok(shared)
-}
-
-/// Judges the files of these names that are there.
-///
-/// The database is looked at and not opened: closing a second descriptor of it would drop the locks that SQLite
-/// holds for this process.
-fn require_private_files(names: impl Iterator<Item = PathBuf>) -> Result<Vec<(PathBuf, u32)>> {
-    let identity = Identity::of_process();
-    let mut shared = Vec::new();
-    for file in names {
-        let wrong = |problem: String| Error::invalid(file.display().to_string(), problem);
-        let metadata = match fs::metadata(&file) {
-            Ok(it) => it,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(wrong(format!("cannot be looked into: {error}"))),
-        };
-        if !metadata.is_file() {
-            return Err(wrong(ownership::not_regular().to_string()));
-        }
-        match identity.require_private(Access::from(&metadata), "600") {
-            Ok(Reach::Owner) => {}
-            Ok(Reach::Group(group)) => shared.push((file, group)),
-            Err(problem) => return Err(wrong(problem)),
-        }
-    }
-    Ok(shared)
-}
-
-fn require_parents(identity: &Identity, path: &Path) -> Result<()> {
-    let judged = identity.require_safe_parents(path);
-    judged.map_err(|problem| Error::invalid(path.display().to_string(), problem))
-}
-
-/// A way out for a mounted directory whose mode this user cannot change, where there is one.
-fn subdirectory_hint(identity: &Identity, path: &Path, access: Access) -> String {
-    let below = path.join("totpd");
-    let can_make = rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
-    if identity.can_change(access) || !can_make || identity.require_safe_parents(&below).is_err() {
-        return String::new();
-    }
-    format!(
-        ", or, where that is not yours to change, use a directory below it: --data-dir {}",
-        below.display()
-    )
-}
-
-fn require_directory(path: &Path) -> Result<fs::Metadata> {
-    match fs::metadata(path) {
-        Ok(it) if !it.is_dir() => Err(Error::invalid(
-            path.display().to_string(),
-            "this is a file; a data directory is expected",
-        )),
-        Ok(it) => Ok(it),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::invalid(
-            path.display().to_string(),
-            "there is no such data directory; run `totpd init` for a new one",
-        )),
-        Err(error) => Err(cannot("look into", path, &error)),
-    }
-}
-
-fn lock_file(path: &Path) -> Result<File> {
-    open_lock(path, LOCK)
 }
 
 fn open_lock(path: &Path, name: &str) -> Result<File> {

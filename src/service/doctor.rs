@@ -1,4 +1,4 @@
-//! Whether a data directory is in order, and what to do where it is not. Changes nothing.
+//! `doctor`: checks a data directory and advises what to do about each fault. Changes nothing.
 
 mod time;
 
@@ -11,28 +11,28 @@ use crate::ownership;
 use crate::seal::Sealer;
 use crate::store::{Inspection, wal_bytes};
 
-/// A log longer than this is not being looked after.
-const LONG_LOG_BYTES: u64 = 64 * 1024 * 1024;
-/// With less room than this the next busy hour may find the disk full.
+/// A WAL longer than this is not being checkpointed.
+const LONG_WAL_BYTES: u64 = 64 * 1024 * 1024;
+/// With less free space than this a busy hour may fill the disk.
 const LITTLE_SPACE_BYTES: u64 = 64 * 1024 * 1024;
-/// A disk with less than one part in so many free is named while there is still time to make room.
+/// A disk with less than this part of it free is a warning, while there is still time to free space.
 const SPACE_WARNING_PART: u64 = 10;
-/// Secrets that are named one by one when they do not open.
+/// The most secrets that a message lists when they cannot be opened.
 const NAMED_SECRETS: usize = 3;
 
 /// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// In order.
+    /// Nothing to do.
     Ok,
-    /// Works now. Somebody should look at it before it no longer does.
+    /// Works now, but needs attention before it fails.
     Warn,
-    /// Not in order.
+    /// A fault.
     Wrong,
 }
 
 impl Level {
-    /// The word for it, in text and in JSON.
+    /// The level's name in text and in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -42,24 +42,24 @@ impl Level {
     }
 }
 
-/// What one check found.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub check: &'static str,
     /// How serious it is.
     pub level: Level,
-    /// What was seen and, where it is not in order, what to do.
+    /// What the check found and, unless the level is `Ok`, what to do.
     pub message: String,
 }
 
-/// What a check saw where nothing is wrong. What is wrong is an error.
-struct Seen {
+/// The result of a check that found no fault. A fault is an [`Error`].
+struct Observation {
     level: Level,
     message: String,
 }
 
-impl Seen {
+impl Observation {
     fn ok(message: impl Into<String>) -> Self {
         Self {
             level: Level::Ok,
@@ -76,14 +76,17 @@ impl Seen {
 }
 
 impl DataDir {
-    /// Looks at everything in the directory. Works beside a server.
+    /// Checks everything in the directory. Works beside a server.
     pub fn examine(&self, now: Timestamp) -> Vec<Finding> {
         let mut report = Report::default();
         let files = self.files();
         let is_private = files.is_ok();
         report.note("files", files);
         let sealer = self.read_key().and_then(|key| Sealer::new(&key));
-        report.note("master key", sealer.as_ref().map(|_| Seen::ok("readable")));
+        report.note(
+            "master key",
+            sealer.as_ref().map(|_| Observation::ok("readable")),
+        );
         let database = self.database();
         let inspection = if is_private {
             Inspection::open(&database)
@@ -95,7 +98,7 @@ impl DataDir {
         };
         match inspection {
             Ok(inspection) => {
-                report.note("database", whole(&inspection));
+                report.note("database", structure(&inspection));
                 if let Ok(sealer) = &sealer
                     && !inspection.is_older()
                 {
@@ -105,29 +108,29 @@ impl DataDir {
                 report.note("clock", time::clock(&inspection.read(), now));
                 report.note("tokens", time::tokens(&inspection.read(), now));
             }
-            Err(error) => report.note("database", Err::<Seen, _>(error)),
+            Err(error) => report.note("database", Err::<Observation, _>(error)),
         }
         report.note("log", self.wal());
         report.note("space", self.space());
         report.findings
     }
 
-    /// Whether directory, key and database are this user's or root's, and closed to others.
-    fn files(&self) -> Result<Seen> {
+    /// Checks that the directory and its files belong to this user or root and that others cannot access them.
+    fn files(&self) -> Result<Observation> {
         let shared = self.require_private()?;
         Ok(match ownership::shared_by_groups(&shared) {
-            Some(text) => Seen::warn(text),
-            None => Seen::ok(format!(
+            Some(text) => Observation::warn(text),
+            None => Observation::ok(format!(
                 "{} and all files in it are private",
                 self.path().display()
             )),
         })
     }
 
-    /// Whether the WAL is looked after. What was removed may be in it.
-    fn wal(&self) -> Result<Seen> {
+    /// Checks that the WAL is emptied in time. Removed secrets may be in it.
+    fn wal(&self) -> Result<Observation> {
         let bytes = wal_bytes(&self.database());
-        let problem = if bytes > LONG_LOG_BYTES {
+        let problem = if bytes > LONG_WAL_BYTES {
             format!(
                 "it has {} MiB; stop whatever reads the database for long, and restart totpd",
                 bytes >> 20
@@ -138,12 +141,12 @@ impl DataDir {
                  any other command"
             )
         } else {
-            return Ok(Seen::ok(format!("{} KiB", bytes >> 10)));
+            return Ok(Observation::ok(format!("{} KiB", bytes >> 10)));
         };
-        Err(Error::invalid("the log", problem))
+        Err(Error::invalid("the WAL", problem))
     }
 
-    fn space(&self) -> Result<Seen> {
+    fn space(&self) -> Result<Observation> {
         let seen = rustix::fs::statvfs(self.path())
             .map_err(|error| Error::Unavailable(format!("free space: {error}")))?;
         let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
@@ -151,16 +154,16 @@ impl DataDir {
     }
 }
 
-fn free_space(free: u64, size: u64) -> Result<Seen> {
+fn free_space(free: u64, size: u64) -> Result<Observation> {
     let text = format!("{} MiB of {} MiB are free", free >> 20, size >> 20);
     let advice = "make room: on a full disk nothing can be checked or removed";
     if free < LITTLE_SPACE_BYTES {
         return Err(Error::invalid("disk", format!("{text}; {advice}")));
     }
     if free < size.div_ceil(SPACE_WARNING_PART) {
-        return Ok(Seen::warn(format!("{text}; {advice}")));
+        return Ok(Observation::warn(format!("{text}; {advice}")));
     }
-    Ok(Seen::ok(text))
+    Ok(Observation::ok(text))
 }
 
 #[derive(Default)]
@@ -169,8 +172,12 @@ struct Report {
 }
 
 impl Report {
-    fn note<E: std::borrow::Borrow<Error>>(&mut self, check: &'static str, seen: Result<Seen, E>) {
-        let Seen { level, message } = seen.unwrap_or_else(|error| Seen {
+    fn note<E: std::borrow::Borrow<Error>>(
+        &mut self,
+        check: &'static str,
+        seen: Result<Observation, E>,
+    ) {
+        let Observation { level, message } = seen.unwrap_or_else(|error| Observation {
             level: Level::Wrong,
             // The owner of a data directory may read what otherwise only the log says.
             message: if let Error::Unavailable(inner) | Error::Bug(inner) = error.borrow() {
@@ -187,13 +194,13 @@ impl Report {
     }
 }
 
-fn whole(inspection: &Inspection) -> Result<Seen> {
+fn structure(inspection: &Inspection) -> Result<Observation> {
     let problems = inspection.problems()?;
     match problems.first() {
-        None if inspection.is_older() => Ok(Seen::warn(
+        None if inspection.is_older() => Ok(Observation::warn(
             "whole, and of an older version; the next command or start upgrades it, and doctor sees more then",
         )),
-        None => Ok(Seen::ok("whole")),
+        None => Ok(Observation::ok("whole")),
         Some(first) => Err(Error::invalid(
             "the database",
             format!(
@@ -204,41 +211,45 @@ fn whole(inspection: &Inspection) -> Result<Seen> {
     }
 }
 
-/// Whether all usernames keep the rule that they are unique. Those that are older than the rule stay.
-fn usernames(inspection: &Inspection) -> Result<Seen> {
+/// Checks that usernames are unique. Older versions allowed some that differ in case or normalization alone.
+fn usernames(inspection: &Inspection) -> Result<Observation> {
     Ok(match inspection.read().usernames_that_clash()?.as_slice() {
-        [] => Seen::ok("unique within each organization"),
-        [first, ..] => Seen::warn(format!(
+        [] => Observation::ok("unique within each organization"),
+        [first, ..] => Observation::warn(format!(
             "some differ in case or normalization alone within one organization, such as {first:?}; commands need --id \
              for such users"
         )),
     })
 }
 
-fn secrets(inspection: &Inspection, sealer: &Sealer, key: &Path) -> Result<Seen> {
+fn secrets(inspection: &Inspection, sealer: &Sealer, key: &Path) -> Result<Observation> {
     if inspection.read().instance()?.key_id != *sealer.key_id() {
         return Err(Error::invalid(
             key.display().to_string(),
             "this is not the master key that the database was sealed under; put the right one back",
         ));
     }
-    let (mut count, mut shut) = (0_usize, Vec::new());
+    let (mut count, mut unopened) = (0_usize, Vec::new());
     inspection.each_secret(|user, totp, sealed| {
         count = count.saturating_add(1);
         if sealer.open(sealed, &user, &totp).is_err() {
-            shut.push(format!("{totp} of user {user}"));
+            unopened.push(format!("{totp} of user {user}"));
         }
     })?;
-    if shut.is_empty() {
+    if unopened.is_empty() {
         require_sound_slots(inspection)?;
-        return Ok(Seen::ok(format!("all {count} open")));
+        return Ok(Observation::ok(format!("all {count} open")));
     }
-    let named = shut.iter().take(NAMED_SECRETS).cloned().collect::<Vec<_>>();
+    let named = unopened
+        .iter()
+        .take(NAMED_SECRETS)
+        .cloned()
+        .collect::<Vec<_>>();
     Err(Error::invalid(
         "the database",
         format!(
             "{} of {count} secrets do not open ({}); remove these authenticators, or restore a backup",
-            shut.len(),
+            unopened.len(),
             named.join(", ")
         ),
     ))

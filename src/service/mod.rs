@@ -1,6 +1,6 @@
-//! The calls: who may, what happens, in one transaction each. What a program embeds that wants no HTTP.
+//! The calls of the API, each authorized and carried out in one transaction. Programs that need no HTTP embed [`Service`].
 //!
-//! Knows neither statuses nor JSON nor SQL, and reads no clock: `now` is handed in. See `examples/embed.rs`.
+//! Knows no statuses, JSON or SQL, and reads no clock: `now` is an argument. See `examples/embed.rs`.
 
 mod access;
 mod backup;
@@ -49,14 +49,13 @@ use crate::store::{
 };
 use readiness::Readiness;
 
-/// How a service is opened.
+/// Options for [`Service::open_with`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Changes that share a commit, at most. One makes each change wait for a sync of its own, which is good for
-    /// comparison and nothing else.
+    /// The most changes that share a commit. With 1 every change waits for its own sync, which is useful for comparison only.
     pub commit_batch: usize,
-    /// How long a read may take, its wait for others included: [`Service::user`] and [`Service::search_users`]. What an
-    /// operator asks for (lists of tokens and organizations, a backup, `doctor`) has no limit.
+    /// The time limit of [`Service::user`] and [`Service::search_users`], including their wait for a connection. Reads that
+    /// only an administrator may make have no limit.
     pub read_timeout: Duration,
 }
 
@@ -69,23 +68,24 @@ impl Default for Options {
     }
 }
 
-/// Changes in one transaction: at this size a sync is a small part of the whole, and none waits long.
+/// The default of [`Options::commit_batch`]: large enough that the sync is a small part of the time, small enough that no
+/// change waits long.
 pub const COMMIT_BATCH: usize = 128;
-/// How long a read may take: far longer than any that finds what it looks for by an index.
+/// The default of [`Options::read_timeout`]: far longer than a read that uses an index.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a start waits for others who read the database, until the WAL can be emptied.
+/// How long a server's start waits for readers that keep the WAL from being emptied.
 const START_WAIT: Duration = Duration::from_secs(5);
-/// The same at a stop. With the 8 s that requests have by default it stays below the 10 s after which containers kill.
+/// The same at a stop. Together with the 8 s of `--stop-timeout` it stays below the 10 s after which containers kill.
 const STOP_WAIT: Duration = Duration::from_millis(1_500);
-/// Organizations that are listed at most: one node serves a handful.
+/// The most organizations in one list.
 const MAX_LISTED: u32 = 10_000;
 
-/// What is known of a thing beside the thing: `zitadel.resources.object.v3alpha.Details`.
+/// The common fields of users and authenticators: `zitadel.resources.object.v3alpha.Details`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
-    /// The thing's id.
+    /// The id.
     pub id: String,
-    /// When it came to be.
+    /// When it was created.
     pub created: Timestamp,
     /// When it last changed.
     pub changed: Timestamp,
@@ -95,22 +95,22 @@ pub struct Details {
 
 /// The second factors of the users of one data directory.
 ///
-/// It may be shared between threads and cloned; all clones are the same service.
+/// Clones share one database and may be used from any thread.
 #[derive(Clone)]
 pub struct Service {
     inner: Arc<Inner>,
 }
 
-/// What the calls' transactions hold on to.
+/// The state that all clones share.
 struct Inner {
     store: Store,
     sealer: Sealer,
     instance: Instance,
     clock_watch: Mutex<ClockWatch>,
     readiness: Arc<Readiness>,
-    /// The newest event before this process, or the one from which on the clock is doubted.
+    /// The time of the newest event before this process started, or the last time before the clock was doubted.
     last_known_time: Timestamp,
-    /// Held as long as the service lives, so that nobody replaces the database under it.
+    /// Holds the directory's lock, so that no restore replaces the open database.
     dir: DataDir,
 }
 
@@ -131,7 +131,7 @@ impl Service {
         Self::open_with(dir, &Options::default())
     }
 
-    /// Opens an initialised data directory in another way than usual.
+    /// Opens an initialised data directory with options.
     pub fn open_with(dir: DataDir, options: &Options) -> Result<Self> {
         let sealer = Sealer::new(&dir.read_key()?)?;
         let store_options = StoreOptions {
@@ -179,8 +179,8 @@ impl Service {
         &self.inner.instance.id
     }
 
-    /// What this bearer token stands for at this moment, if it is known, not expired and not revoked: for showing. Each
-    /// call judges its caller anew.
+    /// The role of a bearer token that is neither unknown, expired nor revoked. For display only: every call verifies its
+    /// caller again.
     pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Role> {
         let caller = Caller::of_token(token);
         let principal = self.inner.store.read_for_request(ReadKind::ById, |tx| {
@@ -190,15 +190,14 @@ impl Service {
         Ok(principal.role)
     }
 
-    /// Lets all changes that `calls` makes on this thread share one commit: for whoever has many at hand. Nothing
-    /// that a call returned may be believed before this has returned; if it returns an error, nothing happened.
-    /// [`Self::ready`] is not for in here: its probe waits for the very commit that this holds.
+    /// Runs `calls`, whose changes on this thread share one commit. What they return holds only once this has returned `Ok`;
+    /// after an error nothing was changed. Do not call [`Self::ready`] in here: its probe would wait for this commit.
     pub fn run_batch(&self, calls: impl FnOnce()) -> Result<()> {
         self.inner.store.run_batch(calls)
     }
 
-    /// Whether a read and a committed write work right now. Callers share the answer of one probe, and wait for it for a
-    /// second at most: then the database counts as not ready.
+    /// Fails unless a read and a committed write work. Callers share the result of one probe, and wait for it for at most a
+    /// second.
     pub fn ready(&self, now: Timestamp) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         let probe = move || {
@@ -219,14 +218,14 @@ impl Service {
         }
     }
 
-    /// Moves the WAL into the database and truncates it, so that nothing of a removed secret is left in it. The
-    /// service does this by itself within 60 s of the last write. Fails where somebody reads for long.
+    /// Checkpoints the WAL and truncates it, so that it holds no removed secret. The service does this by itself within 60 s
+    /// of the last write. Fails if a reader keeps the database open for too long.
     pub fn truncate_wal(&self) -> Result<()> {
         self.inner.store.truncate_wal(STOP_WAIT)
     }
 
-    /// Refuses every further change and empties the WAL: the last call of a program that is about to end. Where it
-    /// fails, secrets that were removed may still be in the WAL.
+    /// Refuses further changes and empties the WAL. Call it last, before the program ends. If it fails, removed secrets may
+    /// still be in the WAL.
     pub fn stop(&self) -> Result<()> {
         self.inner.store.refuse_changes();
         self.truncate_wal().map_err(|error| {
@@ -238,7 +237,7 @@ impl Service {
         })
     }
 
-    /// Makes an organization.
+    /// Creates an organization.
     pub fn create_organization(&self, context: &Context, name: Name) -> Result<OrgId> {
         self.change_as_admin(context, move |call, tx| {
             let organization = Organization {
@@ -257,15 +256,15 @@ impl Service {
         })
     }
 
-    /// All organizations, in the order of their making.
+    /// All organizations, oldest first.
     pub fn organizations(&self, context: &Context) -> Result<Vec<(OrgId, Name)>> {
         let rows = self.read_as_admin(context, |tx| tx.organizations(MAX_LISTED))?;
         Ok(rows.into_iter().map(|it| (it.id, it.name)).collect())
     }
 }
 
-/// Empties the WAL that a crash, a kill or an upgrade left. A server does not start with what was removed in it; a
-/// command goes on.
+/// Empties the WAL that a crash or an upgrade left. A server does not start with removed secrets in it; a command runs
+/// all the same.
 fn empty_old_wal(dir: &DataDir, store: &Store) -> Result<()> {
     if dir.is_server() {
         return store.truncate_wal(START_WAIT);
@@ -279,7 +278,7 @@ fn empty_old_wal(dir: &DataDir, store: &Store) -> Result<()> {
 }
 
 impl Inner {
-    /// The organization of that id, if it exists.
+    /// Returns the id if such an organization exists.
     fn require_organization(tx: &WriteTx<'_>, id: OrgId) -> Result<OrgId> {
         if tx.organization_exists(&id)? {
             Ok(id)

@@ -106,10 +106,10 @@ impl Service {
         }
     }
 
-    /// Confirms a pending authenticator with its first code, which is used up by that.
+    /// Confirms a pending authenticator with its first code. The code cannot be used again.
     ///
-    /// A wrong code counts like any other; a right one resets nothing, for whoever may enrol could
-    /// otherwise reset the count at will.
+    /// A wrong code counts as in [`Self::check_totp`]. A right one does not clear the count of failures, because a `self`
+    /// token could then clear it at will by enrolling.
     pub fn confirm_totp(
         &self,
         context: &Context,
@@ -146,8 +146,8 @@ impl Service {
 
     /// Checks a code against all confirmed authenticators of a user, or against one of them.
     ///
-    /// The wait, the comparison, and using the code up or counting the failure are one act: of any number
-    /// of requests with one code, one is told yes.
+    /// One transaction checks the wait, compares the code, and marks its step as used or counts the failure. Of any number
+    /// of requests with the same code, one is accepted.
     pub fn check_totp(
         &self,
         context: &Context,
@@ -193,8 +193,8 @@ impl Service {
 
     /// Removes an authenticator, so that no code of it is good from the moment this returns.
     ///
-    /// Whether it is in sight is judged by the statement that removes it. The user's own row is read only where
-    /// nothing was removed, to say what is not there.
+    /// The statement that removes the authenticator also checks that the caller may see it. The user's row is read only if
+    /// nothing was removed, to tell an unknown user from an unknown authenticator.
     pub fn remove_totp(&self, context: &Context, user: UserId, totp: TotpId) -> Result<Details> {
         self.change_user(
             context,
