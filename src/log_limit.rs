@@ -1,9 +1,9 @@
-//! A bound on lines of the log: who can cause a line must not be able to fill the disk with it.
+//! Limits the lines of the log that a client can cause, so that it cannot fill the disk.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines that are written within a second.
+/// The most lines in a second.
 const LINES: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,14 +1,14 @@
-//! SECURITY.md 23: what a caller bound to one organization can reach searches by that organization.
+//! SECURITY.md 23: every statement for a caller of one organization uses an index that begins with the organization.
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::print_stderr,
-    reason = "its numbers are small, and it says what it measured"
+    reason = "the numbers are small, and the test prints what it measured"
 )]
 
 use super::*;
 use crate::model::{Filter, Search, SortBy, TextFilter, TextMethod, UserId, UserState};
 
-/// A database with these users of each organization, by the organization's number.
+/// Creates a database with these numbers of users in two organizations.
 fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("totpd.db");
@@ -68,7 +68,7 @@ fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
     )
 }
 
-/// Each step of a statement's plan.
+/// The steps of a statement's query plan.
 fn plan(connection: &Connection, sql: &str) -> Vec<String> {
     let mut statement = connection
         .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
@@ -79,7 +79,7 @@ fn plan(connection: &Connection, sql: &str) -> Vec<String> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// Whether a step reads rows of users, usernames or authenticators.
+/// Whether a step reads rows of a table.
 fn reads(step: &str) -> bool {
     step.starts_with("SCAN") || step.starts_with("SEARCH")
 }
@@ -104,7 +104,7 @@ fn statements_for_one_organization_search_by_it() {
         for sql in statements {
             let plan = plan(tx.connection, sql);
             let reading: Vec<&String> = plan.iter().filter(|it| reads(it)).collect();
-            // The slot itself is found by the number that the authenticator names.
+            // The slot is found by its number in the authenticator's row.
             let by_number = |it: &&&String| it.contains("SEARCH slot USING INTEGER PRIMARY KEY");
             let reading: Vec<&String> = reading
                 .iter()
@@ -113,7 +113,7 @@ fn statements_for_one_organization_search_by_it() {
                 .collect();
             let (first, rest) = reading.split_first().unwrap();
             assert!(first.contains("org_id=?"), "{sql}\n{plan:#?}");
-            // What goes with a user is looked for only after the user was found.
+            // Rows that are deleted with a user are searched only after the user was found.
             let goes_along = |it: &&String| sql == users::DELETE_USER && it.contains("user_id=?");
             assert!(rest.iter().all(goes_along), "{sql}\n{plan:#?}");
         }
@@ -201,7 +201,7 @@ fn searches_within_one_organization_search_by_it() {
     read.unwrap();
 }
 
-/// A search that few users match looks at these, and not at all users in the order that it is to come in.
+/// A search that few users match reads these, and not all users in the sort order.
 #[test]
 fn a_narrow_search_goes_by_what_it_names() {
     let (_dir, store, [org, _]) = store([1, 1]);
@@ -220,7 +220,7 @@ fn a_narrow_search_goes_by_what_it_names() {
     read.unwrap();
 }
 
-/// What another organization holds changes nothing of how long an answer takes. It measures time, and is run alone.
+/// The users of another organization do not change the time of an answer. Measures time, so it is run alone.
 #[test]
 #[ignore = "it measures time: cargo test --release --lib what_is_out_of_sight -- --ignored"]
 fn what_is_out_of_sight_takes_no_time() {
@@ -276,7 +276,7 @@ fn what_is_out_of_sight_takes_no_time() {
 fn compare(what: &str, mut act: impl FnMut(usize) -> Duration) {
     let mut times = [Vec::new(), Vec::new()];
     for pair in 0..2_200 {
-        // Which one comes first alternates, for the first warms caches for the second.
+        // The order alternates, because the first call warms the caches for the second.
         for which in [pair % 2, 1 - pair % 2] {
             let took = act(which);
             if pair >= 200 {

@@ -72,7 +72,7 @@ struct Waiter {
     arrived: Condvar,
 }
 
-/// What a waiting caller is told.
+/// The message to a waiting caller.
 enum Notice {
     /// The caller is first in the queue. It gets the connection and must run the next batch.
     Connection(Connection),
