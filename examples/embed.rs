@@ -1,4 +1,4 @@
-//! totpd inside a program of your own, without any HTTP: enrol, confirm, check, remove.
+//! totpd as a library, without HTTP: enrol, confirm, check, remove.
 //!
 //! `cargo run --example embed` prints what happens. `cargo run --example embed --no-default-features` builds it without
 //! the server and the command line.
@@ -18,10 +18,10 @@ fn main() -> Result<()> {
     told
 }
 
-/// What a login form asks. A "no" to a code is a value and no error, so that the failure is remembered: only
-/// `Accepted` lets anybody in.
+/// What a login form calls. A refused code is a value and not an error, so that it is counted: only `Accepted` lets the
+/// user in.
 fn may_log_in(service: &Service, now: Timestamp, user: &UserId, code: &Code) -> Result<bool> {
-    // Your program is as trusted as the command line. Calls made for a token take `Caller::of_token`.
+    // Your program is as trusted as the command line. Use `Caller::of_token` to call on behalf of a token's holder.
     let context = Context::command_line(now);
     match service.check_totp(&context, user.clone(), None, code.clone()) {
         Ok(Verdict::Accepted(_)) => {

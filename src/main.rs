@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use zeroizing_alloc::ZeroAlloc;
 
-/// Overwrites all memory of the heap when it is freed. Secrets, codes and tokens pass through buffers of JSON, HTTP and
-/// TLS that are not ours to zeroize, and a buffer that grows leaves a copy behind.
+/// Overwrites heap memory when it is freed. Secrets, codes and tokens pass through buffers of JSON, HTTP and TLS
+/// libraries that do not zeroize them, and a buffer that grows leaves a copy behind.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
@@ -17,11 +17,11 @@ fn main() -> ExitCode {
     cli::run()
 }
 
-/// Lets the system write no core dump of this process, and no other process of the same user read its memory.
+/// Prevents core dumps of this process, and other processes of the same user from reading its memory.
 #[cfg(target_os = "linux")]
 fn forbid_dumps() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    // A system that refuses is no reason not to serve.
+    // A failure is not a reason to stop.
     let _refused = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 

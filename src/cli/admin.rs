@@ -1,4 +1,4 @@
-//! `init`, `token` and `org`: what whoever runs the node does once or seldom.
+//! `init`, `token` and `org`: the commands that set up an instance.
 
 use serde::Serialize;
 use totpd::error::{Error, Result};
@@ -69,7 +69,7 @@ struct OrgDocument {
     name: String,
 }
 
-/// Makes the data directory and says what is in it.
+/// Creates the data directory with an instance, and prints its ids and first token.
 pub(super) fn init(location: &DataLocation, out: &Output, args: &args::Init) -> Result<()> {
     let settings = Settings {
         issuer: Name::parse_issuer("--issuer", &args.issuer)?,
@@ -90,13 +90,13 @@ pub(super) fn init(location: &DataLocation, out: &Output, args: &args::Init) -> 
     out.answer_change(&done, &document, || welcome(location, &org, &token))
 }
 
-/// How to get a token where the first one was not made, or not seen.
+/// Advice where the first token was not created, or may not have been seen.
 pub(super) fn another_token(location: &DataLocation) -> String {
     let command = location.command(&["token", "create", "--role", "admin"], &[]);
     format!("`{command}` makes an admin token")
 }
 
-/// The first admin token of a new instance. The instance is there by now, whatever comes of this.
+/// Creates the first admin token. The error says that the instance exists even though this failed.
 pub(super) fn first_token(
     location: &DataLocation,
     service: &Service,
@@ -114,7 +114,7 @@ pub(super) fn first_token(
     })
 }
 
-/// What a person is told about a new instance, once.
+/// The text about a new instance, with its token.
 pub(super) fn welcome(location: &DataLocation, org: &OrgId, token: &BearerToken) -> String {
     format!(
         "made         {}\norganization {org}\nadmin token  {}\n\
@@ -165,8 +165,8 @@ pub(super) fn token(service: &Service, out: &Output, command: args::Token) -> Re
     }
 }
 
-/// What the flags say the token stands for, and the user of a `self` token. Flags that the role has no use for are
-/// refused, not ignored: whoever gave them believed in them.
+/// The role that the flags describe, and the user of a `self` token. Flags that do not apply to the role are refused and
+/// not ignored, because the operator expects them to have an effect.
 fn role(service: &Service, it: &TokenCreate) -> Result<(Role, Option<FoundUser>)> {
     if let (RoleName::Own, false, Some(user)) = (it.role, it.all_orgs, &it.user) {
         let name = users::selector(user, it.id, it.org.as_deref())?;

@@ -1,4 +1,4 @@
-//! The clocks of the machine, and `doctor --fix clock`.
+//! Reading the machine's clocks, and `doctor --fix clock`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use totpd::service::{Context, Service};
 
 use super::output::{self, Output};
 
-/// The present moment, by the system's clock.
+/// The time of the system's wall clock.
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -18,7 +18,7 @@ pub(super) fn now() -> Timestamp {
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// What the wall clock says, and the clock that it is held against.
+/// The wall clock, and the time since boot to compare it with.
 pub(super) fn clock_reading() -> ClockReading {
     ClockReading {
         now: now(),
@@ -26,7 +26,7 @@ pub(super) fn clock_reading() -> ClockReading {
     }
 }
 
-/// The time since the machine started, sleep included where the system counts it.
+/// The time since boot, including sleep where the system counts it.
 fn since_boot() -> Duration {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::Boottime;
@@ -48,11 +48,11 @@ struct FixDocument {
     void_until: Option<String>,
 }
 
-/// Takes the clock for right, and dates now what is dated later.
+/// Corrects every date in the future.
 pub(super) fn fix(service: &Service, out: &Output) -> Result<()> {
     let now = now();
     if !out.json {
-        // Before anything is changed: a fix may take long, and whoever sees a wrong time can stop it.
+        // Printed before the first change, so that a person who sees a wrong time can stop the fix.
         output::print_line(&format!("taking {now} for the present moment"));
     }
     let fixed = service.fix_clock(&Context::command_line(now))?;

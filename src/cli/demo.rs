@@ -1,6 +1,7 @@
-//! `demo`: the whole story in a temporary directory, over real HTTP, and an exit status that vouches for it.
+//! `demo`: enrols, checks and removes an authenticator over real HTTP, in a temporary directory. Fails if an answer has
+//! another status than expected.
 //!
-//! Its clock is its own, so that nobody waits 30 seconds for the next code.
+//! It uses a clock of its own, so that it does not wait 30 seconds for the next code.
 
 use std::env;
 use std::fs;
@@ -22,9 +23,9 @@ use totpd::totp::{Parameters, Secret, code_at};
 
 use super::{now, output};
 
-/// Enough for one client.
+/// Changes in progress at once. The demo has one client.
 const CHANGES: usize = 6;
-/// A step of the authenticator's clock.
+/// The length of a TOTP step.
 const STEP: Duration = Duration::from_secs(30);
 
 pub(super) fn run() -> Result<()> {
@@ -145,14 +146,14 @@ fn text(document: &Value, pointer: &str) -> Result<String> {
         .ok_or_else(|| Error::invalid("demo", format!("the answer has no {pointer}")))
 }
 
-/// A client that shows what goes over the wire.
+/// A client that prints its requests and their answers.
 struct Client {
     address: String,
     token: String,
 }
 
 impl Client {
-    /// Sends a request on a connection of its own, shows it and its answer, and insists on `status`.
+    /// Sends a request on a new connection and prints it with its answer. Fails unless the answer has this status.
     fn ask(&self, method: &str, path: &str, body: &str, status: u16) -> Result<Value> {
         let failed = |why: String| Error::invalid("demo", why);
         let address = self.address.trim_start_matches("http://");
@@ -193,7 +194,7 @@ impl Client {
     }
 }
 
-/// A directory that goes with the demo.
+/// A directory that is removed when dropped.
 struct TemporaryDir(PathBuf);
 
 impl TemporaryDir {

@@ -1,4 +1,4 @@
-//! `backup`, `restore`, `doctor`: keeping the data whole.
+//! `backup`, `restore` and `doctor`.
 
 use std::path::Path;
 
@@ -96,7 +96,7 @@ pub(super) fn restore(location: &DataLocation, out: &Output, args: &args::Restor
     })
 }
 
-/// Status 1 if anything is wrong, with the findings on stdout either way.
+/// Prints all findings. Fails if one of them is `Wrong`.
 pub(super) fn doctor(location: &DataLocation, out: &Output) -> Result<()> {
     let findings = DataDir::open_to_examine(&location.path, location.key.clone())?.examine(now());
     let documents: Vec<_> = findings.iter().map(document).collect();

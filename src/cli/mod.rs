@@ -1,7 +1,7 @@
-//! The command line: one command a function.
+//! The command line: one function for each command.
 //!
-//! Only here are the clock, the environment, the arguments and the signals read. What a command prints is
-//! either for a person or, with `--json`, one document in the API's own shape.
+//! Only this module reads the clock, the environment, the arguments and signals. A command prints text for a person or,
+//! with `--json`, one document in the API's format. Knows no SQL.
 
 mod admin;
 mod args;
@@ -30,10 +30,10 @@ use clock::{clock_reading, now};
 use output::Output;
 use parse::Parsed;
 
-/// The name under which systemd hands the master key over (`LoadCredential=master.key:…`).
+/// The name of the systemd credential that holds the master key (`LoadCredential=master.key:…`).
 const CREDENTIAL: &str = "master.key";
 
-/// Runs the command that the arguments ask for.
+/// Runs the command that the arguments select.
 pub(crate) fn run() -> ExitCode {
     let level = variable("RUST_LOG").unwrap_or_else(|| "warn".into());
     env_logger::Builder::new()
@@ -47,7 +47,7 @@ pub(crate) fn run() -> ExitCode {
     match dispatch(parsed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Whoever has the data directory may read what otherwise the log alone says.
+            // The inner cause goes only to the log elsewhere. The owner of the data directory may see it.
             if let Error::Unavailable(inner) | Error::Bug(inner) = &error {
                 output::print_error(&format!("{error} ({inner})"));
             } else {
@@ -80,16 +80,16 @@ fn dispatch(parsed: Parsed) -> Result<()> {
     }
 }
 
-/// A variable of the environment. An empty one counts as not set.
+/// An environment variable. An empty one counts as unset.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|it| !it.is_empty())
 }
 
-/// Where the data is, and the key to it.
+/// The data directory and the master key that the arguments and the environment name.
 struct DataLocation {
     path: PathBuf,
     key: KeyFile,
-    /// The flags that said so, which a printed command repeats.
+    /// The flags that named them, for commands that are printed for a person to copy.
     flags: Vec<String>,
 }
 
@@ -122,7 +122,7 @@ impl DataLocation {
         }
     }
 
-    /// A command on the same data, for a person to paste into a shell.
+    /// A command on the same data directory, for a person to paste into a shell.
     fn command(&self, command: &[&str], words: &[&str]) -> String {
         let flags = self.flags.iter().map(String::as_str);
         shell::command(
@@ -140,12 +140,12 @@ impl DataLocation {
     }
 }
 
-/// Whether systemd handed this file over; its group can read it then.
+/// Whether this file is a systemd credential, which its group may read.
 fn is_credential(path: &Path) -> bool {
     variable("CREDENTIALS_DIRECTORY").is_some_and(|it| path.starts_with(it))
 }
 
-/// Whoever sits at the command line may do everything.
+/// The context of calls by the command line, which may do everything.
 fn operator() -> Context {
     Context::command_line(now())
 }

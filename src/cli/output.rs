@@ -1,17 +1,17 @@
-//! What commands print: lines and tables for people, one document for programs.
+//! Printing: text and tables for people, one JSON document for programs.
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 use totpd::error::{Error, Result};
 
-/// How to answer.
+/// The format of a command's answer.
 pub(super) struct Output {
     pub(super) json: bool,
 }
 
 impl Output {
-    /// Prints the document, or what `text` makes for a person.
+    /// Prints the document as JSON, or the text that `text` returns.
     pub(super) fn answer(
         &self,
         document: &impl Serialize,
@@ -25,8 +25,8 @@ impl Output {
         }
     }
 
-    /// The same after a change, of which `done` says what it was. An answer that nobody gets must not pass for a
-    /// failed change, nor for a good one: a token or a secret is shown once.
+    /// The same after a change, which `done` describes. If the answer cannot be written, the error says that the change was
+    /// made: the operator must know, and a token or secret in the answer is lost.
     pub(super) fn answer_change(
         &self,
         done: &str,
@@ -46,8 +46,8 @@ impl Output {
     }
 }
 
-/// The text of a cell. Columns stand two blanks apart: text with two blanks in a row, or with a blank that is not U+0020,
-/// could pass for several cells, and is quoted.
+/// The text of a table cell. Columns are two spaces apart, so text that could look like several cells is quoted: two
+/// spaces in a row, or other whitespace than U+0020.
 fn cell(text: &str) -> String {
     let is_odd = |it: char| it != ' ' && (it.is_whitespace() || it.is_control());
     if text.contains("  ") || text.contains(is_odd) || text.starts_with('"') {
@@ -57,7 +57,7 @@ fn cell(text: &str) -> String {
     }
 }
 
-/// Columns under their heads, as wide as they need to be.
+/// A table with a head line, its columns aligned.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let heads: Vec<String> = heads.iter().map(|it| (*it).to_owned()).collect();
     let rows: Vec<Vec<String>> = rows
@@ -84,7 +84,7 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     lines.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// An answer on stdout. A reader that closes the pipe early has seen enough; a full disk is a failure.
+/// Prints an answer to stdout. A closed pipe is not an error, because the reader wanted no more; a full disk is one.
 fn print_answer(text: &str) -> Result<()> {
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::invalid(
@@ -95,12 +95,12 @@ fn print_answer(text: &str) -> Result<()> {
     }
 }
 
-/// One text on stdout, beside other work that goes on whether or not anybody reads it.
+/// Prints a line to stdout and ignores errors, for text that other work must not depend on.
 pub(super) fn print_line(text: &str) {
     let _gone = writeln!(io::stdout().lock(), "{text}");
 }
 
-/// One line on stderr. A control character in what was typed is shown, not sent to the terminal.
+/// Prints one line to stderr. Escapes control characters, which the terminal would interpret.
 pub(super) fn print_error(text: &str) {
     let mut line = String::with_capacity(text.len());
     for it in text.chars() {
@@ -113,12 +113,12 @@ pub(super) fn print_error(text: &str) {
     let _gone = writeln!(io::stderr().lock(), "totpd: {line}");
 }
 
-/// One text on stderr, as it is.
+/// Prints text to stderr unchanged.
 pub(super) fn print_to_stderr(text: &str) {
     let _gone = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Whether a person looks at stdout.
+/// Whether stdout is a terminal.
 pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }

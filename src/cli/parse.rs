@@ -1,7 +1,7 @@
-//! From words and the environment to [`Args`], and what a wrong use is told.
+//! Parses the command line and the environment into [`Args`], and prints errors about them.
 //!
-//! clap reads a variable of the environment as if its flag had been given. Two things are ours: an empty variable
-//! counts as not set, and a message about a bad value names the variable that it came from.
+//! clap reads an environment variable as if its flag had been given. This module adds two rules: an empty variable counts
+//! as unset, and an error about a value names the variable that it came from.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,14 +15,14 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use super::args::{self, Args};
 use super::output;
 
-/// What was said, and which of it a printed command has to repeat to mean the same data.
+/// The arguments, and the flags that a printed command repeats to name the same data directory.
 pub(super) struct Parsed {
     pub(super) args: Args,
-    /// `--data-dir` and `--master-key` with their values, as far as they were given as flags.
+    /// `--data-dir` and `--master-key` with their values, if they were given as flags.
     pub(super) repeated: Vec<String>,
 }
 
-/// Reads the command line. The error is the exit status, after everything has been printed.
+/// Parses the command line. Prints what is wrong with it, and returns the exit status as the error.
 pub(super) fn parse() -> Result<Parsed, ExitCode> {
     let words: Vec<OsString> = env::args_os().collect();
     let command = without_variables(command(), &is_empty);
@@ -45,7 +45,7 @@ pub(super) fn parse() -> Result<Parsed, ExitCode> {
     Ok(parsed)
 }
 
-/// The command, whose help lists `--json` only where it is taken.
+/// The command. Hides `--json` from the help of the subcommands that do not accept it.
 fn command() -> Command {
     let json = Arg::new("json")
         .long("json")
@@ -57,7 +57,7 @@ fn command() -> Command {
     })
 }
 
-/// The command without the variables of the environment for which `is_off` holds.
+/// The command, which then ignores the environment variables for which `is_off` returns true.
 fn without_variables(command: Command, is_off: &dyn Fn(&str) -> bool) -> Command {
     command
         .mut_args(|it| {
@@ -71,12 +71,12 @@ fn without_variables(command: Command, is_off: &dyn Fn(&str) -> bool) -> Command
         .mut_subcommands(|it| without_variables(it, is_off))
 }
 
-/// Compose files and service managers leave a variable empty where they mean that it is not set.
+/// Whether a variable is set but empty. Compose files and service managers write unset variables so.
 fn is_empty(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|it| it.is_empty())
 }
 
-/// The variable without which the error would not be there.
+/// The environment variable that causes the error: without it the error is another one, or none.
 fn variable_to_blame(command: &Command, words: &[OsString], error: &clap::Error) -> Option<String> {
     let told = problem(error);
     let mut variables = Vec::new();
@@ -88,7 +88,7 @@ fn variable_to_blame(command: &Command, words: &[OsString], error: &clap::Error)
     })
 }
 
-/// The variables of the environment that are set and that the command reads.
+/// Collects the environment variables that the command reads and that are set.
 fn collect_variables(command: &Command, into: &mut Vec<String>) {
     let set = command
         .get_arguments()
@@ -115,10 +115,10 @@ fn repeated(matches: &ArgMatches) -> Vec<String> {
     values.flatten().collect()
 }
 
-/// Prints help, or one line for a wrong use, and returns the exit status.
+/// Prints help or a one-line error, and returns the exit status.
 fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode {
     let error = if error.kind() == ErrorKind::MissingSubcommand {
-        // A variable that is set counts as an argument, and nobody typed it: without one, help is shown.
+        // To clap a set variable counts as an argument. Without any typed argument help is shown.
         let typed = without_variables(command.clone(), &|_| true);
         typed.try_get_matches_from(words).err().unwrap_or(error)
     } else {
@@ -134,7 +134,7 @@ fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode
     }
     let variable = variable_to_blame(command, words, &error);
     let from = variable.map(|it| format!(" (environment variable {it})"));
-    // Every other wrong use names what would be right already.
+    // Every other error names the accepted values already.
     let is_unknown = matches!(
         error.kind(),
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand
@@ -145,7 +145,7 @@ fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode
     ExitCode::from(2)
 }
 
-/// What is wrong, and what may have been meant, in one line and without the usage.
+/// The error and clap's tip in one line, without the usage.
 fn problem(error: &clap::Error) -> String {
     let text = error.to_string();
     let told = text

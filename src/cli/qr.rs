@@ -1,16 +1,16 @@
-//! A URI as a QR code in the terminal.
+//! Draws a URI as a QR code in the terminal.
 
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
-/// Black on white whatever the terminal's colours are; readers want it so.
+/// Black on white whatever the terminal's colours are, as QR readers expect.
 const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
 const PLAIN: &str = "\x1b[0m";
 
 /// Draws `text`, two modules to a character, with the quiet zone around it.
 ///
-/// With `colour` it is black on white anywhere. Without, light modules are drawn in the terminal's
-/// foreground: right on a dark terminal, and inverted on a light one, which phones read as well.
+/// With `colour` it is always black on white. Without, light modules have the terminal's foreground colour: correct on a
+/// dark terminal, and inverted on a light one, which phones read too.
 ///
 /// Returns nothing where `text` is too long for a QR code: the largest holds 2,953 bytes.
 pub(super) fn draw(text: &str, colour: bool) -> Option<String> {

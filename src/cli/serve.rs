@@ -17,7 +17,7 @@ use totpd::service::{DataDir, Options, Service, Settings};
 
 use super::{DataLocation, admin, args, clock_reading, now, operator, output};
 
-/// How often expired enrolments and old events are swept.
+/// How often expired enrolments and old events are deleted.
 const TIDY_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
@@ -27,7 +27,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     }
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
-    // Beyond a limit of file size a write is to fail, not the process to die.
+    // With a handler, a write beyond the file size limit fails instead of ending the process.
     let too_large = signal_hook::flag::register(SIGXFSZ, Arc::default());
     too_large.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     let api = Api::new(service.clone(), Arc::new(now));
@@ -43,7 +43,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     });
     let inherited = inherited()?;
     let config = Config {
-        // Where systemd has opened the sockets, it has said where to listen.
+        // Sockets that systemd has opened replace `--listen`.
         listen: if inherited.is_empty() {
             args.listen
         } else {
@@ -76,7 +76,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     };
     let running = serve::start(config, &handler)
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
-    // The first reading of the clock, which later ones are compared with.
+    // Records the first clock reading, which later ones are compared with.
     service.tidy(args.keep_events, clock_reading())?;
     let (tidied, keep_events) = (service.clone(), args.keep_events);
     thread::Builder::new()
@@ -112,11 +112,11 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     if !answered {
         log::warn!("not every request was answered in time");
     }
-    // What was removed does not stay behind in the WAL.
+    // Empties the WAL, which may hold removed secrets.
     service.stop()
 }
 
-/// Sockets that systemd has opened for us (`LISTEN_FDS`).
+/// The sockets that systemd has opened for this process (`LISTEN_FDS`).
 fn inherited() -> Result<Vec<Inherited>> {
     let mut given = ListenFd::from_env();
     let mut sockets = Vec::new();
@@ -137,7 +137,7 @@ fn inherited() -> Result<Vec<Inherited>> {
     Ok(sockets)
 }
 
-/// Says how we are, where systemd waits to hear it.
+/// Reports the state to systemd, if it started this process.
 fn tell_systemd(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
         log::debug!("telling systemd: {error}");
@@ -153,8 +153,8 @@ fn tidy(service: &Service, keep_events: Duration) {
     }
 }
 
-/// Opens the data directory. Where there is nothing it makes one only for a person at a terminal, or if `--init` was
-/// said: a mistyped path, or a volume that is not mounted, must not look like a healthy and empty instance.
+/// Opens the data directory. Creates a new one only on a terminal or with `--init`, because a mistyped path or an
+/// unmounted volume must not look like a healthy, empty instance.
 fn open_or_init(location: &DataLocation, args: &args::Serve) -> Result<Service> {
     let issuer = args.issuer.as_deref();
     let issuer = issuer.map(|it| Name::parse_issuer("--issuer", it));
@@ -191,7 +191,7 @@ fn init(location: &DataLocation, issuer: Option<Name>, is_silent: bool) -> Resul
     };
     let (service, org) = DataDir::create(&location.path, location.key.clone(), &settings, now())?;
     if is_silent {
-        // A token in a log file would be a token that lies about.
+        // Without a terminal the output may go to a log file, where a token would stay.
         let path = location.path.display();
         output::print_line(&format!("made {path}; {}", admin::another_token(location)));
     } else {

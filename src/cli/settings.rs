@@ -1,4 +1,4 @@
-//! `settings`: show, set.
+//! `settings show` and `settings set`.
 
 use serde::Serialize;
 use totpd::error::{Error, Result};
@@ -40,7 +40,7 @@ pub(super) fn run(service: &Service, out: &Output, command: args::Settings) -> R
     }
 }
 
-/// Reads all changes before one is made. A key that is given twice is refused: one of the two would be lost.
+/// Parses all changes before any is applied. A key that is given twice is refused, because one value would be lost.
 fn read(changes: &[String]) -> Result<SettingsChange> {
     let mut change = SettingsChange::default();
     for it in changes {

@@ -1,12 +1,12 @@
-//! Commands that are printed for a person to paste into a shell.
+//! Quoting of commands that a person pastes into a shell.
 
-/// A line that a shell reads as `totpd` with exactly these words: `command` with its flags, then `words`.
+/// A line that a shell parses as `totpd` with exactly these words: `command` with its flags, then `words`.
 ///
-/// Usernames and ids are free text: without quotes, what follows a `;` in one would run as a command.
+/// Usernames and ids are free text. Without quotes the shell would run the text after a `;` as a command.
 pub(super) fn command(command: &[&str], words: &[&str]) -> String {
     let mut line = vec!["totpd".to_owned()];
     line.extend(command.iter().map(|it| quoted(it)));
-    // What begins with a hyphen is a flag, unless this stands before it.
+    // After `--`, words that begin with a hyphen are not flags.
     if words.iter().any(|it| it.starts_with('-')) {
         line.push("--".to_owned());
     }
@@ -14,13 +14,13 @@ pub(super) fn command(command: &[&str], words: &[&str]) -> String {
     line.join(" ")
 }
 
-/// One word for a POSIX shell: as it is where no shell reads anything into it, else in single quotes.
+/// One word for a POSIX shell, in single quotes unless all of its characters are plain.
 pub(super) fn quoted(word: &str) -> String {
     let is_plain = |it: char| it.is_ascii_alphanumeric() || "_@%+=:,./-".contains(it);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()
     } else {
-        // Within single quotes nothing but the quote itself has a meaning.
+        // Within single quotes only the quote itself is special.
         format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

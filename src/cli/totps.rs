@@ -1,4 +1,4 @@
-//! `totp`: start, confirm, check, list, remove.
+//! `totp start`, `confirm`, `check`, `list` and `remove`.
 
 use totpd::api::messages;
 use totpd::api::status::Refusal;
@@ -81,7 +81,7 @@ pub(super) fn run(
     }
 }
 
-/// Each removal is a change of its own. What was removed before one fails is told all the same.
+/// Removes each authenticator in its own transaction. If one fails, the output still lists those removed before.
 fn remove_all(service: &Service, out: &Output, user: &FoundUser) -> Result<()> {
     let context = operator();
     let (mut documents, mut lines) = (Vec::new(), Vec::new());
@@ -92,7 +92,7 @@ fn remove_all(service: &Service, out: &Output, user: &FoundUser) -> Result<()> {
                 documents.push(messages::DetailsResponse::from(details));
                 Ok(())
             }
-            // Somebody else removed it meanwhile.
+            // It was removed concurrently.
             Err(Error::NotFound(Missing::Totp)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -115,7 +115,7 @@ fn removed(id: &str, user: &FoundUser) -> String {
     format!("removed {id} of {user}: no code of it is good any more")
 }
 
-/// A "no" is a failure of the command: whoever looks at the status alone is not fooled.
+/// Turns a refused code into an error, so that the exit status tells it too.
 fn accepted(verdict: Verdict) -> Result<Details> {
     let refusal = match verdict {
         Verdict::Accepted(details) => return Ok(details),
@@ -126,8 +126,8 @@ fn accepted(verdict: Verdict) -> Result<Details> {
     Err(Error::invalid("refused", refusal.message))
 }
 
-/// What a person does next with a new enrolment. The picture is left out where the URI is too long for one: the
-/// enrolment is there already, and its secret is shown here alone.
+/// The text about a new enrolment: QR code, secret, and the command that confirms it. A URI that is too long for a QR
+/// code is no error, because the enrolment exists and its secret is shown only here.
 fn enrolment_text(location: &DataLocation, enrolment: &Enrolment, user: &args::UserArg) -> String {
     let colour = output::is_terminal() && variable("NO_COLOR").is_none();
     let picture = qr::draw(&enrolment.uri, colour);

@@ -1,4 +1,4 @@
-//! `user`: make, list, show, remove, lock, unlock, activate, deactivate.
+//! `user create`, `list`, `show`, `remove`, `lock`, `unlock`, `activate` and `deactivate`.
 
 use std::fmt::Display;
 
@@ -71,13 +71,13 @@ pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Resul
     }
 }
 
-/// The user that was meant.
+/// Finds the user that the arguments name.
 pub(super) fn find(service: &Service, it: &args::UserArg) -> Result<FoundUser> {
     let name = selector(&it.user, it.id, it.org.as_deref())?;
     service.find_user(&operator(), &name)
 }
 
-/// What USER, `--id` and `--org` say together.
+/// The selector that USER, `--id` and `--org` describe.
 pub(super) fn selector(user: &str, is_id: bool, org: Option<&str>) -> Result<UserSelector> {
     match org {
         Some(org) => Ok(UserSelector::Username(
@@ -89,12 +89,12 @@ pub(super) fn selector(user: &str, is_id: bool, org: Option<&str>) -> Result<Use
     }
 }
 
-/// A user as answers name it: the same name may be another user's elsewhere.
+/// A user in messages. Includes the organization, because ids and usernames can be alike in two of them.
 pub(super) fn label(id: impl Display, org: &OrgId) -> String {
     format!("user {id} of organization {org}")
 }
 
-/// Answers a change of a user with a sentence that `done` makes of the user's name.
+/// Prints the answer to a change of a user. `done` builds its text from the user's label.
 fn answer_change(
     out: &Output,
     details: Details,
