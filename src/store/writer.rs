@@ -278,7 +278,7 @@ impl Writer {
             let waiter = Arc::clone(&waiter);
             match &work {
                 Work::Change(_) | Work::TakeConnection => {
-                    queue.waiting.push_back(Job { work, waiter })
+                    queue.waiting.push_back(Job { work, waiter });
                 }
                 // While stopping, exclusive work comes last, so that nothing is written after it.
                 Work::Exclusive(_) if queue.is_stopping => {
