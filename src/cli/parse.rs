@@ -139,9 +139,9 @@ fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode
         error.kind(),
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand
     );
-    let way_out = if is_unknown { "; see --help" } else { "" };
+    let advice = if is_unknown { "; see --help" } else { "" };
     let problem = problem(&error);
-    output::print_error(&format!("{problem}{}{way_out}", from.unwrap_or_default()));
+    output::print_error(&format!("{problem}{}{advice}", from.unwrap_or_default()));
     ExitCode::from(2)
 }
 

@@ -76,13 +76,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     };
     let running = serve::start(config, &handler)
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
-    // Records the first clock reading, which later ones are compared with.
-    service.tidy(args.keep_events, clock_reading())?;
-    let (tidied, keep_events) = (service.clone(), args.keep_events);
-    thread::Builder::new()
-        .name("tidy".to_owned())
-        .spawn(move || tidy(&tidied, keep_events))
-        .map_err(|error| Error::Unavailable(format!("no thread: {error}")))?;
+    start_tidying(&service, args.keep_events)?;
     for address in running.addresses() {
         output::print_line(&format!("listening on {address}"));
     }
@@ -142,6 +136,18 @@ fn tell_systemd(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
         log::debug!("telling systemd: {error}");
     }
+}
+
+/// Starts the thread that deletes expired enrolments and old events.
+fn start_tidying(service: &Service, keep_events: Duration) -> Result<()> {
+    // Records the first clock reading, which later ones are compared with.
+    service.tidy(keep_events, clock_reading())?;
+    let service = service.clone();
+    thread::Builder::new()
+        .name("tidy".to_owned())
+        .spawn(move || tidy(&service, keep_events))
+        .map_err(|error| Error::Unavailable(format!("no thread: {error}")))?;
+    Ok(())
 }
 
 fn tidy(service: &Service, keep_events: Duration) {

@@ -135,9 +135,9 @@ impl Caller {
             Credential::Token(hash) => {
                 let row = tx.token(hash)?.ok_or(Error::BadToken)?;
                 if let Some(expired) = row.expires.filter(|it| *it <= now) {
-                    let (id, way_out) = (&row.id, "`totpd token create` makes another");
+                    let (id, advice) = (&row.id, "`totpd token create` makes another");
                     return Err(Error::ExpiredToken(format!(
-                        "the {} token {id} expired on {expired}; {way_out}",
+                        "the {} token {id} expired on {expired}; {advice}",
                         row.role
                     )));
                 }
