@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use totpd::api::Api;
-use totpd::api::http::{EVERY_REPLY, Request, Via};
+use totpd::api::http::{COMMON_HEADERS, Request, Via};
 use totpd::model::{Clock, Timestamp, Window};
 use totpd::service::{DataDir, KeyFile, Settings};
 
@@ -80,7 +80,7 @@ fn answer(mut request: tiny_http::Request, api: &Api) {
         .with_status_code(reply.status)
         .with_chunked_threshold(usize::MAX);
     let content_type = ("Content-Type", reply.content_type);
-    for (name, value) in EVERY_REPLY.into_iter().chain([content_type]) {
+    for (name, value) in COMMON_HEADERS.into_iter().chain([content_type]) {
         if let Ok(header) = tiny_http::Header::from_bytes(name, value) {
             response.add_header(header);
         }

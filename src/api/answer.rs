@@ -9,24 +9,24 @@ use super::messages::{CheckResponse, DetailsResponse, Encoding, GetUserResponse,
 
 /// What a call answers when all went well.
 pub(super) enum Answer {
-    /// What a probe is told on REST.
+    /// The answer to a probe over REST.
     Ok,
-    /// What a probe is told on gRPC.
+    /// The answer to a probe over gRPC.
     Health(HealthCheckResponse),
-    /// What needs no call.
+    /// A complete reply, made without a call.
     Reply(Reply),
     Created(DetailsResponse),
     Details(DetailsResponse),
     User(GetUserResponse),
-    /// One that is written already, in the encoding that was asked for.
-    Written(Vec<u8>),
+    /// An answer that is encoded already.
+    Encoded(Vec<u8>),
     Start(StartResponse),
     Check(CheckResponse),
 }
 
 impl Answer {
     /// The bytes of the answer in that encoding.
-    pub(super) fn written_as(self, encoding: Encoding) -> Vec<u8> {
+    pub(super) fn encode_as(self, encoding: Encoding) -> Vec<u8> {
         match encoding {
             Encoding::Json => self.into_reply().body,
             Encoding::Protobuf => self.into_message(),
@@ -41,7 +41,7 @@ impl Answer {
             Self::Created(it) => json(201, &it),
             Self::Details(it) => json(200, &it),
             Self::User(it) => json(200, &it),
-            Self::Written(body) => reply(200, body),
+            Self::Encoded(body) => reply(200, body),
             Self::Start(it) => json(200, &it),
             Self::Check(it) => json(200, &it),
         }
@@ -54,7 +54,7 @@ impl Answer {
             Self::Health(it) => it.encode_to_vec(),
             Self::Created(it) | Self::Details(it) => it.encode_to_vec(),
             Self::User(it) => it.encode_to_vec(),
-            Self::Written(it) => it,
+            Self::Encoded(it) => it,
             Self::Start(it) => it.encode_to_vec(),
             Self::Check(it) => it.encode_to_vec(),
         }

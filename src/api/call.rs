@@ -1,8 +1,7 @@
 //! A call as a value: what a request asks for once its fields have been read.
 //!
-//! Here and nowhere else fields become domain types. Reading is pure: it needs no token, no clock and no database, so
-//! it runs before the transaction in which the call is carried out. A field that is malformed is a value too, for
-//! the token is judged first.
+//! Only here do fields become domain types. This needs no token, clock or database, so it runs before the transaction. A
+//! malformed field is kept as an error in [`ParsedCall`], because the token is judged first.
 
 use zeroize::Zeroizing;
 
@@ -15,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::{Code, Name, Search, TotpId, UserId};
 use crate::service::{NamedBy, NewUser, NewUsername, Permission, Target};
 
-/// A call, whichever transport brought it.
+/// A call, independent of the transport.
 pub(super) enum Call {
     CreateUser {
         target: Target,
@@ -64,7 +63,7 @@ pub(super) struct ParsedCall {
     pub(super) call: Result<Call>,
 }
 
-/// What REST takes where the call's message, which is ZITADEL's, has no field for it.
+/// Fields that REST accepts and that ZITADEL's message of the call does not have.
 #[derive(Default)]
 pub(super) struct RestOnly {
     pub(super) instance: Option<Instance>,

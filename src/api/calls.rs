@@ -1,32 +1,32 @@
 //! Carries calls out: one function for each, from the call as a value to its answer.
 //!
-//! Who may do what, what exists and in which state it is are the service's to judge.
+//! The service judges rights, existence and state.
 
 use super::answer::Answer;
 use super::call::{Call, ParsedCall, UserRef};
-use super::messages::{DetailsResponse, Encoding, Failure, GetUserResponse, Page, StartResponse};
+use super::messages::{DetailsResponse, Encoding, GetUserResponse, Page, PageError, StartResponse};
 use super::status::{Refusal, TransportError};
 use crate::error::Result;
 use crate::model::{Search, Timestamp, UserId};
 use crate::service::{Caller, Context, Details, Service, Verdict};
 
-/// How a long answer is written.
-pub(super) struct Writing<'a> {
+/// How an answer is encoded, and what bounds its length.
+pub(super) struct AnswerSettings<'a> {
     pub(super) encoding: Encoding,
-    /// How long a page of a search may be.
+    /// The length limit of a page of a search.
     pub(super) page_bytes: usize,
     /// See [`super::http::Request::reserve`].
     pub(super) reserve: &'a dyn Fn(usize) -> bool,
 }
 
-/// Carries a call out. Its token is judged first, then its role, then its fields, then all else (the order of judgement
-/// is the contract's), all of it inside one transaction.
+/// Carries a call out, in one transaction. The API prescribes the order of judgement: token, role, fields, then
+/// existence and state.
 pub(super) fn carry_out(
     service: &Service,
     caller: Caller,
     now: Timestamp,
     parsed: ParsedCall,
-    writing: &Writing<'_>,
+    settings: &AnswerSettings<'_>,
 ) -> Result<Answer, Refusal> {
     let in_context = |target| Context {
         caller,
@@ -51,11 +51,11 @@ pub(super) fn carry_out(
         Call::GetUser(user) => {
             let (context, user) = on(user);
             let user = service.user(&context, &user)?;
-            let user = GetUserResponse::written_as(writing.encoding, user)?;
-            writing.reserved(Answer::User(user).written_as(writing.encoding))
+            let user = GetUserResponse::encode_as(settings.encoding, user)?;
+            settings.reserved(Answer::User(user).encode_as(settings.encoding))
         }
         Call::SearchUsers { target, search } => {
-            search_users(service, &in_context(target), &search, writing)
+            search_users(service, &in_context(target), &search, settings)
         }
         Call::DeleteUser(user) => details(on(user), service, Service::remove_user),
         Call::LockUser(user) => details(on(user), service, Service::lock_user),
@@ -89,22 +89,22 @@ fn search_users(
     service: &Service,
     context: &Context,
     search: &Search,
-    writing: &Writing<'_>,
+    settings: &AnswerSettings<'_>,
 ) -> Result<Answer, Refusal> {
-    let mut page = Page::new(writing.encoding, writing.page_bytes, writing.reserve);
+    let mut page = Page::new(settings.encoding, settings.page_bytes, settings.reserve);
     let found = service.search_users(context, search, |user| page.push(user))?;
     match page.finish(&found, search.limit) {
-        Ok(bytes) => Ok(Answer::Written(bytes)),
-        Err(Failure::NoMemory) => Err(no_memory()),
-        Err(Failure::Error(error)) => Err(error.into()),
+        Ok(bytes) => Ok(Answer::Encoded(bytes)),
+        Err(PageError::NoMemory) => Err(no_memory()),
+        Err(PageError::Error(error)) => Err(error.into()),
     }
 }
 
-impl Writing<'_> {
-    /// A long answer to a read, if there is memory for it. While it was written it was the only one on its thread.
+impl AnswerSettings<'_> {
+    /// The answer, if there is memory for it. It is reserved after the encoding: a thread encodes one answer at a time.
     fn reserved(&self, bytes: Vec<u8>) -> Result<Answer, Refusal> {
         if (self.reserve)(bytes.len()) {
-            Ok(Answer::Written(bytes))
+            Ok(Answer::Encoded(bytes))
         } else {
             Err(no_memory())
         }
@@ -125,7 +125,7 @@ fn details(
     Ok(Answer::Details(DetailsResponse::from(details)))
 }
 
-/// A "no" to a code is a refusal on the wire: whoever looks at the status alone is not fooled.
+/// A code that is not accepted is a refusal, so that a client that looks only at the status is safe.
 fn accepted(verdict: Verdict) -> Result<Details, Refusal> {
     match verdict {
         Verdict::Accepted(details) => Ok(details),

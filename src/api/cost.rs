@@ -1,4 +1,4 @@
-//! What reading a request costs: linear in what was sent, up to every bound. SECURITY.md 44.
+//! Measures that parsing a request costs time linear in its length, up to every bound. SECURITY.md 44.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -17,7 +17,7 @@ use super::messages::{self, SearchUsersRequest};
 use super::path::Query;
 use super::{filters, rest};
 
-/// From a tenth of a bound to all of it the cost may grow so much. Linear would be tenfold.
+/// How much the cost may grow from a tenth of a bound to all of it. Linear would be 10.
 const MOST: u32 = 15;
 const ROUNDS: usize = 30;
 const TRIES: usize = 10;
@@ -36,8 +36,8 @@ fn cost(act: impl Fn()) -> Duration {
     cpu_time() - begun
 }
 
-/// Takes the least of many measurements, for what others do on the machine only ever adds. Where the machine is so busy that
-/// it adds to each of them, it measures again.
+/// Takes the least of many measurements, because other load only adds to them. If the machine is so busy that all of them
+/// are too high, measures again.
 #[track_caller]
 fn is_linear(name: &str, input: impl Fn(usize) -> String, read: impl Fn(&str)) {
     let (few, all) = (input(10), input(100));

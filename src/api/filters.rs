@@ -1,4 +1,4 @@
-//! What a search asks for, out of its message: filters, an order, a page.
+//! Turns the message of a search into filters, an order and a page.
 
 use super::messages::State;
 use super::messages::{
@@ -8,11 +8,11 @@ use super::messages::{
 use crate::error::{Error, Result};
 use crate::model::{Filter, Name, Search, SortBy, TextFilter, TextMethod, UserState};
 
-/// Users on a page where nothing is said, and at most.
+/// Users on a page, by default and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
 
-/// Reads a search.
+/// Parses a search.
 pub(super) fn search(request: &SearchUsersRequest) -> Result<Search> {
     let query = request.query.clone().unwrap_or_default();
     let limit = match query.limit {
@@ -49,7 +49,7 @@ fn all(filters: &[SearchFilter]) -> Result<Vec<Filter>> {
     filters.iter().map(filter).collect()
 }
 
-/// Reads a filter. How many there are and how deep they stand in each other was judged before they were decoded.
+/// Parses a filter. The number and depth of filters was judged before they were decoded.
 fn filter(it: &SearchFilter) -> Result<Filter> {
     let wrong = |problem| Error::invalid("filters", problem);
     let mut found = Vec::with_capacity(1);
@@ -126,7 +126,7 @@ fn state(state: i32) -> Result<Filter> {
         Ok(State::Active) => Filter::State(UserState::Active),
         Ok(State::Inactive) => Filter::State(UserState::Inactive),
         Ok(State::Locked) => Filter::State(UserState::Locked),
-        // Nothing is kept of a user that was removed.
+        // A removed user has no row.
         Ok(State::Deleted) => Filter::Nothing,
         Ok(State::Unspecified) | Err(_) => {
             return Err(Error::invalid("stateFilter.state", "expected a state"));

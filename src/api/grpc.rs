@@ -1,11 +1,11 @@
-//! gRPC calls, their framing taken off: a message in, a message and trailers out.
+//! gRPC calls without their framing: a message in, a message and trailers out.
 //!
-//! Whoever carries them, HTTP/2 or gRPC-Web, comes through here and from here to the same functions as REST.
+//! gRPC over HTTP/2 and gRPC-Web both use this, and share all functions behind it with REST.
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 
-use super::Work;
+use super::Operation;
 use super::call::{self, Call, ParsedCall, RestOnly};
 use super::messages::rpc::{
     Any, Duration, ErrorDetail, HealthCheckRequest, HealthCheckResponse, RetryInfo, ServingStatus,
@@ -22,7 +22,7 @@ const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
 const TOTPS: &str = "totpd.v1.TOTPService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
-/// What `grpc-message` may hold unescaped: visible ASCII but the sign of escaping.
+/// What `grpc-message` escapes: everything but visible ASCII, and the percent sign.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// A call that totpd offers.
@@ -86,13 +86,13 @@ impl Rpc {
     }
 }
 
-/// Reads one call. The path alone can refuse it here.
-pub(super) fn parse(target: &str, message: &[u8]) -> Result<Work, Refusal> {
+/// Parses one call. Only its path can refuse it here.
+pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> {
     let on_user = |call| {
         let read = |it| call::on_user(it, call);
         parsed(Permission::WriteUser, message, read)
     };
-    Ok(Work::Call(match rpc(target)? {
+    Ok(Operation::Call(match rpc(target)? {
         Rpc::Health => return health(message),
         Rpc::SearchUsers => bounded(
             Permission::Search,
@@ -134,7 +134,7 @@ fn parsed<Q: Message + Default>(
     ParsedCall { permission, call }
 }
 
-/// The same of a message that may hold only so many others, which are counted before they are decoded.
+/// Parses a message with a limited number of messages inside, which are counted before they are decoded.
 fn bounded<Q: Message + Default>(
     permission: Permission,
     message: &[u8],
@@ -146,16 +146,16 @@ fn bounded<Q: Message + Default>(
     ParsedCall { permission, call }
 }
 
-/// Whether totpd is ready, for whoever asks: no token is needed.
-fn health(message: &[u8]) -> Result<Work, Refusal> {
+/// Readiness, which needs no token.
+fn health(message: &[u8]) -> Result<Operation, Refusal> {
     let request: HealthCheckRequest = decode(message)?;
     if !["", USERS, TOTPS].contains(&request.service.as_str()) {
         return Err(Refusal::unknown_service());
     }
-    Ok(Work::Health)
+    Ok(Operation::Health)
 }
 
-/// What a probe is told.
+/// The answer to a probe.
 pub(super) fn health_response(is_ready: bool) -> HealthCheckResponse {
     let status = if is_ready {
         ServingStatus::Serving

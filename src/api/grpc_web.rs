@@ -1,14 +1,14 @@
-//! gRPC-Web: one gRPC call in one HTTP/1.1 request, binary or as base64, and which pages of others may make it.
+//! gRPC-Web: one gRPC call in one HTTP/1.1 request, binary or in base64; and CORS, which names the pages that may call.
 
 use data_encoding::BASE64;
 
 use super::http::{Reply, Request};
 use super::status::{Refusal, TransportError};
-use super::{Api, Work, grpc};
+use super::{Api, Operation, grpc};
 
 /// A frame's flag and length.
 const PREFIX_BYTES: usize = 5;
-/// What the frames of an answer that went well take, and more than that.
+/// An upper bound of the framing of a successful answer.
 const FRAMING_BYTES: usize = 64;
 /// The flags of frames: a message, and the trailers.
 const MESSAGE: u8 = 0;
@@ -33,7 +33,8 @@ impl Form {
         }
     }
 
-    /// How long a message may be for so many bytes to be sent: base64 makes four of three, and trailers follow.
+    /// The length limit of a message, if at most `sent_bytes` are sent: base64 makes four bytes of three, and trailers
+    /// follow.
     pub(super) const fn page_bytes(self, sent_bytes: usize) -> usize {
         match self {
             Self::Binary => sent_bytes.saturating_sub(FRAMING_BYTES),
@@ -51,14 +52,14 @@ impl Form {
     }
 }
 
-/// Reads a call that came as gRPC-Web.
-pub(super) fn parse(request: &Request<'_>, form: Form) -> Result<Work, Refusal> {
+/// Parses a call of gRPC-Web.
+pub(super) fn parse(request: &Request<'_>, form: Form) -> Result<Operation, Refusal> {
     let message = unframed(request.body, form)
         .map_err(|why| Refusal::from(TransportError::BadFraming(why)))?;
     grpc::parse(request.target, &message)
 }
 
-/// The answer in the form the call came in, for the page that made it to read.
+/// The answer in the form of the call, with CORS headers.
 pub(super) fn reply(
     api: &Api,
     outcome: &Result<Vec<u8>, Refusal>,
@@ -70,10 +71,10 @@ pub(super) fn reply(
     reply
 }
 
-/// What a browser wants to know before it lets a page of another origin call.
+/// The answer to a CORS preflight.
 pub(super) fn preflight(api: &Api, request: &Request<'_>) -> Option<Reply> {
     let path = request.target.split('?').next()?;
-    // REST has no business with pages of others; its paths answer OPTIONS as they always did.
+    // REST is not for pages of other origins, so its paths refuse OPTIONS.
     if request.method != "OPTIONS" || path.starts_with("/resources/") || path.starts_with("/debug/")
     {
         return None;
@@ -94,7 +95,7 @@ pub(super) fn preflight(api: &Api, request: &Request<'_>) -> Option<Reply> {
     })
 }
 
-/// Pages of an origin that was named may read the answer; to all others the browser does not show it.
+/// CORS headers for an allowed origin. For all others there are none, and the browser hides the answer from the page.
 fn cors(api: &Api, origin: Option<&str>) -> Vec<(&'static str, String)> {
     let Some(origin) = origin.filter(|it| api.origins.iter().any(|named| named == it)) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What whoever carries requests answers them with: one by itself, or all that have gathered.
+//! How transports get requests answered: one at a time, or a batch that shares a commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,67 +10,68 @@ use super::{Api, Outcome, Parsed};
 use crate::log_limit::LogLimit;
 use crate::model::Timestamp;
 
-/// What answers requests.
+/// Answers requests, and catches panics.
 pub struct Handler {
     api: Api,
-    watch: Watch,
+    observer: Observer,
 }
 
-/// See [`Watch::on_request`].
+/// The type of [`Observer::on_request`].
 pub type OnRequest = Box<dyn Fn(&str) + Send + Sync>;
 
-/// What is told of requests while they are carried out. It is there for tests of the carriers.
+/// Observes requests while they are carried out. Tests of the transports use it.
 #[derive(Default)]
-pub struct Watch {
-    /// Told the target of a request just before it is carried out. A panic in here is one of that request.
+pub struct Observer {
+    /// Called with the target of a request just before the request is carried out. A panic in it counts as a panic of
+    /// that request.
     pub on_request: Option<OnRequest>,
-    /// Told that several requests are about to share a commit.
+    /// Called before several requests share a commit.
     pub on_batch: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Handler {
-    /// What answers with `api`.
+    /// A handler that answers with `api`.
     pub fn of(api: Api) -> Arc<Self> {
-        Self::watched(api, Watch::default())
+        Self::with_observer(api, Observer::default())
     }
 
-    /// The same, and `watch` is told of requests.
-    pub fn watched(api: Api, watch: Watch) -> Arc<Self> {
-        Arc::new(Self { api, watch })
+    /// A handler whose requests `observer` sees.
+    pub fn with_observer(api: Api, observer: Observer) -> Arc<Self> {
+        Arc::new(Self { api, observer })
     }
 
-    /// The time, as the date of an answer.
+    /// The present time, for the `Date` header of an answer.
     pub(crate) fn now(&self) -> Timestamp {
         self.api.now()
     }
 
-    /// A refusal that is not the answer's, to a request of that content type and origin.
+    /// Encodes a refusal of a transport, for a request of that content type and origin.
     pub(crate) fn refuse(
         &self,
         why: TransportError,
         content_type: Option<&str>,
         origin: Option<&str>,
     ) -> Reply {
-        self.api.refused(why, content_type, origin)
+        self.api.refuse(why, content_type, origin)
     }
 
-    /// Answers one request. A panic is the end of it and of nothing else.
+    /// Answers one request. A panic ends this request alone.
     pub(crate) fn reply_to(&self, request: &Request<'_>) -> Result<Reply, TransportError> {
-        let reply = caught(|| self.api.encode(self.carry_out(self.api.parse(request))));
+        let reply = catch_panic(|| self.api.encode(self.carry_out(self.api.parse(request))));
         log_panic(&reply);
         reply
     }
 
     fn carry_out<'a>(&self, parsed: Parsed<'a>) -> Outcome<'a> {
-        if let Some(on_request) = &self.watch.on_request {
+        if let Some(on_request) = &self.observer.on_request {
             on_request(parsed.target());
         }
         self.api.carry_out(parsed)
     }
 
-    /// Answers what has gathered, in its order. All are read first, then carried out in one transaction, and their
-    /// answers written down after the commit. One request alone shares nothing with anybody.
-    pub(crate) fn reply_to_all(
+    /// Answers several requests, in order: parses all, carries them out in one transaction, and encodes the answers after
+    /// the commit. A single request has its own transaction.
+    pub(crate) fn reply_to_batch(
         &self,
         requests: &[Result<Request<'_>, TransportError>],
     ) -> Vec<Result<Reply, TransportError>> {
@@ -83,26 +84,26 @@ impl Handler {
         }
         let parsed = requests.iter().map(|it| {
             let request = it.as_ref().map_err(|it| *it)?;
-            caught(|| self.api.parse(request))
+            catch_panic(|| self.api.parse(request))
         });
         let mut parsed = parsed.collect::<Vec<_>>().into_iter();
         let mut outcomes: Vec<Result<Outcome<'_>, TransportError>> =
             Vec::with_capacity(requests.len());
-        if let Some(on_batch) = &self.watch.on_batch {
+        if let Some(on_batch) = &self.observer.on_batch {
             on_batch();
         }
         let mut all = || {
             outcomes.extend(parsed.by_ref().map(|it| {
                 let parsed = it?;
-                caught(|| self.carry_out(parsed))
+                catch_panic(|| self.carry_out(parsed))
             }));
         };
         if !self.api.run_batch(&mut all) {
-            return vec![Err(TransportError::NotKept); requests.len()];
+            return vec![Err(TransportError::CommitFailed); requests.len()];
         }
         let replies = outcomes.into_iter().map(|it| {
             let outcome = it?;
-            caught(|| self.api.encode(outcome))
+            catch_panic(|| self.api.encode(outcome))
         });
         let replies: Vec<_> = replies.collect();
         replies.iter().for_each(log_panic);
@@ -110,8 +111,8 @@ impl Handler {
     }
 }
 
-/// A panic is the end of one request and of nothing else. It is logged with the refusal, after the transaction.
-fn caught<T>(act: impl FnOnce() -> T) -> Result<T, TransportError> {
+/// Turns a panic into a refusal of this one request. [`log_panic`] logs it after the transaction.
+fn catch_panic<T>(act: impl FnOnce() -> T) -> Result<T, TransportError> {
     catch_unwind(AssertUnwindSafe(act)).map_err(|_| TransportError::Bug)
 }
 

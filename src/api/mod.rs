@@ -1,7 +1,7 @@
 //! The wire: a request in, an answer out. Messages, routes, and errors as statuses.
 //!
-//! Only this room knows statuses, JSON and protobuf. It knows no sockets and no SQL, and judges no rights: it
-//! reads what was asked, calls the service, and writes down what came of it.
+//! Only this module knows statuses and protobuf. It knows no sockets and no SQL, and judges no rights: it reads a
+//! request, calls the service, and encodes the answer.
 
 mod answer;
 mod call;
@@ -26,21 +26,21 @@ use crate::model::{Clock, Timestamp};
 use crate::service::{Caller, Service};
 use answer::Answer;
 use call::ParsedCall;
-use calls::Writing;
+use calls::AnswerSettings;
 use http::Via;
 use http::{Reply, Request};
 use messages::Encoding;
 pub use routes::Kind;
 use status::{Refusal, TransportError};
 
-/// How long a page of a search may be as sent. Clients of gRPC take no longer message unless they are told to.
+/// The length limit of a page of a search as sent: clients of gRPC accept no longer message by default.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Answers requests with a service.
 pub struct Api {
     service: Service,
     clock: Clock,
-    /// Whose pages may call by gRPC-Web.
+    /// Origins whose pages may call by gRPC-Web.
     origins: Vec<String>,
 }
 
@@ -54,22 +54,21 @@ impl Api {
         }
     }
 
-    /// The same API for pages of these origins too, such as `https://example.org`: their browsers let them call
-    /// it by gRPC-Web.
+    /// Lets pages of these origins, such as `https://example.org`, call by gRPC-Web.
     #[must_use]
     pub fn for_origins(mut self, origins: Vec<String>) -> Self {
         self.origins = origins;
         self
     }
 
-    /// Runs what answers several requests, whose changes then share one commit. `false` if that failed: nothing
-    /// happened, whatever the answers say.
+    /// Runs `calls`, whose changes share one commit. Returns `false` if the commit failed: then nothing has happened,
+    /// whatever the answers say.
     pub fn run_batch(&self, calls: &mut dyn FnMut()) -> bool {
-        let kept = self.service.run_batch(calls).map_err(Refusal::from);
-        if let Err(refusal) = &kept {
+        let committed = self.service.run_batch(calls).map_err(Refusal::from);
+        if let Err(refusal) = &committed {
             refusal.log();
         }
-        kept.is_ok()
+        committed.is_ok()
     }
 
     /// The time now.
@@ -82,15 +81,15 @@ impl Api {
         self.encode(self.carry_out(self.parse(request)))
     }
 
-    /// Reads one request. This needs no database: it runs before the transaction in which the request is carried out.
+    /// Parses one request. This needs no database, so it runs before the transaction.
     pub fn parse<'a>(&self, request: &Request<'a>) -> Parsed<'a> {
-        let (form, work) = self.form_and_work(request);
+        let (form, operation) = self.form_and_operation(request);
         Parsed {
             authorization: request.authorization,
             peer: request.peer,
             reserve: request.reserve,
-            work,
-            to: ReplyTo {
+            operation,
+            context: ReplyContext {
                 form,
                 method: request.method,
                 target: request.target,
@@ -105,48 +104,48 @@ impl Api {
             authorization,
             peer,
             reserve,
-            work,
-            to,
+            operation,
+            context,
         } = parsed;
-        let writing = Writing {
-            encoding: to.form.encoding(),
-            page_bytes: to.form.page_bytes(),
+        let settings = AnswerSettings {
+            encoding: context.form.encoding(),
+            page_bytes: context.form.page_bytes(),
             reserve,
         };
-        let answer = work.and_then(|work| self.do_work(work, authorization, peer, &writing));
-        Outcome { to, answer }
+        let answer = operation.and_then(|it| self.run(it, authorization, peer, &settings));
+        Outcome { context, answer }
     }
 
-    fn do_work(
+    fn run(
         &self,
-        work: Work,
+        operation: Operation,
         authorization: Option<&str>,
         peer: Option<IpAddr>,
-        writing: &Writing<'_>,
+        settings: &AnswerSettings<'_>,
     ) -> Result<Answer, Refusal> {
         let now = (self.clock)();
-        match work {
-            Work::Healthz => Ok(Answer::Ok),
-            Work::Ready => Ok(self.service.ready(now).map(|()| Answer::Ok)?),
-            Work::Health => {
+        match operation {
+            Operation::Healthz => Ok(Answer::Ok),
+            Operation::Ready => Ok(self.service.ready(now).map(|()| Answer::Ok)?),
+            Operation::Health => {
                 let is_ready = self.service.ready(now).is_ok();
                 Ok(Answer::Health(grpc::health_response(is_ready)))
             }
-            Work::Preflight(reply) => Ok(Answer::Reply(reply)),
-            Work::Call(parsed) => {
+            Operation::Preflight(reply) => Ok(Answer::Reply(reply)),
+            Operation::Call(parsed) => {
                 let caller = caller(authorization)?.from_peer(peer);
-                calls::carry_out(&self.service, caller, now, parsed, writing)
+                calls::carry_out(&self.service, caller, now, parsed, settings)
             }
         }
     }
 
-    /// Writes the answer down in the form that the request asked for. Runs after the commit.
+    /// Encodes the answer in the form that the request asked for. Runs after the commit.
     pub fn encode(&self, outcome: Outcome<'_>) -> Reply {
-        let Outcome { to, answer } = outcome;
+        let Outcome { context, answer } = outcome;
         if let Err(refusal) = &answer {
             refusal.log();
         }
-        let reply = match to.form {
+        let reply = match context.form {
             Form::Rest => answer.map_or_else(Refusal::into_reply, Answer::into_reply),
             Form::Grpc => {
                 let headers = grpc::trailers(answer.as_ref().map(|_| ()));
@@ -159,20 +158,20 @@ impl Api {
             }
             Form::Web(form) => {
                 let outcome = answer.map(Answer::into_message);
-                grpc_web::reply(self, &outcome, form, to.origin)
+                grpc_web::reply(self, &outcome, form, context.origin)
             }
         };
-        let path = to.target.split('?').next().unwrap_or_default();
+        let path = context.target.split('?').next().unwrap_or_default();
         log::debug!(
             "{} {} -> {}",
-            to.method.escape_debug(),
+            context.method.escape_debug(),
             path.escape_debug(),
             reply.status
         );
         reply
     }
 
-    fn form_and_work(&self, request: &Request<'_>) -> (Form, Result<Work, Refusal>) {
+    fn form_and_operation(&self, request: &Request<'_>) -> (Form, Result<Operation, Refusal>) {
         if request.via == Via::Grpc {
             return (Form::Grpc, grpc::parse(request.target, request.body));
         }
@@ -180,13 +179,13 @@ impl Api {
         if let Some(form) = form {
             return (Form::Web(form), grpc_web::parse(request, form));
         }
-        let preflight = grpc_web::preflight(self, request).map(|it| Ok(Work::Preflight(it)));
-        let work = preflight.unwrap_or_else(|| rest::parse(request));
-        (Form::Rest, work)
+        let preflight = grpc_web::preflight(self, request).map(|it| Ok(Operation::Preflight(it)));
+        let operation = preflight.unwrap_or_else(|| rest::parse(request));
+        (Form::Rest, operation)
     }
 
-    /// A refusal of whoever carries requests, in the form that a request of this content type and origin asks for.
-    pub fn refused(
+    /// Encodes a refusal of a transport, in the form that a request of this content type and origin asks for.
+    pub fn refuse(
         &self,
         refusal: TransportError,
         content_type: Option<&str>,
@@ -199,8 +198,8 @@ impl Api {
     }
 }
 
-/// Who calls, by the bearer token (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1). Whether the token is
-/// good is judged in the call's transaction.
+/// The caller, named by the bearer token (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1). The token
+/// itself is judged in the call's transaction.
 fn caller(authorization: Option<&str>) -> Result<Caller> {
     let header = authorization.ok_or(Error::NoToken)?;
     let (scheme, token) = header.split_once(' ').ok_or(Error::BadToken)?;
@@ -210,38 +209,38 @@ fn caller(authorization: Option<&str>) -> Result<Caller> {
     Ok(Caller::of_token(token.trim()))
 }
 
-/// A request that has been read, and may be carried out.
+/// A parsed request.
 pub struct Parsed<'a> {
     authorization: Option<&'a str>,
     peer: Option<IpAddr>,
     reserve: &'a (dyn Fn(usize) -> bool + 'a),
     /// What to do, or why the path alone refuses it.
-    work: Result<Work, Refusal>,
-    to: ReplyTo<'a>,
+    operation: Result<Operation, Refusal>,
+    context: ReplyContext<'a>,
 }
 
 impl Parsed<'_> {
     /// The target as it was sent.
     pub(crate) const fn target(&self) -> &str {
-        self.to.target
+        self.context.target
     }
 }
 
-/// A request that was carried out, and whose answer is not written down yet.
+/// A request that was carried out, with the answer not encoded yet.
 pub struct Outcome<'a> {
-    to: ReplyTo<'a>,
+    context: ReplyContext<'a>,
     answer: Result<Answer, Refusal>,
 }
 
-/// What the answer to a request depends on beside the call.
-struct ReplyTo<'a> {
+/// What the encoding of an answer depends on.
+struct ReplyContext<'a> {
     form: Form,
     method: &'a str,
     target: &'a str,
     origin: Option<&'a str>,
 }
 
-/// The form that a request came in, and its answer goes out in.
+/// The protocol of a request and of its answer.
 enum Form {
     Rest,
     Grpc,
@@ -256,7 +255,7 @@ impl Form {
         }
     }
 
-    /// How long a page of a search may be.
+    /// The length limit of a page of a search.
     const fn page_bytes(&self) -> usize {
         match self {
             Self::Rest | Self::Grpc => PAGE_BYTES,
@@ -266,17 +265,17 @@ impl Form {
 }
 
 /// What a request asks for.
-enum Work {
+enum Operation {
     Healthz,
     Ready,
-    /// Readiness, asked by gRPC.
+    /// Readiness, for `grpc.health.v1`.
     Health,
-    /// What a browser asks before it lets a page of another origin call.
+    /// A CORS preflight, with its answer.
     Preflight(Reply),
     Call(ParsedCall),
 }
 
-/// What kind of request this is, as the path and the method alone tell.
+/// The kind of a request, known from its method and path.
 pub fn kind(method: &str, target: &str, content_type: Option<&str>) -> Kind {
     if method == "POST" && grpc_web::Form::of(content_type).is_some() {
         return kind_of_grpc(target);
@@ -285,12 +284,12 @@ pub fn kind(method: &str, target: &str, content_type: Option<&str>) -> Kind {
     routes::route(method, path).map_or(Kind::Read, routes::Call::kind)
 }
 
-/// The same of a call of gRPC.
+/// The kind of a gRPC call.
 pub fn kind_of_grpc(target: &str) -> Kind {
     grpc::rpc(target).map_or(Kind::Read, grpc::Rpc::kind)
 }
 
-/// How a refusal of whoever carries a call of gRPC is told, as trailers.
-pub fn refused_trailers(refusal: &Refusal) -> Vec<(&'static str, String)> {
+/// The gRPC trailers of a refusal.
+pub fn refusal_trailers(refusal: &Refusal) -> Vec<(&'static str, String)> {
     grpc::trailers(Err(refusal))
 }

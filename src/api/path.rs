@@ -1,4 +1,4 @@
-//! Paths and queries: what percent-encoding hides, and what may stand there only once.
+//! Decodes paths and queries. Refuses a parameter that is given twice.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Parameters that a query may have: more than all calls together know.
 const MAX_PARAMETERS: usize = 32;
 
-/// The text behind a percent-encoded one. What does not decode is refused, never guessed at.
+/// Decodes percent-encoding. Refuses text that does not decode.
 pub(super) fn decode(field: &'static str, raw: &str) -> Result<String> {
     let mut rest = raw.as_bytes();
     while let Some(at) = rest.iter().position(|it| *it == b'%') {
@@ -32,13 +32,13 @@ pub(super) fn decode(field: &'static str, raw: &str) -> Result<String> {
         .map_err(|_| Error::invalid(field, "bad percent-encoding: expected UTF-8"))
 }
 
-/// What a query says. Parameters that a call does not know are ignored.
+/// The parameters of a query. Calls ignore those that they do not know.
 pub(super) struct Query {
     parameters: BTreeMap<String, String>,
 }
 
 impl Query {
-    /// Reads a query. A parameter that is given twice is refused, for nobody can say which was meant.
+    /// Parses a query. A parameter that is given twice is refused, because it is ambiguous.
     pub(super) fn read(query: &str) -> Result<Self> {
         let mut parameters = BTreeMap::new();
         let pairs = || query.split('&').filter(|it| !it.is_empty());
@@ -95,7 +95,7 @@ impl Query {
         })
     }
 
-    /// By what a search is sorted.
+    /// The column that a search is sorted by.
     pub(super) fn sorting_column(&self) -> Result<i32> {
         let text = self.get("sortingColumn").unwrap_or("0");
         messages::enumeration_in_text::<FieldName>(text)

@@ -9,20 +9,20 @@ use super::messages::{
 use super::path::{self, Query};
 use super::routes::{self, Rpc};
 use super::status::Refusal;
-use super::{Work, routes::Call as Route};
+use super::{Operation, routes::Call as Route};
 use crate::error::Result;
 
 /// Reads one request. The path alone can refuse it here.
-pub(super) fn parse(request: &Request<'_>) -> Result<Work, Refusal> {
+pub(super) fn parse(request: &Request<'_>) -> Result<Operation, Refusal> {
     let (path, query) = request
         .target
         .split_once('?')
         .unwrap_or((request.target, ""));
     Ok(match routes::route(request.method, path)? {
         // What a prober asks needs no token.
-        Route::Healthz => Work::Healthz,
-        Route::Ready => Work::Ready,
-        Route::Rpc(rpc) => Work::Call(ParsedCall {
+        Route::Healthz => Operation::Healthz,
+        Route::Ready => Operation::Ready,
+        Route::Rpc(rpc) => Operation::Call(ParsedCall {
             permission: rpc.permission(),
             call: Query::read(query).and_then(|it| fields(rpc, &it, request.body)),
         }),

@@ -1,4 +1,4 @@
-//! Which path and method mean which call, as a table of contents.
+//! Which method and path mean which call.
 
 use super::PAGE_BYTES;
 use super::status::Refusal;
@@ -15,7 +15,7 @@ pub(super) enum Call<'a> {
     Rpc(Rpc<'a>),
 }
 
-/// An rpc that a request asks for, with the ids still as they stand in the path.
+/// An rpc that a request asks for, with the ids still percent-encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rpc<'a> {
     /// `CreateUser`
@@ -44,16 +44,16 @@ pub(super) enum Rpc<'a> {
     RemoveTotp(&'a str, &'a str),
 }
 
-/// What a request needs to be carried out: so it waits for its turn among others of its kind.
+/// What a request needs to be carried out. Each kind has permits of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing: it only asks whether the process lives.
+    /// Needs nothing: asks whether the process is alive.
     Health,
-    /// It reads, or is refused.
+    /// Reads, or is refused by its path.
     Read,
-    /// It looks through many rows.
+    /// May look through many rows.
     Search,
-    /// It may change something.
+    /// May change something.
     Change,
 }
 
@@ -66,7 +66,7 @@ impl Kind {
         }
     }
 
-    /// What is reserved of memory before the answer is built. Others are short, and few are built at once.
+    /// Memory to reserve before the answer is built. Other answers are short, and few are built at once.
     pub(crate) const fn answer_bytes(self) -> usize {
         match self {
             Self::Search => PAGE_BYTES,
@@ -105,7 +105,7 @@ impl Rpc<'_> {
     }
 }
 
-/// Finds the call. The path alone decides here; no token has been looked at.
+/// Finds the call by method and path. The token is judged later.
 pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
@@ -113,7 +113,7 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
         ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),
-        // gRPC and gRPC-Web come another way; what is neither is told that this is no REST.
+        // gRPC and gRPC-Web requests do not get here; these paths have no REST.
         [
             "zitadel.resources.user.v3alpha.ZITADELUsers" | "totpd.v1.TOTPService",
             rpc,
@@ -159,7 +159,7 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
         (["users", _, "totp", "_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
         (["users", _, "totp", _], _) => Err(Refusal::method_not_allowed("DELETE")),
 
-        // What ZITADEL documents and totpd does not offer.
+        // Calls that ZITADEL documents and totpd does not offer.
         (["users", _, rest @ ..], _) => user_part(method, rest),
         (["idp_intents"], _) => not_offered(method, "POST"),
         (["idp_intents", _], _) => not_offered(method, "GET"),

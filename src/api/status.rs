@@ -1,6 +1,6 @@
-//! The one place that knows statuses: every refusal becomes its code, HTTP status, id and sentence here.
+//! The one place that knows statuses: every refusal gets its code, HTTP status, id and message here.
 //!
-//! No match in this file has a `_` arm: a new error does not compile until it has its place.
+//! No match in this file has a `_` arm: a new error does not compile until it has a status.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::http::Reply;
 use crate::error::{Error, Missing, WrongState};
 use crate::log_limit::LogLimit;
 
-/// A canonical code of `google.rpc.Code`, as far as totpd answers with it.
+/// A canonical code of `google.rpc.Code`, limited to those that totpd uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// 3
@@ -56,7 +56,7 @@ impl Code {
     }
 }
 
-/// A refusal as it goes over the wire, whatever the transport.
+/// A refusal, independent of the transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The canonical code.
@@ -65,17 +65,17 @@ pub struct Refusal {
     pub http: u16,
     /// The id that clients match on, where the case has one.
     pub id: Option<&'static str>,
-    /// The sentence for a person.
+    /// The message for a person.
     pub message: String,
     /// How long to wait before trying again, in seconds.
     pub retry_after_s: Option<u64>,
-    /// The methods that the path knows, where the method was the trouble.
+    /// The methods that the path accepts, if the method was wrong.
     pub allow: Option<&'static str>,
-    /// What the log is told of it, and no client.
+    /// The cause, for the log alone.
     cause: Option<String>,
 }
 
-/// What the front end refuses on its own, before a request is whole or while none can be carried.
+/// Why a transport refuses a request itself, without an answer of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransportError {
     /// The bytes are not one unambiguous HTTP request; the text says why.
@@ -84,30 +84,30 @@ pub enum TransportError {
     BodyTooLarge,
     /// The head is longer than its limit.
     HeadTooLarge,
-    /// The answer is longer than there can ever be a place for.
+    /// The answer is longer than the whole memory budget of answers.
     AnswerTooLarge,
-    /// A message is compressed, which no client is told that it may be.
+    /// A message is compressed, which totpd does not offer.
     Compressed,
-    /// The request was not whole in time.
+    /// The request was not complete in time.
     TooSlow,
     /// The caller's own deadline has passed.
     DeadlinePassed,
-    /// No worker became free in time.
+    /// No permit, connection or memory was free in time.
     Busy {
         /// When to try again, in seconds.
         retry_after_s: u64,
     },
     /// The process is stopping.
     Stopping,
-    /// What was done could not be put on disk, and is not done.
-    NotKept,
-    /// The worker died under the request.
+    /// The commit failed, so nothing was changed.
+    CommitFailed,
+    /// The request panicked, or its worker ended.
     Bug,
 }
 
 impl TransportError {
-    /// There is no memory for an answer of this length: never, or not now.
-    pub(crate) const fn no_room(answer: usize, budget: usize) -> Self {
+    /// The refusal for an answer for which there is no memory: `AnswerTooLarge` if there never can be, else `Busy`.
+    pub(crate) const fn no_answer_memory(answer: usize, budget: usize) -> Self {
         if answer > budget {
             Self::AnswerTooLarge
         } else {
@@ -134,8 +134,8 @@ impl Refusal {
         }
     }
 
-    /// Tells the log what a client is not told, at most ten times a second. To be called where no transaction is open: the
-    /// log may be slow.
+    /// Logs the cause, which the client does not see, at most ten times a second. Call it outside of transactions,
+    /// because writing the log may be slow.
     pub(super) fn log(&self) {
         static LIMIT: LogLimit = LogLimit::new();
         let Some(cause) = &self.cause else {
@@ -168,7 +168,7 @@ impl Refusal {
         Self::new(Code::NotFound, 404, None, message)
     }
 
-    /// A known path asked with a method it does not know; `allow` lists those it does.
+    /// A known path with a method that it does not accept; `allow` lists those that it accepts.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path takes {allow}");
         Self {
@@ -187,7 +187,7 @@ impl Refusal {
         )
     }
 
-    /// A code that is not the right one.
+    /// A wrong code.
     pub fn wrong_code() -> Self {
         Self::new(
             Code::InvalidArgument,
@@ -197,13 +197,13 @@ impl Refusal {
         )
     }
 
-    /// A code that was right, once.
+    /// A code that was used before.
     pub fn used_code() -> Self {
         let message = "this code or a later one was used already; wait for the next code";
         Self::new(Code::InvalidArgument, 400, Some("TOTPD-Used1"), message)
     }
 
-    /// Too many failures in a row.
+    /// Too many wrong codes in a row.
     pub fn wait(retry_after_s: u64) -> Self {
         let message = format!("too many wrong codes; try again in {retry_after_s} s");
         Self {
@@ -212,12 +212,12 @@ impl Refusal {
         }
     }
 
-    /// A service that `grpc.health.v1` knows nothing of.
+    /// A service whose health `grpc.health.v1` is asked for and which totpd does not have.
     pub(super) fn unknown_service() -> Self {
         Self::new(Code::NotFound, 404, None, "no such service")
     }
 
-    /// The message of a status: the sentence, and the id where the case has one.
+    /// The message of the status: the message for a person, and the id if there is one.
     pub fn sentence(&self) -> String {
         match self.id {
             Some(id) => format!("{} ({id})", self.message),
@@ -286,7 +286,7 @@ fn as_list<S: serde::Serializer>(
     serializer.collect_seq(detail)
 }
 
-/// The refusal for an error. What is inside the error is for the log alone, which [`Refusal::log`] writes.
+/// The refusal for an error. The inner cause of the error only goes to the log, by [`Refusal::log`].
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let mut refusal = Self::of(&error);
@@ -419,8 +419,8 @@ impl From<TransportError> for Refusal {
                 STORE,
                 "shutting down; nothing was changed",
             ),
-            TransportError::NotKept => {
-                // Why is in the log already, once for all that were to share the commit.
+            TransportError::CommitFailed => {
+                // The cause was logged once for the whole batch.
                 let message = Error::Unavailable(String::new()).to_string();
                 Self::new(Code::Unavailable, 503, STORE, message)
             }

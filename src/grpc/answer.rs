@@ -11,7 +11,7 @@ use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
 use tonic::Status;
 
 use crate::api;
-use crate::api::http::{EVERY_REPLY, Reply};
+use crate::api::http::{COMMON_HEADERS, Reply};
 use crate::api::status::{Refusal, TransportError};
 use crate::connections::{InFlight, Lease};
 
@@ -74,7 +74,7 @@ pub(super) fn answer(reply: Reply, kept: Kept) -> Response<Answer> {
 
 /// The answer to a request that is refused before it is carried out.
 pub(super) fn refused(refusal: TransportError, kept: Kept) -> Response<Answer> {
-    let trailers = fields(api::refused_trailers(&Refusal::from(refusal)));
+    let trailers = fields(api::refusal_trailers(&Refusal::from(refusal)));
     response(trailers, Payload::Nothing, kept)
 }
 
@@ -87,7 +87,7 @@ fn response(mut headers: HeaderMap, payload: Payload, kept: Kept) -> Response<An
 }
 
 fn insert_every(headers: &mut HeaderMap) {
-    for (name, value) in EVERY_REPLY {
+    for (name, value) in COMMON_HEADERS {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
             headers.insert(name, HeaderValue::from_static(value));
         }

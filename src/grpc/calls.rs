@@ -71,7 +71,7 @@ pub(super) fn run_changes(mut jobs_rx: UnboundedReceiver<Job>, batch: usize, han
     let mut jobs = Vec::new();
     while jobs_rx.blocking_recv_many(&mut jobs, batch) > 0 {
         let requests: Vec<_> = jobs.iter().map(Job::request).collect();
-        let replies = handler.reply_to_all(&requests);
+        let replies = handler.reply_to_batch(&requests);
         drop(requests);
         for (job, reply) in jobs.drain(..).zip(replies) {
             job.end(reply);
@@ -118,7 +118,7 @@ impl Calls {
             self.connections.limits.answer_memory_bytes,
         );
         let lease = call.answers.lease(expected);
-        let lease = lease.ok_or_else(|| TransportError::no_room(expected, budget))?;
+        let lease = lease.ok_or_else(|| TransportError::no_answer_memory(expected, budget))?;
         let (answer, outcome) = oneshot::channel();
         let job = Job {
             call,
@@ -140,7 +140,7 @@ impl Calls {
         let reply = reply?;
         // What was changed is told in any case; such answers are short.
         if !lease.resize(reply.body.len()) && kind != Kind::Change {
-            return Err(TransportError::no_room(reply.body.len(), budget));
+            return Err(TransportError::no_answer_memory(reply.body.len(), budget));
         }
         Ok((reply, lease))
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::api::http::{EVERY_REPLY, Reply};
+use crate::api::http::{COMMON_HEADERS, Reply};
 use crate::model::Timestamp;
 
 /// The last second of the year 9999: a date in a header has four digits for the year.
@@ -32,7 +32,7 @@ impl Answer {
         for (name, value) in &reply.headers {
             field(name, value);
         }
-        for (name, value) in EVERY_REPLY {
+        for (name, value) in COMMON_HEADERS {
             field(name, value);
         }
         let content_length = reply.body.len();

@@ -114,12 +114,12 @@ impl Relay {
         let _permit = wait(gate)?;
         let (expected, budget) = (request.kind.answer_bytes(), limits.answer_memory_bytes);
         let lease = request.answers.lease(expected);
-        let lease = lease.ok_or_else(|| TransportError::no_room(expected, budget))?;
+        let lease = lease.ok_or_else(|| TransportError::no_answer_memory(expected, budget))?;
         let answer = self.over_own(&self.reads, request)?;
         if lease.resize(answer.body.len()) {
             Ok((answer, Some(lease)))
         } else {
-            Err(TransportError::no_room(answer.body.len(), budget))
+            Err(TransportError::no_answer_memory(answer.body.len(), budget))
         }
     }
 

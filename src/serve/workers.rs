@@ -17,7 +17,7 @@ use std::thread;
 use super::pipeline::Pipeline;
 use super::relay::PEER;
 use super::{FatalError, Handler};
-use crate::api::http::{EVERY_REPLY, Reply, Request, Via};
+use crate::api::http::{COMMON_HEADERS, Reply, Request, Via};
 use crate::api::status::TransportError;
 
 /// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
@@ -134,7 +134,7 @@ fn answer(requests: Vec<tiny_http::Request>, handler: &Handler) {
         let (method, body) = read.as_ref().map_err(|it| *it)?;
         Ok(whole(request, method, body))
     });
-    let replies = handler.reply_to_all(&whole.collect::<Vec<_>>());
+    let replies = handler.reply_to_batch(&whole.collect::<Vec<_>>());
     for (request, reply) in requests.into_iter().zip(replies) {
         let reply = reply.unwrap_or_else(|it| refused(&request, it, handler));
         respond(request, reply);
@@ -154,7 +154,7 @@ fn respond(request: tiny_http::Request, reply: Reply) {
         .with_status_code(reply.status)
         .with_chunked_threshold(usize::MAX);
     let content_type = ("Content-Type", reply.content_type.to_owned());
-    let every = EVERY_REPLY
+    let every = COMMON_HEADERS
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()));
     for (name, value) in reply.headers.into_iter().chain(every).chain([content_type]) {

@@ -15,7 +15,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use totpd::api::Api;
-use totpd::api::handler::Watch;
+use totpd::api::handler::Observer;
 use totpd::model::{Clock, ClockReading, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
 use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Service, Settings};
@@ -79,7 +79,7 @@ impl TestServer {
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let shared_commits = Arc::clone(&self.shared_commits);
         let stuck = Arc::clone(&self.stuck);
-        let watch = Watch {
+        let observer = Observer {
             on_request: Some(Box::new(move |target| {
                 assert!(target != "/panic", "on purpose");
                 if target == "/stuck" {
@@ -90,7 +90,7 @@ impl TestServer {
                 shared_commits.fetch_add(1, Ordering::SeqCst);
             })),
         };
-        let handler = Handler::watched(api, watch);
+        let handler = Handler::with_observer(api, observer);
         let mut config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
             inherited: Vec::new(),

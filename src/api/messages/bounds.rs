@@ -1,7 +1,7 @@
 //! How many messages a request may hold, counted before any of them is built.
 //!
-//! A message takes two bytes on the wire and some hundred in memory. So a body is scanned first, in one pass that holds
-//! nothing, and what has too many messages is never decoded. What is malformed is left to the decoder to tell.
+//! A message takes two bytes on the wire and a few hundred in memory. So a body is scanned first, in one pass that keeps
+//! nothing, and a body with too many messages is not decoded. Malformed bodies are left to the decoder to refuse.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ use serde::de::{
 use super::protobuf::{Fields, Raw};
 use crate::error::{Error, Result};
 
-/// How deep filters may stand in each other: a person writes three.
+/// How deep filters may be nested: a person writes three levels.
 const MAX_FILTER_DEPTH: usize = 16;
-/// How many filters one search may have: each costs a look at every user.
+/// How many filters one search may have: each is evaluated for every user.
 const MAX_FILTERS: usize = 100;
 /// Usernames that a user may be given at once. A person has a few; each is a row and an index entry.
 const MAX_USERNAMES: usize = 50;
@@ -29,7 +29,7 @@ struct Field {
     fields: &'static [Field],
 }
 
-/// What is counted in a request, and how many and how deep there may be.
+/// Which messages are counted in a request, and how many and how deep they may be.
 pub(in crate::api) struct Bound {
     /// The request's fields in protobuf; on REST the body is the messages of the last step.
     fields: &'static [Field],
@@ -117,7 +117,7 @@ impl Bound {
     }
 }
 
-/// What has been counted so far.
+/// The count so far.
 struct Count<'a> {
     bound: &'a Bound,
     left: usize,

@@ -1,6 +1,6 @@
-//! `google.protobuf.Struct` as a request brings it: bounded while it is read.
+//! `google.protobuf.Struct` in a request: bounded while it is read.
 //!
-//! Between JSON and the database its numbers stay what they were; in protobuf they are doubles.
+//! Between JSON and the database numbers stay exact; in protobuf they are doubles.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ use serde_json::{Map, Number, Value as Json};
 use super::protobuf::{Fields, Malformed, Raw};
 use crate::error::{Error, Result};
 
-/// How deep objects and lists may stand in each other. Each object is three messages of protobuf, whose parsers give up
+/// How deep objects and lists may be nested. Each object is three messages of protobuf, whose parsers give up
 /// at a hundred: a client of gRPC could not read a page of users with a deeper one among them.
 const MAX_DEPTH: usize = 30;
 /// Values, every member and element counted. Each takes two bytes on the wire and a hundred in memory.
 const MAX_VALUES: usize = 2_000;
 
-/// What is wrong with a user's data. The rest of it is read past and not kept.
+/// What is wrong with a user's data. The rest of the data is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     TooDeep,
@@ -40,7 +40,7 @@ pub(in crate::api) struct Struct {
     budget: Budget,
 }
 
-/// What may still come, and what is wrong with what came.
+/// How much may still follow, and what is wrong so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Budget {
     values_left: usize,
@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Struct {
     }
 }
 
-/// Reads a value of JSON as long as there is a place for it.
+/// Reads a JSON value within the budget.
 struct Tree<'a> {
     depth_left: usize,
     budget: &'a mut Budget,
@@ -199,7 +199,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 }
 
-/// An element of a list, counted where there is one.
+/// An element of a list, which takes from the budget.
 struct Counted<'a>(Tree<'a>);
 
 impl<'de> DeserializeSeed<'de> for Counted<'_> {

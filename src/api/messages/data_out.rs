@@ -1,4 +1,4 @@
-//! `google.protobuf.Struct` in an answer: text in JSON, bytes in protobuf, and never a tree.
+//! `google.protobuf.Struct` in an answer: the stored text in JSON, bytes in protobuf. No tree is built.
 
 use std::fmt;
 
@@ -55,7 +55,7 @@ impl Serialize for Data {
     }
 }
 
-/// Written by hand only to say that its bytes are a `Struct`. It is never read.
+/// Implemented by hand, because the bytes are a `Struct` already. It is never decoded.
 impl Message for Data {
     fn encode_raw(&self, buffer: &mut impl BufMut) {
         if let Self::Protobuf(bytes) = self {

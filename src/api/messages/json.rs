@@ -1,4 +1,4 @@
-//! protojson's rules, as far as derives do not know them: names of enums, numbers as text, `null` as unset.
+//! The rules of protojson that serde does not know: names of enums, numbers as text, `null` as unset.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,19 +9,19 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 use crate::error::{Error, Result};
 
-/// Reads a body. What is wrong with it is told in the parser's words.
+/// Parses a body. The error has the parser's message.
 pub(in crate::api) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     let read = serde_json::from_slice(body).map(|Object(it)| it);
     read.map_err(|error| unread(&error))
 }
 
-/// Reads a body that is a list of messages.
+/// Parses a body that is a list of messages.
 pub(super) fn read_list<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Vec<T>> {
     let read = serde_json::from_slice(body).map(objects_of);
     read.map_err(|error| unread(&error))
 }
 
-/// Where a body is not JSON at all, the parser's words alone do not say what would be right.
+/// If a body is not JSON at all, the parser's message does not say what is expected, so this adds it.
 fn unread(error: &serde_json::Error) -> Error {
     let problem = if error.is_data() {
         error.to_string()
@@ -73,12 +73,12 @@ fn objects_of<T>(objects: Vec<Object<T>>) -> Vec<T> {
     objects.into_iter().map(|Object(it)| it).collect()
 }
 
-/// Whether a field holds what it holds when nobody sets it; such a field is left out.
+/// Whether a field has its default value; such a field is left out.
 pub(super) fn is_unset<T: Default + PartialEq>(field: &T) -> bool {
     *field == T::default()
 }
 
-/// Reads a field of which `null` says the same as nothing.
+/// Reads a field in which `null` means the same as its absence.
 pub(super) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -103,7 +103,7 @@ pub(in crate::api) trait Named {
     const NAMES: &'static [(i32, &'static str)];
 }
 
-/// An enum goes out by name; a value without one, by number.
+/// Writes an enum by name, or by number if the value has no name.
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde calls it with a reference"
@@ -118,7 +118,7 @@ pub(super) fn enumeration_out<E: Named, S: Serializer>(
     }
 }
 
-/// An enum comes in by name or by number.
+/// Reads an enum by name or by number.
 pub(super) fn enumeration_in<'de, E: Named, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<i32, D::Error> {
@@ -153,7 +153,7 @@ pub(super) fn enumeration_in<'de, E: Named, D: Deserializer<'de>>(
         .map_err(D::Error::custom)
 }
 
-/// The same where the value stands in a query.
+/// Reads an enum in a query.
 pub(in crate::api) fn enumeration_in_text<E: Named>(text: &str) -> Option<i32> {
     named::<E>(text).or_else(|| text.parse().ok())
 }

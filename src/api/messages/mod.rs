@@ -1,9 +1,8 @@
 //! The messages of the protos: one definition of each serves JSON and protobuf.
 //!
-//! Wire types, not domain types: every struct here derives both forms, so that a field cannot be in one and
-//! missing in the other. They hold what was sent and judge nothing; `calls` does. A `oneof` is so many optional
-//! fields, which is what it is on the wire; that only one is set is judged with the rest. None has `Debug`,
-//! for some hold codes and secrets.
+//! These are wire types, not domain types. Each struct derives both forms, so no field is missing in one of them. They hold
+//! what was sent and judge nothing; `call` does. A `oneof` is a set of optional fields, as on the wire, and `call` judges
+//! that only one is set. None has `Debug`, because some hold codes and secrets.
 
 mod bounds;
 mod data_in;
@@ -23,7 +22,7 @@ pub(super) use data_in::Struct;
 pub(super) use json::enumeration_in_text;
 pub use object::{Details, DetailsResponse};
 pub(super) use object::{Instance, Organization, UserRequest};
-pub(super) use page::{Failure, Page};
+pub(super) use page::{Page, PageError};
 pub(super) use search::{
     FieldName, Filters, IdFilter, SearchFilter, SearchQuery, SearchUsersRequest, TextFilterMethod,
     UsernameFilter, read_filters,
@@ -33,7 +32,7 @@ pub use totps::{CheckResponse, StartResponse};
 pub(super) use users::{CreateUser, CreateUserRequest, GetUserRequest, State, read_user};
 pub use users::{GetUserResponse, Totp, User};
 
-/// How an answer is written.
+/// The encoding of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Json,

@@ -1,4 +1,4 @@
-//! What messages are made of: whose a thing is, and where a call expects it to be.
+//! Parts of messages: details, owners, and the organization or instance that a call names.
 
 use prost::Message;
 use serde::Serialize;
@@ -73,7 +73,7 @@ impl From<service::Details> for Details {
     }
 }
 
-/// The answer of every call that has nothing else to say.
+/// The answer of calls that return only details.
 #[derive(Clone, PartialEq, Message, Serialize)]
 #[prost(skip_debug)]
 pub struct DetailsResponse {
@@ -110,8 +110,8 @@ pub(in crate::api) struct Organization {
     pub(in crate::api) org_domain: Option<String>,
 }
 
-/// The request of every call that names a user and nothing else: to remove, lock, unlock, deactivate,
-/// activate it, and to begin an enrolment.
+/// The request of calls that name only a user: removing, locking, unlocking, deactivating and activating it, and
+/// starting an enrolment.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(in crate::api) struct UserRequest {

@@ -1,4 +1,4 @@
-//! A page of a search, written while its users are read: bounded in bytes, and counted before it grows.
+//! A page of a search, encoded while its users are read. Its length is bounded, and memory is reserved before it grows.
 
 use prost::encoding;
 use serde::Serialize;
@@ -8,14 +8,14 @@ use super::{Encoding, User};
 use crate::error::{Error, Result};
 use crate::service;
 
-/// What is said of the page as a whole, at most.
+/// The most that the details of a page take.
 const DETAILS_BYTES: usize = 256;
-/// A page asks for memory in steps of so many bytes.
+/// A page reserves memory in steps of this size.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// A page to which users are added one by one.
 ///
-/// Beside the page itself one user is in memory at a time.
+/// Beside the page itself only one user is in memory at a time.
 pub(in crate::api) struct Page<'a> {
     encoding: Encoding,
     max_bytes: usize,
@@ -23,15 +23,15 @@ pub(in crate::api) struct Page<'a> {
     bytes: Vec<u8>,
     users: u64,
     is_cut: bool,
-    /// Why it cannot be answered.
-    failure: Option<Failure>,
+    /// Why there is no page.
+    failure: Option<PageError>,
 }
 
 /// Why there is no page.
-pub(in crate::api) enum Failure {
+pub(in crate::api) enum PageError {
     /// There is no memory for it right now.
     NoMemory,
-    /// A user could not be written.
+    /// A user could not be encoded.
     Error(Error),
 }
 
@@ -53,8 +53,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Adds a user, and says whether another one may follow. A user that does not fit any more ends the page; the first
-    /// one always fits.
+    /// Adds a user. Returns whether another one may follow: a user that does not fit ends the page. The first one always
+    /// fits.
     pub(in crate::api) fn push(&mut self, user: service::User) -> bool {
         match self.add(user) {
             Ok(goes_on) => goes_on,
@@ -65,9 +65,9 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn add(&mut self, user: service::User) -> Result<bool, Failure> {
-        let user = User::written_as(self.encoding, user).map_err(Failure::Error)?;
-        let user = self.written(&user)?;
+    fn add(&mut self, user: service::User) -> Result<bool, PageError> {
+        let user = User::encode_as(self.encoding, user).map_err(PageError::Error)?;
+        let user = self.encode(&user)?;
         let length = self.bytes.len().saturating_add(user.len());
         if self.users > 0 && length.saturating_add(DETAILS_BYTES) > self.max_bytes {
             self.is_cut = true;
@@ -79,22 +79,22 @@ impl<'a> Page<'a> {
         Ok(true)
     }
 
-    /// One user as it stands on the page.
-    fn written(&self, user: &User) -> Result<Vec<u8>, Failure> {
+    /// Encodes one user as an element of the page.
+    fn encode(&self, user: &User) -> Result<Vec<u8>, PageError> {
         let mut bytes = Vec::new();
         match self.encoding {
             Encoding::Json => {
                 bytes.push(if self.users == 0 { b'[' } else { b',' });
-                let written = serde_json::to_writer(&mut bytes, user);
-                written
-                    .map_err(|it| Failure::Error(Error::Bug(format!("a user as JSON: {it}"))))?;
+                let encoded = serde_json::to_writer(&mut bytes, user);
+                encoded
+                    .map_err(|it| PageError::Error(Error::Bug(format!("a user as JSON: {it}"))))?;
             }
             Encoding::Protobuf => encoding::message::encode(2, user, &mut bytes),
         }
         Ok(bytes)
     }
 
-    fn grow_to(&mut self, length: usize) -> Result<(), Failure> {
+    fn grow_to(&mut self, length: usize) -> Result<(), PageError> {
         if length <= self.bytes.capacity() {
             return Ok(());
         }
@@ -107,16 +107,16 @@ impl<'a> Page<'a> {
         if reserved && grown.is_ok() {
             Ok(())
         } else {
-            Err(Failure::NoMemory)
+            Err(PageError::NoMemory)
         }
     }
 
-    /// The whole answer. `limit` is the number of users that was asked for.
+    /// The complete answer. `limit` is the number of users that the request asked for.
     pub(in crate::api) fn finish(
         mut self,
         found: &service::SearchSummary,
         limit: u32,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, PageError> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -155,9 +155,9 @@ struct Head<'a> {
     details: &'a ListDetails,
 }
 
-fn json(it: &impl Serialize) -> Result<Vec<u8>, Failure> {
+fn json(it: &impl Serialize) -> Result<Vec<u8>, PageError> {
     let bytes = serde_json::to_vec(it);
-    bytes.map_err(|it| Failure::Error(Error::Bug(format!("a page as JSON: {it}"))))
+    bytes.map_err(|it| PageError::Error(Error::Bug(format!("a page as JSON: {it}"))))
 }
 
 #[cfg(test)]
@@ -205,6 +205,6 @@ mod tests {
         assert!(!page.push(user()), "there is no memory for a fifth");
         assert!(page.bytes.len() < 300_000);
         let finished = page.finish(&found, 100);
-        assert!(matches!(finished, Err(Failure::NoMemory)));
+        assert!(matches!(finished, Err(PageError::NoMemory)));
     }
 }

@@ -1,4 +1,4 @@
-//! Protobuf read field by field, where a derived decoder would build more than is wanted.
+//! Reads protobuf field by field, where a derived decoder would build too much.
 
 use prost::DecodeError;
 use prost::bytes::Buf;
@@ -7,7 +7,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 /// The fields of a message, in their order on the wire. An iterator that holds no memory.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
-/// What a field holds, as far as the kind of its wire says.
+/// The content of a field, by its wire type.
 pub(super) enum Raw<'a> {
     Varint(u64),
     Fixed64(u64),
@@ -48,7 +48,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What is wrong with a message. What prost says of it is not passed on: it might repeat what was sent.
+/// The message is malformed. The message of prost is dropped, because it may repeat what was sent.
 #[derive(Debug)]
 pub(super) struct Malformed;
 

@@ -1,4 +1,4 @@
-//! What gRPC itself says: why a call was refused, and whether the service is well.
+//! Messages of gRPC itself: the status of a refused call, and health.
 
 use prost::Message;
 

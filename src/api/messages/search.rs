@@ -215,7 +215,7 @@ pub(super) struct ListDetails {
 }
 
 impl ListDetails {
-    /// What is to be said of a page of a search: how many users it may hold, or holds where it was cut.
+    /// The details of a page. `applied_limit` is the number of users that it may hold, or holds if it was cut.
     pub(super) fn of(found: &service::SearchSummary, applied_limit: u64) -> Self {
         Self {
             applied_limit,

@@ -9,8 +9,7 @@ use super::{Details, Instance, Organization};
 use crate::error::{Error, Result};
 use crate::service;
 
-/// What the body of an enrolment may say on REST: what the authenticator is called. ZITADEL's message has no
-/// place for it.
+/// The REST body of an enrolment: the name of the authenticator. ZITADEL's message has no field for it.
 #[derive(Deserialize)]
 struct StartBody {
     name: Option<String>,

@@ -104,12 +104,12 @@ pub struct GetUserResponse {
 impl GetUserResponse {
     /// The answer for this user, to be written as JSON.
     pub fn of(user: service::User) -> Result<Self> {
-        Self::written_as(Encoding::Json, user)
+        Self::encode_as(Encoding::Json, user)
     }
 
     /// The answer for this user.
-    pub(in crate::api) fn written_as(encoding: Encoding, user: service::User) -> Result<Self> {
-        let user = Some(User::written_as(encoding, user)?);
+    pub(in crate::api) fn encode_as(encoding: Encoding, user: service::User) -> Result<Self> {
+        let user = Some(User::encode_as(encoding, user)?);
         Ok(Self { user })
     }
 }
@@ -227,11 +227,11 @@ impl From<service::Totp> for Totp {
 impl User {
     /// The message for this user, to be written as JSON.
     pub fn of(user: service::User) -> Result<Self> {
-        Self::written_as(Encoding::Json, user)
+        Self::encode_as(Encoding::Json, user)
     }
 
     /// The message for this user.
-    pub(super) fn written_as(encoding: Encoding, it: service::User) -> Result<Self> {
+    pub(super) fn encode_as(encoding: Encoding, it: service::User) -> Result<Self> {
         let data = it.data.as_deref().map(|it| Data::of(it, encoding));
         let authenticators = Authenticators {
             usernames: it
