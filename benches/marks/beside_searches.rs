@@ -71,27 +71,27 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             let server = Server::start(&home, &flags, None)?;
             server.first_answer(&home)?;
             let alone = removals(bench, report, &mut home, &server)?;
-            let search = search(*wire);
-            let searches = Load {
+            let request = search(*wire);
+            let load = Load {
                 wire: *wire,
                 address: &server.address,
                 token: &manager,
-                requests: &[search],
+                requests: &[request],
                 connections: SEARCHES,
                 // They end with the removals that they are beside.
                 time: bench.sizes.time * 10,
                 pace: None,
                 again: true,
             };
-            let searches = searches.start(bench.dir())?;
+            let searches = load.start(bench.dir())?;
             let removed = removals(bench, report, &mut home, &server)?;
-            let searched: Outcome = searches.end()?;
+            let answered: Outcome = searches.end()?;
             tell(format_args!(
                 "{:.0}/s alone, {:.0}/s beside searches, p99 {:.1} ms; searches by status: {:?}",
                 alone.rate(),
                 removed.rate(),
                 removed.p99_ms,
-                searched.statuses
+                answered.statuses
             ));
             beside.push((removed.rate() / alone.rate(), removed.p99_ms));
             server.stop()?;

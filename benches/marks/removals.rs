@@ -329,10 +329,10 @@ impl All {
             let of_32 = self
                 .sixty_four
                 .spread(|it| it.outcome.rate() / it.floor_32.unwrap_or(f64::NAN));
-            let p99_of_p50 = self
+            let near_tail = self
                 .sixty_four
                 .spread(|it| it.outcome.p99_ms / it.outcome.p50_ms);
-            let p999_of_p50 = self
+            let far_tail = self
                 .sixty_four
                 .spread(|it| it.outcome.p999_ms / it.outcome.p50_ms);
             let reached = format!(
@@ -342,13 +342,13 @@ impl All {
                 p50.show(1, " ms"),
                 p99.show(1, " ms"),
                 p999.show(1, " ms"),
-                p99_of_p50.show(1, " ×"),
-                p999_of_p50.show(1, " ×")
+                near_tail.show(1, " ×"),
+                far_tail.show(1, " ×")
             );
             let met = self.sixty_four.ratio().median >= 3.0
                 && of_32.median >= 0.55
-                && p99_of_p50.median <= 3.0
-                && p999_of_p50.median <= 6.0;
+                && near_tail.median <= 3.0
+                && far_tail.median <= 6.0;
             let target = "≥ 3 × floor 1, ≥ 0.55 × floor 32; p99 ≤ 3 × p50, p99.9 ≤ 6 × p50";
             report.row(3, "DELETE, 64 connections", target, reached, met);
         }
