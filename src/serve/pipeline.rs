@@ -11,6 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use zeroize::Zeroize;
+
 use super::answer::Answer;
 
 /// Header fields in an answer of tiny_http's: about ten.
@@ -151,6 +153,10 @@ impl Pipeline {
             }
         }
         reader.buffer.drain(..used);
+        if reader.buffer.is_empty() {
+            // Emptying a buffer leaves its bytes in memory, and an answer may have shown a secret.
+            reader.buffer.zeroize();
+        }
         let mut queue = lock(&self.queue);
         match queue.waiting.front() {
             Some(next) => next.tell(News::Read(reader)),

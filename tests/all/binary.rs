@@ -460,7 +460,9 @@ fn a_data_directory_that_is_not_right_is_told_in_one_line_and_left_alone() {
         breaks(&home.data());
         home.refuses(&["user", "list"], 1, told);
         home.refuses(&["serve", "--listen", "127.0.0.1:0"], 1, told);
-        home.refuses(&["init"], 1, "already");
+        // Files that others can reach are refused before anything else is looked at.
+        let told = if told == "chmod 600" { told } else { "already" };
+        home.refuses(&["init"], 1, told);
     };
     let key = |dir: &Path| dir.join("master.key");
     broken(
@@ -540,7 +542,7 @@ fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
     let (status, said) = server.terminate();
     assert_eq!(status, 0, "{said}");
     assert!(
-        said.contains("400 files may be open: serving 48 connections"),
+        said.contains("400 files may be open: serving 288 connections"),
         "{said}"
     );
 }

@@ -536,7 +536,7 @@ fn backup_restore_and_doctor_are_commands() {
     assert!(restored.get("undoneSince").is_none());
     let found = home.json(&["doctor"]);
     let found = found.as_array().unwrap();
-    assert_eq!(found.len(), 8);
+    assert_eq!(found.len(), 9);
     for it in found {
         assert_eq!(it.as_object().unwrap().len(), 3, "{it}");
         let level = it["level"].as_str().unwrap();

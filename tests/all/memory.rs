@@ -10,9 +10,10 @@ use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::binary::{Home, Server};
 
-/// tiny_http writes answers through a buffer that lives as long as its connection and is not ours to overwrite. The answer
-/// that shows a secret shows it twice.
-const ALLOWED: usize = 2;
+/// tiny_http writes answers through a buffer that lives as long as its connection, and the standard library copies them
+/// through one on the stack of the thread that responds. Neither is ours to overwrite. The answer that shows a secret shows
+/// it twice.
+const ALLOWED: usize = 4;
 
 /// How often `needle` stands in what the process may write to; `None` where the system lets nobody look.
 fn copies(server: &Server, needle: &[u8]) -> Option<usize> {
