@@ -286,7 +286,7 @@ fn as_list<S: serde::Serializer>(
     serializer.collect_seq(detail)
 }
 
-/// The refusal for an error. The inner cause of the error only goes to the log, by [`Refusal::log`].
+/// The refusal for an error. The inner cause of the error only goes to the log, by `Refusal::log`.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let mut refusal = Self::of(&error);
