@@ -253,6 +253,26 @@ mod tests {
         assert_eq!(wait_after(u32::MAX), LONGEST_WAIT);
     }
 
+    /// The odds of guessing in SECURITY.md.
+    #[test]
+    fn a_day_of_guessing_gets_104_guesses_and_nine_more_for_each_login() {
+        let within = |time: Duration| {
+            let (mut guesses, mut passed) = (0, Duration::ZERO);
+            while passed < time {
+                guesses += 1;
+                passed += wait_after(guesses);
+            }
+            guesses
+        };
+        assert_eq!(within(Duration::from_hours(24)), 104);
+        assert_eq!(wait_after(4), Duration::ZERO, "nobody waits");
+        assert_eq!(within(Duration::from_secs(451)), 9);
+        for before in (0..1_440).map(Duration::from_mins) {
+            let after = Duration::from_hours(24) - before;
+            assert!(within(before) + within(after) <= 104 + 9, "{before:?}");
+        }
+    }
+
     #[test]
     fn the_uri_escapes_what_would_end_a_part_of_it() {
         let secret = Secret::from_bytes(&[0; SECRET_BYTES]).unwrap();

@@ -284,3 +284,31 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SECURITY.md 34
+    #[test]
+    fn plain_http_is_spoken_on_loopback_alone_unless_more_is_said() {
+        for (address, tls, insecure_plaintext, is_bound) in [
+            ("127.0.0.1:0", false, false, true),
+            ("0.0.0.0:0", false, false, false),
+            ("0.0.0.0:0", true, false, true),
+            ("0.0.0.0:0", false, true, true),
+        ] {
+            let terms = Terms {
+                tls,
+                insecure_plaintext,
+                unix_mode: 0o600,
+            };
+            let bound = Listener::bind(&address.parse().unwrap(), &terms);
+            assert_eq!(
+                bound.is_ok(),
+                is_bound,
+                "{address} {tls} {insecure_plaintext}"
+            );
+        }
+    }
+}

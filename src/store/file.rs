@@ -247,6 +247,17 @@ mod tests {
         assert!(connection.db_config(defensive).unwrap());
     }
 
+    /// SECURITY.md 18: what was moved out of the WAL is on disk before the WAL is overwritten.
+    #[test]
+    fn what_a_checkpoint_moves_is_synced() {
+        let (_dir, path) = fresh();
+        let connection = connect_for_checkpoints(&path).unwrap();
+        let synchronous = connection
+            .pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))
+            .unwrap();
+        assert_eq!(synchronous, 2, "FULL");
+    }
+
     #[test]
     fn a_foreign_and_a_newer_file_are_refused_by_name() {
         for (sql, expected) in [

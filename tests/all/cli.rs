@@ -336,6 +336,10 @@ fn a_running_server_follows_the_settings() {
     let server = TestServer::start();
     let alice = server.user("alice");
     let phone = server.enrol(&alice);
+    server
+        .check(&alice, &phone.code_at(server.now()))
+        .expect_status(200);
+    server.pass_seconds(30);
     let beside = Service::open(DataDir::open(server.path(), KeyFile::InDataDir).unwrap()).unwrap();
     let change = SettingsChange {
         issuer: Some("Beside".parse().unwrap()),

@@ -259,6 +259,21 @@ fn nothing_is_deleted_by_a_clock_that_is_far_ahead_until_a_person_confirms_it() 
     assert_eq!(machine.server.count(EVENTS), 2, "what is old now is swept");
 }
 
+/// SECURITY.md 36: after the restart the change looks like the present, and only the gap before it tells of the jump.
+#[test]
+fn a_change_by_a_clock_that_is_far_ahead_and_a_restart_delete_nothing() {
+    let mut machine = Machine::start();
+    machine.server.user("alice");
+    let events = machine.server.count(EVENTS);
+    machine.set_clock(405 * DAY);
+    machine.server.user("bob");
+    machine.restart();
+    machine.pass_an_hour();
+    machine.pass_an_hour();
+    assert_eq!(machine.server.count(EVENTS), events + 1);
+    assert_eq!(machine.doctor("clock").0, Level::Warn);
+}
+
 /// SECURITY.md 36: the doubt ends with its cause, and a quiet month is none.
 #[test]
 fn a_doubt_of_the_clock_ends_where_the_clock_is_put_right() {

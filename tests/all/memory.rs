@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::BufRead;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use totpd::model::Timestamp;
@@ -93,4 +95,39 @@ fn memory_holds_a_removed_secret_at_most_in_the_last_answer_of_a_connection() {
         None => eprintln!("skipped: this system lets nobody look into the memory of a process"),
         Some(left) => assert!(left <= ALLOWED, "{left} copies of the secret are left"),
     }
+}
+
+/// SECURITY.md 27: what the system keeps of such a process belongs to root. Root reads everything, so that the test of
+/// root runs the binary as nobody.
+#[test]
+fn no_other_process_of_the_user_reads_the_memory() {
+    const NOBODY: u32 = 65_534;
+    let home = Home {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    // The directory of the build may be closed to others.
+    let binary = home.dir.path().join("totpd");
+    fs::copy(env!("CARGO_BIN_EXE_totpd"), &binary).unwrap();
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        for path in [home.dir.path(), &binary] {
+            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+    let command = |args: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.env_clear().env("TOTPD_DATA_DIR", home.data());
+        command.args(args).stdin(Stdio::null());
+        if is_root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    };
+    let made = command(&["init"]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let server = Server::start(command(&["serve", "--listen", "127.0.0.1:0"]));
+    let memory = format!("/proc/{}/mem", server.child.id());
+    assert_eq!(fs::metadata(memory).unwrap().uid(), 0);
+    server.kill();
 }

@@ -99,6 +99,26 @@ fn a_database_that_is_not_as_totpd_makes_it_is_not_opened() {
     home.json(&["user", "list"]);
 }
 
+/// What somebody adds to a database that is open already does not run either.
+#[test]
+fn a_trigger_that_comes_later_does_not_run() {
+    let (home, token) = Home::init();
+    let (alice, phone) = enrolled(&home);
+    let server = home.serve(&[]);
+    change(
+        &home.data().join("totpd.db"),
+        "CREATE TRIGGER deaf BEFORE DELETE ON totp BEGIN SELECT RAISE(IGNORE); END",
+    );
+    let removal = format!("/users/{alice}/totp/{}", phone.id);
+    server
+        .ask(&token, "DELETE", &removal, "")
+        .expect_status(200);
+    let user = server.ask(&token, "GET", &format!("/users/{alice}"), "");
+    let user = user.expect_status(200).json();
+    assert_eq!(user.pointer("/user/authenticators/totps"), None, "{user}");
+    server.kill();
+}
+
 /// Contract §5: what can serve no call is not ready.
 #[test]
 fn a_server_whose_table_goes_is_not_ready() {
