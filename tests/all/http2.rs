@@ -519,6 +519,20 @@ fn the_peer_in_events_is_the_sockets() {
     );
 }
 
+/// Frames of a kind that nobody knows are passed over, so a client could send them for ever. Only a complete request
+/// renews what it may send.
+#[test]
+fn frames_without_a_request_end_a_connection() {
+    let server = TestServer::start();
+    let mut stream = hello(&server);
+    let unknown = [&[0, 0x40, 0, 0xbb, 0, 0, 0, 0, 0][..], &[0; 16 * 1024]].concat();
+    let mut sent = 0_usize;
+    while sent < 64 * 1024 * 1024 && stream.write_all(&unknown).is_ok() {
+        sent += unknown.len();
+    }
+    assert!(sent < 32 * 1024 * 1024, "{sent} bytes were taken");
+}
+
 /// Resident memory of this process, in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
