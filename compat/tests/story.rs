@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status};
 use totpd::api::Api;
 use totpd::model::{Step, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running, TlsFiles};
-use totpd::service::{COMMIT_BATCH, Caller, DataDir, KeyFile, NewToken, Role, Settings};
+use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 use users::zitadel_users_client::ZitadelUsersClient;
 use zitadel::api::zitadel::resources::user::v3alpha as users;
@@ -45,8 +45,8 @@ impl Server {
             name: None,
             lifetime: None,
         };
-        let caller = Caller::command_line();
-        let (_, token) = service.create_token(&caller, new, now).unwrap();
+        let context = Context::command_line(now);
+        let (_, token) = service.create_token(&context, new).unwrap();
         let api = Api::new(service, Arc::new(move || now));
         let handler = Handler::of(api);
         let config = Config {
@@ -56,7 +56,7 @@ impl Server {
             trusted_proxies: Vec::new(),
             unix_mode: 0o600,
             private_dir: dir.path().to_owned(),
-            changes: 8,
+            changes_at_once: 8,
             commit_batch: COMMIT_BATCH,
             limits: Limits::default(),
             insecure_plaintext: false,

@@ -62,13 +62,18 @@ fn of_64_threads_with_one_code_one_is_told_yes_200_times_over() {
             .collect();
         clients.into_iter().map(|it| it.join().unwrap()).collect()
     });
+    let mut fresh = 0;
     for round in 0..codes.len() {
+        // Two steps side by side may share a code by chance; the second is then the used one of the first.
+        let is_fresh = round == 0 || codes[round] != codes[round - 1];
+        fresh += i64::from(is_fresh);
         let yes = accepted.iter().filter(|it| it[round] == 200).count();
         let no = accepted.iter().filter(|it| it[round] == 400).count();
-        assert_eq!((yes, no), (1, threads - 1), "round {round}");
+        let expected = usize::from(is_fresh);
+        assert_eq!((yes, no), (expected, threads - expected), "round {round}");
     }
     let events = server.count("SELECT count(*) FROM event WHERE kind = 'totp.checked'");
-    assert_eq!(events, rounds);
+    assert_eq!(events, fresh);
 }
 
 /// SECURITY.md 4: refused before any comparison, and no guess.
