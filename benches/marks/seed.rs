@@ -28,15 +28,15 @@ const INSERT_USERS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
     INSERT INTO user (id, id_folded, org_id, state, created, changed)
     SELECT CAST(?3 + i AS TEXT), CAST(?3 + i AS TEXT), ?4, 'active', ?5, ?5 FROM n";
-// Nothing else is enrolled there, so that the numbers are free.
+// Behind all slots that are there: others are enrolled through the API.
 const INSERT_SLOTS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
-    INSERT INTO slot (number, secret) SELECT 1 + i, randomblob(165) FROM n";
+    INSERT INTO slot (number, secret) SELECT ?3 + i, randomblob(165) FROM n";
 const INSERT_TOTPS: &str = "
     WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
     INSERT INTO totp
         (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed)
-    SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), ?5, NULL, 'confirmed', 1 + i,
+    SELECT CAST(?3 + i AS TEXT), CAST(?4 + i AS TEXT), ?5, NULL, 'confirmed', ?7 + i,
         'SHA1', 6, 1, ?6, ?6 FROM n";
 
 /// The rpc that removes, and as much of its request as that takes.
@@ -201,11 +201,14 @@ fn insert(database: &Path, org: &str, first: i64, end: i64) -> Result<()> {
     for from in (first..end).step_by(usize::try_from(SLICE)?) {
         let to = end.min(from + SLICE);
         let tx = connection.unchecked_transaction()?;
+        let newest = "SELECT coalesce(max(number), 0) FROM slot";
+        let newest: i64 = tx.query_row(newest, (), |row| row.get(0))?;
+        let slot = newest + 1 - from;
         tx.execute(INSERT_USERS, (from, to, FIRST_USER, org, created))?;
-        tx.execute(INSERT_SLOTS, (from, to))?;
+        tx.execute(INSERT_SLOTS, (from, to, slot))?;
         tx.execute(
             INSERT_TOTPS,
-            (from, to, FIRST_TOTP, FIRST_USER, org, created),
+            (from, to, FIRST_TOTP, FIRST_USER, org, created, slot),
         )?;
         tx.commit()?;
     }

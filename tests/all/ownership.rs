@@ -141,7 +141,11 @@ fn what_a_group_of_the_process_can_reach_is_taken_with_a_warning() {
         ("totpd.db", 0o660),
         ("", 0o2770),
     ] {
-        let path = home.data().join(name);
+        let path = if name.is_empty() {
+            home.data()
+        } else {
+            home.data().join(name)
+        };
         let before = mode(&path);
         chmod(&path, shared);
         let warning = said(&["user", "list"]);
