@@ -195,6 +195,7 @@ fn parse(method: &str, target: &str) -> bool {
         origin: None,
         body: b"",
         peer: None,
+        request_id: None,
         reserve: &|_| true,
     };
     rest::parse(&request).is_ok()

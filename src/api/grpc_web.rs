@@ -100,7 +100,7 @@ fn cors(api: &Api, origin: Option<&str>) -> Vec<(&'static str, String)> {
     let Some(origin) = origin.filter(|it| api.origins.iter().any(|named| named == it)) else {
         return Vec::new();
     };
-    let exposed = "grpc-status, grpc-message, grpc-status-details-bin";
+    let exposed = "grpc-status, grpc-message, grpc-status-details-bin, x-request-id";
     vec![
         ("Access-Control-Allow-Origin", origin.to_owned()),
         ("Access-Control-Expose-Headers", exposed.to_owned()),

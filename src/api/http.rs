@@ -31,6 +31,8 @@ pub struct Request<'a> {
     pub body: &'a [u8],
     /// The client's address, if it is known; events record it.
     pub peer: Option<IpAddr>,
+    /// The request's id, if the front end gave it one; log lines carry it.
+    pub request_id: Option<&'a str>,
     /// Reserves memory before a long answer grows by so many bytes. Returns `false` if there is none left; then the
     /// request is refused. The front end releases the memory when the client has taken the answer.
     pub reserve: &'a (dyn Fn(usize) -> bool + 'a),
@@ -48,6 +50,9 @@ pub struct Reply {
     /// The body.
     pub body: Vec<u8>,
 }
+
+/// The header that says which request is answered. Front ends add it, also to what they answer by themselves.
+pub(crate) const REQUEST_ID: &str = "X-Request-Id";
 
 /// Headers of every answer: no cache may keep a code, a secret or a verdict, and no browser may guess the type of a
 /// body.

@@ -94,6 +94,7 @@ impl Api {
                 method: request.method,
                 target: request.target,
                 origin: request.origin,
+                request_id: request.request_id,
             },
         }
     }
@@ -163,10 +164,11 @@ impl Api {
         };
         let path = context.target.split('?').next().unwrap_or_default();
         log::debug!(
-            "{} {} -> {}",
+            "{} {} -> {} (request {})",
             context.method.escape_debug(),
             path.escape_debug(),
-            reply.status
+            reply.status,
+            context.request_id.unwrap_or("-")
         );
         reply
     }
@@ -238,6 +240,7 @@ struct ReplyContext<'a> {
     method: &'a str,
     target: &'a str,
     origin: Option<&'a str>,
+    request_id: Option<&'a str>,
 }
 
 /// The protocol of a request and of its answer.

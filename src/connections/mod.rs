@@ -8,6 +8,7 @@ pub(crate) mod listen;
 mod memory;
 mod permits;
 mod registry;
+mod request_ids;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod wire;
@@ -27,6 +28,7 @@ pub(crate) use permits::Permit;
 pub(crate) use permits::{Gates, Permits, READS, SEARCHES};
 use registry::NamedRequest;
 pub(crate) use registry::{ConnectionGuard, Registry};
+pub(crate) use request_ids::RequestIds;
 use tls::Tls;
 
 /// What one client, and all of them, may take.
@@ -85,6 +87,7 @@ pub(crate) struct Connections {
     pub(crate) requests: MemoryBudget,
     pub(crate) answers: MemoryBudget,
     pub(crate) gates: Gates,
+    pub(crate) request_ids: RequestIds,
 }
 
 /// Whose request it is, counted as long as this is there.

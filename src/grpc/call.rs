@@ -18,6 +18,7 @@ use super::calls::{Call, Calls};
 use crate::api::http::Reply;
 use crate::api::status::TransportError;
 use crate::connections::{Connection, InFlight, Lease, Limits, Share};
+use crate::model::RequestId;
 
 /// A frame's flag and length.
 const PREFIX_BYTES: usize = 5;
@@ -75,8 +76,12 @@ impl CallContext {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Answer>, h2::Error>> {
         let (parts, body) = request.into_parts();
+        let request_ids = &self.calls.connections.request_ids;
+        let request_id = request_ids.choose(self.connection.peer, sent_id(&parts.headers));
+        let name = HeaderValue::try_from(request_id.as_str());
         let admitted = is_grpc(&parts).then(|| {
-            let head = Head::read(&parts, self.calls.connections.limits.head_bytes)?;
+            let limit = self.calls.connections.limits.head_bytes;
+            let head = Head::read(&parts, request_id, limit)?;
             let (share, bytes) = if self.calls.reflection.of(&head.path).is_some() {
                 (&self.conversations, CONVERSATION_BYTES)
             } else {
@@ -89,10 +94,14 @@ impl CallContext {
         });
         drop(parts);
         async move {
-            match admitted.ok_or(h2::Reason::HTTP_1_1_REQUIRED)? {
-                Ok(answer) => Ok(answer.await),
-                Err(refusal) => Ok(refused(refusal, Kept::default())),
+            let mut response = match admitted.ok_or(h2::Reason::HTTP_1_1_REQUIRED)? {
+                Ok(answer) => answer.await,
+                Err(refusal) => refused(refusal, Kept::default()),
+            };
+            if let Ok(name) = name {
+                response.headers_mut().insert(REQUEST_ID, name);
             }
+            Ok(response)
         }
     }
 
@@ -156,6 +165,7 @@ impl CallContext {
             path: head.path,
             authorization: head.authorization,
             peer: client.address,
+            request_id: head.request_id,
             message,
             answers: Arc::clone(&self.answers),
         });
@@ -209,10 +219,11 @@ struct Head {
     is_compressible: bool,
     /// All of `X-Forwarded-For`, in order. Whether it counts is judged elsewhere.
     forwarded_for: String,
+    request_id: RequestId,
 }
 
 impl Head {
-    fn read(parts: &Parts, at_most: usize) -> Result<Self, TransportError> {
+    fn read(parts: &Parts, request_id: RequestId, at_most: usize) -> Result<Self, TransportError> {
         let headers = &parts.headers;
         let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
         let bytes = headers.iter().map(|(name, value)| {
@@ -235,6 +246,7 @@ impl Head {
             })?,
             is_compressible: once(headers, "grpc-encoding")?.is_some_and(|it| it != "identity"),
             forwarded_for: forwarded_for.join(","),
+            request_id,
         })
     }
 
@@ -256,6 +268,15 @@ impl Head {
         *request.uri_mut() = self.path.parse().unwrap_or_default();
         request
     }
+}
+
+/// The name of the request's id in the library's spelling.
+const REQUEST_ID: &str = "x-request-id";
+
+/// The id that the request's head says. One that is malformed or stands twice is none.
+fn sent_id(headers: &HeaderMap) -> Option<RequestId> {
+    let sent = once(headers, REQUEST_ID).ok().flatten();
+    sent.and_then(|it| it.parse().ok())
 }
 
 /// A header that may stand once.

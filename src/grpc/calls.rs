@@ -15,6 +15,7 @@ use crate::api::http::{Reply, Request, Via};
 use crate::api::status::TransportError;
 use crate::api::{self, Kind};
 use crate::connections::{Connections, Lease, MemoryBudget, Permit, Share};
+use crate::model::RequestId;
 
 /// What all conversations with reflection may hold. They stay open for nothing and cost a client nothing: holding all of
 /// this budget keeps others from reflection, and from nothing else.
@@ -25,6 +26,7 @@ pub(super) struct Call {
     pub(super) path: String,
     pub(super) authorization: Option<String>,
     pub(super) peer: Option<IpAddr>,
+    pub(super) request_id: RequestId,
     pub(super) message: Vec<u8>,
     pub(super) answers: Arc<Share>,
 }
@@ -55,6 +57,7 @@ impl Job {
             origin: None,
             body: &self.call.message,
             peer: self.call.peer,
+            request_id: Some(self.call.request_id.as_str()),
             // The call's carrier has reserved what the answer may take.
             reserve: &|_| true,
         })

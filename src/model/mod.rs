@@ -6,6 +6,7 @@
 mod clock;
 mod code;
 mod fold;
+mod request_id;
 mod search;
 mod text;
 mod time;
@@ -14,6 +15,7 @@ pub use clock::{ClockReading, VERSION_DATE};
 pub(crate) use clock::{LATEST_PLAUSIBLE_TIME, LONGEST_EVENT_GAP, require_plausible};
 pub use code::{Code, Step, Window};
 pub use fold::fold;
+pub use request_id::RequestId;
 pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};
 pub use text::{Name, OrgId, TokenId, TotpId, UserId};
 pub use time::{Clock, Timestamp};

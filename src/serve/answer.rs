@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::api::http::{COMMON_HEADERS, Reply};
-use crate::model::Timestamp;
+use crate::api::http::{COMMON_HEADERS, REQUEST_ID, Reply};
+use crate::model::{RequestId, Timestamp};
 
 /// The last second of the year 9999: a date in a header has four digits for the year.
 const LAST_DATE_S: u64 = 253_402_300_799;
@@ -41,6 +41,13 @@ impl Answer {
             fields,
             content_length,
             body: if is_head { Vec::new() } else { reply.body },
+        }
+    }
+
+    /// Says which request it answers.
+    pub(super) fn name(&mut self, request: &RequestId) {
+        for part in [REQUEST_ID, ": ", request.as_str(), "\r\n"] {
+            self.fields.extend_from_slice(part.as_bytes());
         }
     }
 

@@ -16,6 +16,7 @@ use crate::connections::wire::{PendingHandshake, Wire};
 use crate::connections::{ConnectionGuard, InFlight, Share};
 #[cfg(feature = "grpc")]
 use crate::grpc::Handover;
+use crate::model::RequestId;
 
 const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 /// What a request may hold of memory whatever the others hold: nearly every one is shorter.
@@ -67,7 +68,9 @@ pub(super) fn serve(
             Err(Ended::Refused(refusal)) => {
                 let (content_type, origin) = (form.content_type.as_deref(), form.origin.as_deref());
                 let reply = front.handler.refuse(refusal, content_type, origin);
-                let answer = Answer::of(reply, front.handler.now(), form.is_head);
+                let mut answer = Answer::of(reply, front.handler.now(), form.is_head);
+                let ids = &front.connections.request_ids;
+                answer.name(&form.request_id.unwrap_or_else(|| ids.make()));
                 // A refused client makes room for others as one that has said nothing.
                 request.linger();
                 if send(front, &mut incoming, &answer.into_bytes(false)).is_ok() {
@@ -182,14 +185,15 @@ fn one_request(
     let deadline = request.begun().checked_add(limits.request_time);
     let deadline = deadline.ok_or(Ended::Closed)?;
     let lease = incoming.lease()?;
-    let head = match incoming.head(&lease, limits, deadline) {
-        Ok(head) => head,
-        Err(ended) => {
-            *form = Form::of_part(incoming.unread());
-            return Err(ended);
-        }
+    let head = incoming.head(&lease, limits, deadline);
+    *form = match &head {
+        Ok(head) => head.form(),
+        Err(_) => Form::of_part(incoming.unread()),
     };
-    *form = head.form();
+    let sent = form.request_id.take();
+    let request_id = front.connections.request_ids.choose(connection.peer, sent);
+    form.request_id = Some(request_id.clone());
+    let head = head?;
     // What will be refused for its length is not asked for.
     if head.expects_continue && incoming.awaits(head.body, limits) {
         send(front, incoming, b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -199,8 +203,11 @@ fn one_request(
         return Err(Ended::Closed);
     }
     let kind = api::kind(&head.method, &head.target, head.content_type.as_deref());
-    let (answer, _lease) = if kind == Kind::Health {
-        (health(front, &head, &body).map_err(Ended::Refused)?, None)
+    let (mut answer, _lease) = if kind == Kind::Health {
+        (
+            health(front, &head, &body, &request_id).map_err(Ended::Refused)?,
+            None,
+        )
     } else {
         let client = front
             .connections
@@ -211,18 +218,25 @@ fn one_request(
             head: &head,
             body: &body,
             client: client.address,
+            request_id: &request_id,
             answers,
         };
         front.relay.exchange(&outgoing).map_err(Ended::Refused)?
     };
     request.responded();
+    answer.name(&request_id);
     let keep_alive = head.keep_alive && !request.is_last();
     send(front, incoming, &answer.into_bytes(keep_alive))?;
     Ok(keep_alive)
 }
 
 /// Whether the process lives is answered on the client's own thread: no worker, lock or disk can keep it waiting.
-fn health(front: &FrontEnd, head: &Head, body: &[u8]) -> Result<Answer, TransportError> {
+fn health(
+    front: &FrontEnd,
+    head: &Head,
+    body: &[u8],
+    request_id: &RequestId,
+) -> Result<Answer, TransportError> {
     // Clients that ask for nothing else, again and again, give way to those who have just come.
     thread::yield_now();
     let reply = front.handler.reply_to(&Request {
@@ -234,6 +248,7 @@ fn health(front: &FrontEnd, head: &Head, body: &[u8]) -> Result<Answer, Transpor
         origin: head.origin.as_deref(),
         body,
         peer: None,
+        request_id: Some(request_id.as_str()),
         reserve: &|_| true,
     })?;
     let is_head = head.method == "HEAD";

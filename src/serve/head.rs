@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use crate::api::status::TransportError;
+use crate::model::RequestId;
 
 /// What is known of a request once its head is whole.
 pub(super) struct Head {
@@ -16,6 +17,8 @@ pub(super) struct Head {
     pub(super) origin: Option<String>,
     /// What `X-Forwarded-For` says, all of it in order; whether it counts is for others to judge.
     pub(super) forwarded_for: String,
+    /// What `X-Request-Id` says, if it is well-formed and stands once; whether it counts is for others to judge.
+    pub(super) request_id: Option<RequestId>,
     pub(super) body: BodyLength,
     pub(super) expects_continue: bool,
     /// Whether the client means to go on after this request.
@@ -30,6 +33,7 @@ pub(super) struct Form {
     pub(super) is_head: bool,
     pub(super) content_type: Option<String>,
     pub(super) origin: Option<String>,
+    pub(super) request_id: Option<RequestId>,
 }
 
 impl Form {
@@ -55,6 +59,10 @@ impl Form {
             let slot = match name.to_ascii_lowercase().as_str() {
                 "content-type" => &mut form.content_type,
                 "origin" => &mut form.origin,
+                "x-request-id" => {
+                    form.request_id = value.trim().parse().ok();
+                    continue;
+                }
                 _ => continue,
             };
             *slot = ascii(value.trim().as_bytes()).ok().map(str::to_owned);
@@ -69,6 +77,7 @@ impl Head {
             is_head: self.method == "HEAD",
             content_type: self.content_type.clone(),
             origin: self.origin.clone(),
+            request_id: self.request_id.clone(),
         }
     }
 }
@@ -105,6 +114,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, TransportError> {
     let mut expect = None;
     let mut connection = String::new();
     let mut forwarded_for = String::new();
+    let mut request_id = None;
     for field in request.headers.iter() {
         let slot = match field.name.to_ascii_lowercase().as_str() {
             "host" => &mut host,
@@ -117,6 +127,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, TransportError> {
             "x-forwarded-for" => {
                 forwarded_for.push(',');
                 forwarded_for.push_str(ascii(field.value)?);
+                continue;
+            }
+            // What is malformed or stands twice is replaced, and never refused.
+            "x-request-id" => {
+                let is_first = request_id.is_none();
+                let text = str::from_utf8(field.value).unwrap_or_default();
+                request_id = Some(text.trim()).filter(|_| is_first).or(Some(""));
                 continue;
             }
             "connection" => {
@@ -170,6 +187,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, TransportError> {
         content_type: content_type.map(str::to_owned),
         origin: origin.map(str::to_owned),
         forwarded_for,
+        request_id: request_id.and_then(|it| it.parse().ok()),
         body,
         expects_continue,
         keep_alive: is_1_1 && !says("close"),

@@ -29,7 +29,9 @@ use crate::connections::stream::Stream;
 use crate::connections::tls::Tls;
 pub use crate::connections::tls::TlsFiles;
 pub use crate::connections::{Cidr, Limits};
-use crate::connections::{Connections, Gates, MemoryBudget, Peer, Registry, descriptors};
+use crate::connections::{
+    Connections, Gates, MemoryBudget, Peer, Registry, RequestIds, descriptors,
+};
 #[cfg(feature = "grpc")]
 use crate::grpc::{self, GrpcServer};
 use relay::Relay;
@@ -153,6 +155,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         requests: MemoryBudget::new(config.limits.request_memory_bytes),
         answers: MemoryBudget::new(config.limits.answer_memory_bytes),
         gates: Gates::new(config.changes_at_once, config.limits.waiting),
+        request_ids: RequestIds::default(),
         limits: config.limits,
         trusted_proxies: config.trusted_proxies,
         tls,

@@ -15,8 +15,10 @@ use super::pipeline::Pipeline;
 use super::workers::{Lane, Workers};
 use super::{FatalError, Handler};
 use crate::api::Kind;
+use crate::api::http::REQUEST_ID;
 use crate::api::status::TransportError;
 use crate::connections::{Connections, Lease, Permits, READS, SEARCHES, Share};
+use crate::model::RequestId;
 
 /// The header that carries the client's address to the worker. Of what a client sends no header of this name is passed
 /// on.
@@ -47,6 +49,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) head: &'a Head,
     pub(super) body: &'a [u8],
     pub(super) client: Option<IpAddr>,
+    pub(super) request_id: &'a RequestId,
     pub(super) answers: &'a Arc<Share>,
 }
 
@@ -168,6 +171,7 @@ impl Outgoing<'_> {
             ("Host", Some("totpd")),
             ("Content-Length", Some(length.as_str())),
             (PEER, client.as_deref()),
+            (REQUEST_ID, Some(self.request_id.as_str())),
             ("Authorization", self.head.authorization.as_deref()),
             ("Content-Type", self.head.content_type.as_deref()),
             ("Origin", self.head.origin.as_deref()),

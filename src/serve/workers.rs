@@ -17,7 +17,7 @@ use std::thread;
 use super::pipeline::Pipeline;
 use super::relay::PEER;
 use super::{FatalError, Handler};
-use crate::api::http::{COMMON_HEADERS, Reply, Request, Via};
+use crate::api::http::{COMMON_HEADERS, REQUEST_ID, Reply, Request, Via};
 use crate::api::status::TransportError;
 
 /// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
@@ -177,6 +177,7 @@ fn whole<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8]) -> R
         origin: field(from, ORIGIN),
         body,
         peer: field(from, PEER).and_then(|it| it.parse::<IpAddr>().ok()),
+        request_id: field(from, REQUEST_ID),
         reserve: &|_| true,
     }
 }

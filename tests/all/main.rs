@@ -45,6 +45,7 @@ mod protos;
 mod readme;
 mod reads;
 mod removal;
+mod request_ids;
 mod restore;
 #[cfg(feature = "grpc")]
 mod rpc;
