@@ -1,5 +1,7 @@
 //! Limits the lines of the log that a client can cause, so that it cannot fill the disk.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,47 @@ impl LogLimit {
         state.lines = state.lines.saturating_add(1);
         Some(std::mem::take(&mut state.left_out))
     }
+
+    /// Whether the second that is counted has passed.
+    fn is_over(&self, now: Instant) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = state.as_ref().map(|it| it.since);
+        since.is_none_or(|it| now.saturating_duration_since(it) >= SECOND)
+    }
+}
+
+/// Addresses that are told apart at once; all further ones share a limit.
+const ADDRESSES: usize = 1_024;
+
+/// Admits ten lines a second about each address, and counts the rest.
+pub(crate) struct AddressLimits {
+    apart: Mutex<HashMap<Option<IpAddr>, LogLimit>>,
+    others: LogLimit,
+}
+
+impl AddressLimits {
+    pub(crate) fn new() -> Self {
+        Self {
+            apart: Mutex::default(),
+            others: LogLimit::new(),
+        }
+    }
+
+    /// As [`LogLimit::admit`], for lines about this address.
+    pub(crate) fn admit(&self, address: Option<IpAddr>, now: Instant) -> Option<u64> {
+        let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        if apart.len() >= ADDRESSES && !apart.contains_key(&address) {
+            apart.retain(|_, limit| !limit.is_over(now));
+            if apart.len() >= ADDRESSES {
+                drop(apart);
+                return self.others.admit(now);
+            }
+        }
+        apart
+            .entry(address)
+            .or_insert_with(LogLimit::new)
+            .admit(now)
+    }
 }
 
 #[cfg(test)]
@@ -60,5 +103,21 @@ mod tests {
         }
         assert_eq!(limit.admit(begun + SECOND), Some(1_000));
         assert_eq!(limit.admit(begun + SECOND), Some(0));
+    }
+
+    /// SECURITY.md 45
+    #[test]
+    fn each_address_has_its_own_lines_and_a_flood_of_addresses_shares_ten() {
+        let (limits, begun) = (AddressLimits::new(), Instant::now());
+        let address = |it: u32| Some(IpAddr::from(it.to_be_bytes()));
+        for _ in 0..10 {
+            assert_eq!(limits.admit(address(0), begun), Some(0));
+        }
+        assert_eq!(limits.admit(address(0), begun), None);
+        let admitted = (1..10_000).filter(|it| limits.admit(address(*it), begun).is_some());
+        assert_eq!(admitted.count(), ADDRESSES - 1 + 10);
+        assert!(limits.apart.lock().unwrap().len() <= ADDRESSES);
+        assert_eq!(limits.admit(address(0), begun + SECOND), Some(1));
+        assert_eq!(limits.admit(address(20_000), begun + SECOND), Some(0));
     }
 }

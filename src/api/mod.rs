@@ -15,13 +15,16 @@ pub mod handler;
 pub mod http;
 pub mod messages;
 mod path;
+mod request_log;
 mod rest;
 mod routes;
 pub mod status;
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::log_limit::AddressLimits;
 use crate::model::{Clock, Timestamp};
 use crate::service::{Caller, Service};
 use answer::Answer;
@@ -31,7 +34,7 @@ use http::Via;
 use http::{Reply, Request};
 use messages::Encoding;
 pub use routes::Kind;
-use status::{Refusal, TransportError};
+use status::{Code, Refusal, TransportError};
 
 /// The length limit of a page of a search as sent: clients of gRPC accept no longer message by default.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -42,15 +45,17 @@ pub struct Api {
     clock: Clock,
     /// Origins whose pages may call by gRPC-Web.
     origins: Vec<String>,
+    refused_tokens: AddressLimits,
 }
 
 impl Api {
     /// An API over `service`; `clock` is read once a request.
-    pub const fn new(service: Service, clock: Clock) -> Self {
+    pub fn new(service: Service, clock: Clock) -> Self {
         Self {
             service,
             clock,
             origins: Vec::new(),
+            refused_tokens: AddressLimits::new(),
         }
     }
 
@@ -95,6 +100,8 @@ impl Api {
                 target: request.target,
                 origin: request.origin,
                 request_id: request.request_id,
+                peer: request.peer,
+                begun: Instant::now(),
             },
         }
     }
@@ -145,7 +152,11 @@ impl Api {
         let Outcome { context, answer } = outcome;
         if let Err(refusal) = &answer {
             refusal.log();
+            if refusal.code == Code::Unauthenticated {
+                request_log::token_refused(&self.refused_tokens, &context);
+            }
         }
+        let error_id = answer.as_ref().err().and_then(|it| it.id);
         let reply = match context.form {
             Form::Rest => answer.map_or_else(Refusal::into_reply, Answer::into_reply),
             Form::Grpc => {
@@ -162,14 +173,7 @@ impl Api {
                 grpc_web::reply(self, &outcome, form, context.origin)
             }
         };
-        let path = context.target.split('?').next().unwrap_or_default();
-        log::debug!(
-            "{} {} -> {} (request {})",
-            context.method.escape_debug(),
-            path.escape_debug(),
-            reply.status,
-            context.request_id.unwrap_or("-")
-        );
+        request_log::answered(&context, reply.status, error_id);
         reply
     }
 
@@ -241,6 +245,9 @@ struct ReplyContext<'a> {
     target: &'a str,
     origin: Option<&'a str>,
     request_id: Option<&'a str>,
+    peer: Option<IpAddr>,
+    /// For the log.
+    begun: Instant,
 }
 
 /// The protocol of a request and of its answer.

@@ -148,7 +148,7 @@ impl Refusal {
             log::warn!("{left_out} more refusals like the next one were not logged");
         }
         if self.code == Code::Unavailable {
-            log::warn!("unavailable: {cause}");
+            log::error!("unavailable: {cause}");
         } else if self.code == Code::Unauthenticated {
             log::warn!("refused: {cause}");
         } else {

@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod clock;
 mod demo;
+mod logging;
 mod maintenance;
 mod output;
 mod parse;
@@ -35,16 +36,22 @@ const CREDENTIAL: &str = "master.key";
 
 /// Runs the command that the arguments select.
 pub(crate) fn run() -> ExitCode {
-    let level = variable("RUST_LOG").unwrap_or_else(|| "warn".into());
-    env_logger::Builder::new()
-        .parse_filters(&level.to_string_lossy())
-        .format_target(false)
-        .init();
     let parsed = match parse::parse() {
         Ok(parsed) => parsed,
         Err(status) => return status,
     };
-    match dispatch(parsed) {
+    let queue = match start_log(&parsed.args.command) {
+        Ok(queue) => queue,
+        Err(error) => {
+            output::print_error(&format!("no thread for the log: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = dispatch(parsed);
+    if let Some(queue) = queue {
+        queue.flush();
+    }
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The inner cause goes only to the log elsewhere. The owner of the data directory may see it.
@@ -56,6 +63,14 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn start_log(command: &Command) -> std::io::Result<Option<logging::LogQueue>> {
+    if let Command::Serve(it) = command {
+        return logging::start_for_server(it.log_format, it.log_level).map(Some);
+    }
+    logging::start_for_command();
+    Ok(None)
 }
 
 fn dispatch(parsed: Parsed) -> Result<()> {

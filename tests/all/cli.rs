@@ -482,7 +482,7 @@ fn the_log_shows_no_request_that_nobody_made() {
     let address = line.trim().strip_prefix("listening on http://").unwrap();
     let server = Server::new(child, address);
     server.ask("", "GET", "/users/7", "").expect_status(401);
-    server.kill();
+    assert_eq!(server.terminate().0, 0);
     let logged = fs::read_to_string(&log).unwrap();
     assert!(
         logged.contains("GET /resources/v3alpha/users/7 -> 401"),

@@ -37,6 +37,7 @@ mod harness;
 #[cfg(feature = "grpc")]
 mod http2;
 mod keep;
+mod logs;
 mod memory;
 mod names;
 mod network;

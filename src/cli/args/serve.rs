@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::ArgAction;
 use totpd::serve::{Cidr, Listen};
 
+use crate::cli::logging::{LogFormat, LogLevel};
+
 use super::values::{mode, origin, span, switch};
 
 #[derive(clap::Args)]
@@ -64,6 +66,22 @@ pub(in crate::cli) struct Serve {
     /// Allow plain HTTP on an address that is not loopback
     #[arg(long, env = "TOTPD_INSECURE_PLAINTEXT", action = ArgAction::SetTrue, value_parser = switch)]
     pub(in crate::cli) insecure_plaintext: bool,
+    /// The form of the log on stderr
+    #[arg(
+        long,
+        env = "TOTPD_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub(in crate::cli) log_format: LogFormat,
+    /// The least important lines of the log; debug has one for each request
+    #[arg(
+        long,
+        env = "TOTPD_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
+    pub(in crate::cli) log_level: LogLevel,
     /// How long requests in progress may take after SIGTERM
     #[arg(long, env = "TOTPD_STOP_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = span)]
     pub(in crate::cli) stop_timeout: Duration,

@@ -1,0 +1,165 @@
+//! The log of the real binary: for people, for machines, for the journal and for fail2ban, and never in the way.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::binary::{Home, Server};
+use crate::harness::Client;
+
+const USERS: &str = "/users";
+
+/// The log of a server that refused three tokens and made a user, and the id of the last request.
+fn logged(format: &str, level: &str, to_journal: bool) -> (String, String) {
+    let (home, token) = Home::init();
+    let path = home.dir.path().join("log");
+    let file = File::create(&path).unwrap();
+    let of = file.metadata().unwrap();
+    let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+    serve.args(["--log-format", format, "--log-level", level]);
+    if to_journal {
+        serve.env("JOURNAL_STREAM", format!("{}:{}", of.dev(), of.ino()));
+    }
+    let server = started(serve, Stdio::from(file));
+    for _ in 0..3 {
+        server
+            .ask("totpd_nobodys", "POST", USERS, "{}")
+            .expect_status(401);
+    }
+    let made = server.ask(&token, "POST", USERS, "{}").expect_status(201);
+    let id = made.header("x-request-id").unwrap().to_owned();
+    assert_eq!(server.terminate().0, 0);
+    (fs::read_to_string(&path).unwrap(), id)
+}
+
+/// A server whose log goes to `stderr`.
+fn started(mut serve: Command, stderr: Stdio) -> Server {
+    let mut child = serve.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+    let mut said = Vec::new();
+    let mut byte = [0];
+    let stdout = child.stdout.as_mut().unwrap();
+    while byte != *b"\n" {
+        stdout.read_exact(&mut byte).unwrap();
+        said.push(byte[0]);
+    }
+    let line = String::from_utf8(said).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap();
+    Server::new(child, address)
+}
+
+#[test]
+fn each_line_of_json_parses_and_names_request_and_client() {
+    let (log, id) = logged("json", "debug", false);
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|it| serde_json::from_str(it).unwrap())
+        .collect();
+    for line in &lines {
+        for name in ["time", "level", "message", "target"] {
+            assert!(line[name].is_string(), "{line}");
+        }
+    }
+    let refused = lines
+        .iter()
+        .filter(|it| it["message"] == "a token was refused");
+    let refused: Vec<&Value> = refused.collect();
+    assert_eq!(refused.len(), 3, "{log}");
+    assert!(
+        refused
+            .iter()
+            .all(|it| it["level"] == "info" && it["client.address"] == "127.0.0.1")
+    );
+    let answered = lines
+        .iter()
+        .find(|it| it["request_id"] == id.as_str())
+        .unwrap();
+    assert_eq!(answered["level"], "debug");
+    assert_eq!(answered["http.response.status_code"], 201);
+    assert!(answered["duration"].as_f64().unwrap() > 0.0, "{answered}");
+}
+
+#[test]
+fn the_usual_level_shows_refused_tokens_and_no_requests() {
+    let (log, id) = logged("text", "info", false);
+    assert_eq!(log.matches("a token was refused").count(), 3, "{log}");
+    assert!(!log.contains(&id), "{log}");
+    let (log, _) = logged("text", "error", false);
+    assert!(log.is_empty(), "{log}");
+}
+
+#[test]
+fn the_journal_gets_priorities_and_no_second_time() {
+    let (log, _) = logged("text", "debug", true);
+    assert!(
+        log.contains("<6>a token was refused client.address="),
+        "{log}"
+    );
+    assert!(log.contains("<7>POST "), "{log}");
+    assert!(log.lines().all(|it| it.starts_with('<')), "{log}");
+}
+
+/// SECURITY.md 45: the pipe of the log is full, and nothing reads it.
+#[test]
+fn a_log_that_is_not_read_stops_no_change_and_counts_what_is_lost() {
+    let (home, token) = Home::init();
+    let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+    serve.args(["--log-level", "debug"]);
+    let mut server = started(serve, Stdio::piped());
+    let mut client = Client::connect(&server.address);
+    let head = format!("Authorization: Bearer {token}\r\n");
+    for _ in 0..3_000 {
+        let refused = client.ask("DELETE", "/resources/v3alpha/users/1", &head, b"");
+        assert_eq!(refused.status, 404);
+    }
+    server.ask(&token, "POST", USERS, "{}").expect_status(201);
+    let mut stderr = server.child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).unwrap();
+        log
+    });
+    let mut client = Client::connect(&server.address);
+    for _ in 0..100 {
+        client.ask("DELETE", "/resources/v3alpha/users/1", &head, b"");
+    }
+    assert_eq!(server.terminate().0, 0);
+    let log = reader.join().unwrap();
+    assert!(log.contains(" lines of the log were lost"), "{log:.500}");
+}
+
+#[test]
+fn fail2ban_finds_the_address_of_each_refused_token() {
+    if Command::new("fail2ban-regex")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        return eprintln!("skipped: there is no fail2ban-regex");
+    }
+    let filter = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/deploy/fail2ban/filter.d/totpd.conf"
+    );
+    for format in ["text", "json"] {
+        let (log, _) = logged(format, "debug", false);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, &log).unwrap();
+        let output = Command::new("fail2ban-regex")
+            .args(["--out", "ip"])
+            .arg(&path)
+            .arg(filter)
+            .output()
+            .unwrap();
+        let found = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            found.lines().collect::<Vec<_>>(),
+            ["127.0.0.1"; 3],
+            "{found} {said}\n{log}"
+        );
+    }
+}
