@@ -28,7 +28,7 @@ fn may_log_in(service: &Service, now: Timestamp, user: &UserId, code: &Code) -> 
             say("the code is good, and used up");
             Ok(true)
         }
-        Ok(Verdict::Wrong) => {
+        Ok(Verdict::Wrong { .. }) => {
             say("the code is wrong, and counted");
             Ok(false)
         }
@@ -73,7 +73,7 @@ fn story(dir: &std::path::Path) -> Result<()> {
     let code_of = |it: Timestamp| code_at(&enrolment.secret, Parameters::ENROLMENT, it.step());
     match service.confirm_totp(&context, alice.clone(), phone, code_of(now)?)? {
         Verdict::Accepted(details) => say(&format!("confirmed authenticator {}", details.id)),
-        refused @ (Verdict::Wrong | Verdict::Used | Verdict::Wait { .. }) => {
+        refused @ (Verdict::Wrong { .. } | Verdict::Used | Verdict::Wait { .. }) => {
             return Err(Error::invalid(
                 "code",
                 format!("not confirmed: {refused:?}"),

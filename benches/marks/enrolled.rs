@@ -108,7 +108,7 @@ fn enrol(service: &Service) -> Result<Phone> {
     let at_that_time = Context::command_line(then);
     match service.confirm_totp(&at_that_time, user.clone(), totp.clone(), code)? {
         Verdict::Accepted(_) => Ok(Phone { user, totp, secret }),
-        Verdict::Wrong | Verdict::Used | Verdict::Wait { .. } => {
+        Verdict::Wrong { .. } | Verdict::Used | Verdict::Wait { .. } => {
             Err("an enrolment was not confirmed".into())
         }
     }

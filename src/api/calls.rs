@@ -129,7 +129,7 @@ fn details(
 fn accepted(verdict: Verdict) -> Result<Details, Refusal> {
     match verdict {
         Verdict::Accepted(details) => Ok(details),
-        Verdict::Wrong => Err(Refusal::wrong_code()),
+        Verdict::Wrong { begins_wait_s } => Err(Refusal::wrong_code(begins_wait_s)),
         Verdict::Used => Err(Refusal::used_code()),
         Verdict::Wait { retry_after_s } => Err(Refusal::wait(retry_after_s)),
     }

@@ -45,7 +45,7 @@ pub struct Api {
     clock: Clock,
     /// Origins whose pages may call by gRPC-Web.
     origins: Vec<String>,
-    refused_tokens: AddressLimits,
+    refusals: AddressLimits,
 }
 
 impl Api {
@@ -55,7 +55,7 @@ impl Api {
             service,
             clock,
             origins: Vec::new(),
-            refused_tokens: AddressLimits::new(),
+            refusals: AddressLimits::new(),
         }
     }
 
@@ -153,7 +153,10 @@ impl Api {
         if let Err(refusal) = &answer {
             refusal.log();
             if refusal.code == Code::Unauthenticated {
-                request_log::token_refused(&self.refused_tokens, &context);
+                request_log::token_refused(&self.refusals, &context);
+            }
+            if let Some(wait_s) = refusal.begins_wait_s {
+                request_log::wait_begins(&self.refusals, &context, wait_s);
             }
         }
         let error_id = answer.as_ref().err().and_then(|it| it.id);

@@ -28,18 +28,35 @@ pub(super) fn answered(context: &ReplyContext<'_>, status: u16, error_id: Option
 
 /// A token was refused: what bans an address that guesses.
 pub(super) fn token_refused(limits: &AddressLimits, context: &ReplyContext<'_>) {
-    let Some(left_out) = limits.admit(context.peer, Instant::now()) else {
-        return;
-    };
+    if let Some(client) = admitted(limits, context) {
+        log::info!(
+            "client.address" = client.as_str(),
+            "request_id" = context.request_id.unwrap_or(UNKNOWN);
+            "a token was refused"
+        );
+    }
+}
+
+/// A wrong code began a wait of its user.
+pub(super) fn wait_begins(limits: &AddressLimits, context: &ReplyContext<'_>, wait_s: u64) {
+    if let Some(client) = admitted(limits, context) {
+        log::info!(
+            "client.address" = client.as_str(),
+            "wait_s" = wait_s,
+            "request_id" = context.request_id.unwrap_or(UNKNOWN);
+            "a wait began"
+        );
+    }
+}
+
+/// The client's address, if one more line about its refusals may be written.
+fn admitted(limits: &AddressLimits, context: &ReplyContext<'_>) -> Option<String> {
+    let left_out = limits.admit(context.peer, Instant::now())?;
     let client = address(context.peer);
     if left_out > 0 {
-        log::info!("client.address":% = client; "{left_out} more refusals of tokens were not logged");
+        log::info!("client.address" = client.as_str(); "{left_out} more refusals were not logged");
     }
-    log::info!(
-        "client.address":% = client,
-        "request_id" = context.request_id.unwrap_or(UNKNOWN);
-        "a token was refused"
-    );
+    Some(client)
 }
 
 fn address(peer: Option<IpAddr>) -> String {

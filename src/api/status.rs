@@ -71,6 +71,8 @@ pub struct Refusal {
     pub retry_after_s: Option<u64>,
     /// The methods that the path accepts, if the method was wrong.
     pub allow: Option<&'static str>,
+    /// The length of the wait that a wrong code began, in seconds, for the log alone.
+    pub(super) begins_wait_s: Option<u64>,
     /// The cause, for the log alone.
     cause: Option<String>,
 }
@@ -130,6 +132,7 @@ impl Refusal {
             message: message.into(),
             retry_after_s: None,
             allow: None,
+            begins_wait_s: None,
             cause: None,
         }
     }
@@ -187,14 +190,13 @@ impl Refusal {
         )
     }
 
-    /// A wrong code.
-    pub fn wrong_code() -> Self {
-        Self::new(
-            Code::InvalidArgument,
-            400,
-            Some("EVENT-8isk2"),
-            "the code is wrong",
-        )
+    /// A wrong code, and how long the wait is that it began. The client sees that wait when it comes back.
+    pub fn wrong_code(begins_wait_s: Option<u64>) -> Self {
+        let message = "the code is wrong";
+        Self {
+            begins_wait_s,
+            ..Self::new(Code::InvalidArgument, 400, Some("EVENT-8isk2"), message)
+        }
     }
 
     /// A code that was used before.

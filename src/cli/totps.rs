@@ -119,7 +119,7 @@ fn removed(id: &str, user: &FoundUser) -> String {
 fn accepted(verdict: Verdict) -> Result<Details> {
     let refusal = match verdict {
         Verdict::Accepted(details) => return Ok(details),
-        Verdict::Wrong => Refusal::wrong_code(),
+        Verdict::Wrong { begins_wait_s } => Refusal::wrong_code(begins_wait_s),
         Verdict::Used => Refusal::used_code(),
         Verdict::Wait { retry_after_s } => Refusal::wait(retry_after_s),
     };

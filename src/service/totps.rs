@@ -35,7 +35,10 @@ pub enum Verdict {
     /// The code was good. That it was used is committed.
     Accepted(Details),
     /// The code was wrong, and counted.
-    Wrong,
+    Wrong {
+        /// The length of the wait that this code began, in seconds.
+        begins_wait_s: Option<u64>,
+    },
     /// The code was right, but it or a later one was used before. It does not count as wrong.
     Used,
     /// The user has to wait after too many wrong codes. The code was not compared.
@@ -328,7 +331,8 @@ impl TxContext<'_> {
     ) -> Result<Verdict> {
         tx.count_failure(&user.id)?;
         self.record_totp(tx, EventKind::CodeRefused, user, totp)?;
-        Ok(Verdict::Wrong)
+        let begins_wait_s = remaining_wait_s(tx, &user.id)?;
+        Ok(Verdict::Wrong { begins_wait_s })
     }
 }
 

@@ -7,14 +7,16 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::binary::{Home, Server};
+use crate::binary::{Home, Server, enrolled, now};
 use crate::harness::Client;
 
 const USERS: &str = "/users";
 
-/// The log of a server that refused three tokens and made a user, and the id of the last request.
+/// The log of a server that refused three tokens, put a user into a wait and made another one, and the id of the last
+/// request.
 fn logged(format: &str, level: &str, to_journal: bool) -> (String, String) {
     let (home, token) = Home::init();
+    let (alice, phone) = enrolled(&home);
     let path = home.dir.path().join("log");
     let file = File::create(&path).unwrap();
     let of = file.metadata().unwrap();
@@ -28,6 +30,15 @@ fn logged(format: &str, level: &str, to_journal: bool) -> (String, String) {
         server
             .ask("totpd_nobodys", "POST", USERS, "{}")
             .expect_status(401);
+    }
+    let wrong = format!("\"{}\"", phone.wrong_at(now()));
+    for _ in 0..7 {
+        server.ask(
+            &token,
+            "POST",
+            &format!("/users/{alice}/totp/_check"),
+            &wrong,
+        );
     }
     let made = server.ask(&token, "POST", USERS, "{}").expect_status(201);
     let id = made.header("x-request-id").unwrap().to_owned();
@@ -85,6 +96,9 @@ fn each_line_of_json_parses_and_names_request_and_client() {
 fn the_usual_level_shows_refused_tokens_and_no_requests() {
     let (log, id) = logged("text", "info", false);
     assert_eq!(log.matches("a token was refused").count(), 3, "{log}");
+    // Seven wrong codes: the fifth begins a wait, and the two after it are not compared.
+    assert_eq!(log.matches("a wait began").count(), 1, "{log}");
+    assert!(log.contains("wait_s=30 "), "{log}");
     assert!(!log.contains(&id), "{log}");
     let (log, _) = logged("text", "error", false);
     assert!(log.is_empty(), "{log}");
@@ -131,7 +145,7 @@ fn a_log_that_is_not_read_stops_no_change_and_counts_what_is_lost() {
 }
 
 #[test]
-fn fail2ban_finds_the_address_of_each_refused_token() {
+fn fail2ban_finds_the_address_of_each_refused_token_and_each_wait() {
     if Command::new("fail2ban-regex")
         .arg("--version")
         .output()
@@ -158,7 +172,7 @@ fn fail2ban_finds_the_address_of_each_refused_token() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(
             found.lines().collect::<Vec<_>>(),
-            ["127.0.0.1"; 3],
+            ["127.0.0.1"; 4],
             "{found} {said}\n{log}"
         );
     }
