@@ -130,7 +130,7 @@ impl Calls {
         };
         if kind == Kind::Change {
             // Where changes are made no more the job is dropped, and the client is told so.
-            let _sent = self.jobs_tx.upgrade().map(|it| it.send(job));
+            let _sent = self.jobs_tx.upgrade().map(|it| it.send(job).is_ok());
         } else {
             let handler = Arc::clone(&self.handler);
             tokio::task::spawn_blocking(move || {

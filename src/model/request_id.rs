@@ -12,7 +12,7 @@ pub struct RequestId(String);
 
 impl RequestId {
     /// An id of 32 hexadecimal digits.
-    pub(crate) fn of_numbers(high: u64, low: u64) -> Self {
+    pub fn of_numbers(high: u64, low: u64) -> Self {
         Self(format!("{high:016x}{low:016x}"))
     }
 
