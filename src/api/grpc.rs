@@ -70,7 +70,8 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
 impl Rpc {
     pub(super) const fn kind(self) -> Kind {
         match self {
-            Self::Health | Self::GetUser => Kind::Read,
+            Self::Health => Kind::Readiness,
+            Self::GetUser => Kind::Read,
             Self::SearchUsers => Kind::Search,
             Self::CreateUser
             | Self::DeleteUser

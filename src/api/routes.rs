@@ -47,8 +47,10 @@ pub(super) enum Rpc<'a> {
 /// What a request needs to be carried out. Each kind has permits of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Needs nothing: asks whether the process is alive.
-    Health,
+    /// Asks whether the process is alive, and needs nothing for it.
+    Liveness,
+    /// Asks whether calls can be carried out. It may wait for the database as long as a probe takes.
+    Readiness,
     /// Reads, or is refused by its path.
     Read,
     /// May look through many rows.
@@ -70,7 +72,7 @@ impl Kind {
     pub(crate) const fn answer_bytes(self) -> usize {
         match self {
             Self::Search => PAGE_BYTES,
-            Self::Health | Self::Read | Self::Change => 0,
+            Self::Liveness | Self::Readiness | Self::Read | Self::Change => 0,
         }
     }
 }
@@ -78,8 +80,8 @@ impl Kind {
 impl Call<'_> {
     pub(super) const fn kind(self) -> Kind {
         match self {
-            Self::Healthz => Kind::Health,
-            Self::Ready => Kind::Read,
+            Self::Healthz => Kind::Liveness,
+            Self::Ready => Kind::Readiness,
             Self::Rpc(rpc) => Kind::of(rpc.permission()),
         }
     }
@@ -209,8 +211,8 @@ mod tests {
     fn what_is_a_change_is_told_by_the_call_and_not_by_how_its_path_ends() {
         let users = "/resources/v3alpha/users";
         for (method, target, expected) in [
-            ("GET", "/debug/healthz", Kind::Health),
-            ("GET", "/debug/ready", Kind::Read),
+            ("GET", "/debug/healthz", Kind::Liveness),
+            ("GET", "/debug/ready", Kind::Readiness),
             ("POST", "/debug/healthz", Kind::Read),
             (
                 "POST",
@@ -238,7 +240,7 @@ mod tests {
             (format!("{service}/SearchUsers"), Kind::Search),
             (format!("{service}/RemoveTOTPAuthenticator"), Kind::Change),
             ("/totpd.v1.TOTPService/CheckTOTP".to_owned(), Kind::Change),
-            ("/grpc.health.v1.Health/Check".to_owned(), Kind::Read),
+            ("/grpc.health.v1.Health/Check".to_owned(), Kind::Readiness),
             (format!("{service}/Check"), Kind::Read),
         ] {
             assert_eq!(kind_of_grpc(&target), expected, "{target}");

@@ -25,7 +25,7 @@ use forwarded::last_untrusted_hop;
 pub(crate) use memory::{Lease, MemoryBudget, Share};
 #[cfg(feature = "grpc")]
 pub(crate) use permits::Permit;
-pub(crate) use permits::{Gates, Permits, READS, SEARCHES};
+pub(crate) use permits::{Gates, PROBES, Permits, READS, SEARCHES};
 use registry::NamedRequest;
 pub(crate) use registry::{ConnectionGuard, Registry};
 pub(crate) use request_ids::RequestIds;

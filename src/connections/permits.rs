@@ -20,12 +20,16 @@ use crate::api::Kind;
 pub(crate) const READS: usize = 8;
 /// Searches that are in progress at once. A slow one keeps no read by id waiting.
 pub(crate) const SEARCHES: usize = 3;
+/// Requests for readiness that are in progress at once. All wait for the same probe, and while that hangs no read waits
+/// behind them.
+pub(crate) const PROBES: usize = 1;
 
 /// The permits of each kind of request, over all transports.
 pub(crate) struct Gates {
     changes: Arc<Permits>,
     reads: Arc<Permits>,
     searches: Arc<Permits>,
+    probes: Arc<Permits>,
 }
 
 impl Gates {
@@ -34,6 +38,7 @@ impl Gates {
             changes: Permits::new(changes, max_waiting),
             reads: Permits::new(READS, max_waiting),
             searches: Permits::new(SEARCHES, max_waiting),
+            probes: Permits::new(PROBES, max_waiting),
         }
     }
 
@@ -41,7 +46,9 @@ impl Gates {
         match kind {
             Kind::Change => &self.changes,
             Kind::Search => &self.searches,
-            Kind::Health | Kind::Read => &self.reads,
+            Kind::Read => &self.reads,
+            // Liveness takes no permit: the client's own thread answers it.
+            Kind::Liveness | Kind::Readiness => &self.probes,
         }
     }
 }

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::api::handler::Handler;
 use crate::api::status::TransportError;
 use crate::connections::stream::Stream;
-use crate::connections::{ConnectionGuard, Connections, READS, SEARCHES};
+use crate::connections::{ConnectionGuard, Connections, PROBES, READS, SEARCHES};
 use calls::Calls;
 use reflection::Reflection;
 
@@ -34,6 +34,8 @@ use reflection::Reflection;
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What the blocking threads need: as much as the workers of REST.
 const STACK_BYTES: usize = 512 * 1024;
+/// Blocking threads: one for each permit of reads, searches and readiness.
+const READ_THREADS: usize = READS + SEARCHES + PROBES;
 /// How long blocking threads may finish after everyone has left.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
@@ -83,7 +85,7 @@ impl GrpcServer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(READS.saturating_add(SEARCHES))
+            .max_blocking_threads(READ_THREADS)
             .thread_stack_size(STACK_BYTES)
             .thread_name("grpc-read")
             .build()?;

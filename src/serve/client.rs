@@ -203,7 +203,7 @@ fn one_request(
         return Err(Ended::Closed);
     }
     let kind = api::kind(&head.method, &head.target, head.content_type.as_deref());
-    let (mut answer, _lease) = if kind == Kind::Health {
+    let (mut answer, _lease) = if kind == Kind::Liveness {
         (
             health(front, &head, &body, &request_id).map_err(Ended::Refused)?,
             None,

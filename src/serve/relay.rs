@@ -17,7 +17,7 @@ use super::{FatalError, Handler};
 use crate::api::Kind;
 use crate::api::http::REQUEST_ID;
 use crate::api::status::TransportError;
-use crate::connections::{Connections, Lease, Permits, READS, SEARCHES, Share};
+use crate::connections::{Connections, Lease, PROBES, Permits, READS, SEARCHES, Share};
 use crate::model::RequestId;
 
 /// The header that carries the client's address to the worker. Of what a client sends no header of this name is passed
@@ -30,7 +30,9 @@ const LONG_CHANGES: usize = 4;
 const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 
 /// How many connections to tiny_http there are.
-pub(super) const CONNECTIONS: usize = 1 + LONG_CHANGES + READS + SEARCHES;
+pub(super) const CONNECTIONS: usize = 1 + LONG_CHANGES + READ_CONNECTIONS;
+/// One for each permit of reads, searches and readiness.
+const READ_CONNECTIONS: usize = READS + SEARCHES + PROBES;
 
 /// The connections to tiny_http.
 pub(super) struct Relay {
@@ -72,7 +74,7 @@ impl Relay {
         };
         let reads = Lane {
             name: "read",
-            connections: READS.saturating_add(SEARCHES),
+            connections: READ_CONNECTIONS,
             threads: READS,
             batch: 1,
         };

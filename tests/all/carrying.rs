@@ -101,6 +101,31 @@ fn healthz_is_answered_while_all_workers_are_stuck() {
     }
 }
 
+/// Readiness waits for the database as long as a probe takes. However many ask for it, reads have their own permits.
+#[test]
+fn a_read_is_answered_while_requests_for_readiness_are_stuck() {
+    let server = TestServer::start();
+    let user = server.user("honest");
+    let stuck = server.stuck.lock().unwrap();
+    let mut waiting: Vec<_> = (0..16)
+        .map(|_| {
+            let mut client = Client::connect(&server.address());
+            client.send(b"GET /debug/ready?stuck HTTP/1.1\r\nHost: t\r\n\r\n");
+            client
+        })
+        .collect();
+    // With the permits of reads eight of them would keep this one waiting for as long as they are stuck.
+    for _ in 0..16 {
+        server
+            .ask("GET", &format!("/users/{user}"), "")
+            .expect_status(200);
+    }
+    drop(stuck);
+    for client in &mut waiting {
+        client.answer(false, "ready").expect_status(200);
+    }
+}
+
 /// Short changes share a connection to the workers, long ones do not: each gets its own answer.
 #[test]
 fn changes_of_all_lengths_get_their_own_answers() {

@@ -34,7 +34,7 @@ pub struct TestServer {
     running: Option<Running>,
     now_us: Arc<AtomicI64>,
     shared_commits: Arc<AtomicUsize>,
-    /// While a test holds it, a request for `/stuck` keeps its worker.
+    /// While a test holds it, a request whose target ends in `stuck` keeps its worker.
     pub stuck: Arc<Mutex<()>>,
 }
 
@@ -82,7 +82,7 @@ impl TestServer {
         let observer = Observer {
             on_request: Some(Box::new(move |target| {
                 assert!(target != "/panic", "on purpose");
-                if target == "/stuck" {
+                if target.ends_with("stuck") {
                     drop(stuck.lock());
                 }
             })),
