@@ -75,7 +75,6 @@ fn answer(mut request: tiny_http::Request, api: &Api) {
         body: &body,
         peer: request.remote_addr().map(std::net::SocketAddr::ip),
         request_id: None,
-        reserve: &|_| true,
     });
     let mut response = tiny_http::Response::from_data(reply.body)
         .with_status_code(reply.status)

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::http::Reply;
 use super::messages::rpc::HealthCheckResponse;
-use super::messages::{CheckResponse, DetailsResponse, Encoding, GetUserResponse, StartResponse};
+use super::messages::{CheckResponse, DetailsResponse, GetUserResponse, StartResponse};
 
 /// What a call answers when all went well.
 pub(super) enum Answer {
@@ -25,14 +25,6 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// The bytes of the answer in that encoding.
-    pub(super) fn encode_as(self, encoding: Encoding) -> Vec<u8> {
-        match encoding {
-            Encoding::Json => self.into_reply().body,
-            Encoding::Protobuf => self.into_message(),
-        }
-    }
-
     /// The answer on REST.
     pub(super) fn into_reply(self) -> Reply {
         match self {

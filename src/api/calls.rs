@@ -4,19 +4,17 @@
 
 use super::answer::Answer;
 use super::call::{Call, ParsedCall, UserRef};
-use super::messages::{DetailsResponse, Encoding, GetUserResponse, Page, PageError, StartResponse};
-use super::status::{Refusal, TransportError};
+use super::messages::{DetailsResponse, Encoding, GetUserResponse, Page, StartResponse};
+use super::status::Refusal;
 use crate::error::Result;
 use crate::model::{Search, Timestamp, UserId};
 use crate::service::{Caller, Context, Details, Service, Verdict};
 
 /// How an answer is encoded, and what bounds its length.
-pub(super) struct AnswerSettings<'a> {
+pub(super) struct AnswerSettings {
     pub(super) encoding: Encoding,
-    /// The length limit of a page of a search.
+    /// The length limit of a page of a search. The front end has reserved memory for that much.
     pub(super) page_bytes: usize,
-    /// See [`super::http::Request::reserve`].
-    pub(super) reserve: &'a dyn Fn(usize) -> bool,
 }
 
 /// Carries a call out, in one transaction. The API prescribes the order of judgement: token, role, fields, then
@@ -26,7 +24,7 @@ pub(super) fn carry_out(
     caller: Caller,
     now: Timestamp,
     parsed: ParsedCall,
-    settings: &AnswerSettings<'_>,
+    settings: &AnswerSettings,
 ) -> Result<Answer, Refusal> {
     let in_context = |target| Context {
         caller,
@@ -52,7 +50,7 @@ pub(super) fn carry_out(
             let (context, user) = on(user);
             let user = service.user(&context, &user)?;
             let user = GetUserResponse::encode_as(settings.encoding, user)?;
-            settings.reserved(Answer::User(user).encode_as(settings.encoding))
+            Ok(Answer::User(user))
         }
         Call::SearchUsers { target, search } => {
             search_users(service, &in_context(target), &search, settings)
@@ -89,30 +87,11 @@ fn search_users(
     service: &Service,
     context: &Context,
     search: &Search,
-    settings: &AnswerSettings<'_>,
+    settings: &AnswerSettings,
 ) -> Result<Answer, Refusal> {
-    let mut page = Page::new(settings.encoding, settings.page_bytes, settings.reserve);
+    let mut page = Page::new(settings.encoding, settings.page_bytes);
     let found = service.search_users(context, search, |user| page.push(user))?;
-    match page.finish(&found, search.limit) {
-        Ok(bytes) => Ok(Answer::Encoded(bytes)),
-        Err(PageError::NoMemory) => Err(no_memory()),
-        Err(PageError::Error(error)) => Err(error.into()),
-    }
-}
-
-impl AnswerSettings<'_> {
-    /// The answer, if there is memory for it. It is reserved after the encoding: a thread encodes one answer at a time.
-    fn reserved(&self, bytes: Vec<u8>) -> Result<Answer, Refusal> {
-        if (self.reserve)(bytes.len()) {
-            Ok(Answer::Encoded(bytes))
-        } else {
-            Err(no_memory())
-        }
-    }
-}
-
-fn no_memory() -> Refusal {
-    TransportError::Busy { retry_after_s: 1 }.into()
+    Ok(Answer::Encoded(page.finish(&found, search.limit)?))
 }
 
 /// A call that names a user and nothing else.

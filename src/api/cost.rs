@@ -196,7 +196,6 @@ fn parse(method: &str, target: &str) -> bool {
         body: b"",
         peer: None,
         request_id: None,
-        reserve: &|_| true,
     };
     rest::parse(&request).is_ok()
 }

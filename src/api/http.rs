@@ -33,9 +33,6 @@ pub struct Request<'a> {
     pub peer: Option<IpAddr>,
     /// The request's id, if the front end gave it one; log lines carry it.
     pub request_id: Option<&'a str>,
-    /// Reserves memory before a long answer grows by so many bytes. Returns `false` if there is none left; then the
-    /// request is refused. The front end releases the memory when the client has taken the answer.
-    pub reserve: &'a (dyn Fn(usize) -> bool + 'a),
 }
 
 /// A complete answer.

@@ -92,7 +92,6 @@ impl Api {
         Parsed {
             authorization: request.authorization,
             peer: request.peer,
-            reserve: request.reserve,
             operation,
             context: ReplyContext {
                 form,
@@ -111,14 +110,12 @@ impl Api {
         let Parsed {
             authorization,
             peer,
-            reserve,
             operation,
             context,
         } = parsed;
         let settings = AnswerSettings {
             encoding: context.form.encoding(),
             page_bytes: context.form.page_bytes(),
-            reserve,
         };
         let answer = operation.and_then(|it| self.run(it, authorization, peer, &settings));
         Outcome { context, answer }
@@ -129,7 +126,7 @@ impl Api {
         operation: Operation,
         authorization: Option<&str>,
         peer: Option<IpAddr>,
-        settings: &AnswerSettings<'_>,
+        settings: &AnswerSettings,
     ) -> Result<Answer, Refusal> {
         let now = (self.clock)();
         match operation {
@@ -222,7 +219,6 @@ fn caller(authorization: Option<&str>) -> Result<Caller> {
 pub struct Parsed<'a> {
     authorization: Option<&'a str>,
     peer: Option<IpAddr>,
-    reserve: &'a (dyn Fn(usize) -> bool + 'a),
     /// What to do, or why the path alone refuses it.
     operation: Result<Operation, Refusal>,
     context: ReplyContext<'a>,

@@ -58,8 +58,6 @@ impl Job {
             body: &self.call.message,
             peer: self.call.peer,
             request_id: Some(self.call.request_id.as_str()),
-            // The call's carrier has reserved what the answer may take.
-            reserve: &|_| true,
         })
     }
 

@@ -249,7 +249,6 @@ fn health(
         body,
         peer: None,
         request_id: Some(request_id.as_str()),
-        reserve: &|_| true,
     })?;
     let is_head = head.method == "HEAD";
     Ok(Answer::of(reply, front.handler.now(), is_head))

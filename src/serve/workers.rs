@@ -178,7 +178,6 @@ fn whole<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8]) -> R
         body,
         peer: field(from, PEER).and_then(|it| it.parse::<IpAddr>().ok()),
         request_id: field(from, REQUEST_ID),
-        reserve: &|_| true,
     }
 }
 

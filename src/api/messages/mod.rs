@@ -22,7 +22,7 @@ pub(super) use data_in::Struct;
 pub(super) use json::enumeration_in_text;
 pub use object::{Details, DetailsResponse};
 pub(super) use object::{Instance, Organization, UserRequest};
-pub(super) use page::{Page, PageError};
+pub(super) use page::Page;
 pub(super) use search::{
     FieldName, Filters, IdFilter, SearchFilter, SearchQuery, SearchUsersRequest, TextFilterMethod,
     UsernameFilter, read_filters,

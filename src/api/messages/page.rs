@@ -1,4 +1,5 @@
-//! A page of a search, encoded while its users are read. Its length is bounded, and memory is reserved before it grows.
+//! A page of a search, encoded while its users are read. Its length is bounded, and so is the memory that it takes: the
+//! front end reserves as much from the budget of answers before the search begins.
 
 use prost::encoding;
 use serde::Serialize;
@@ -10,42 +11,28 @@ use crate::service;
 
 /// The most that the details of a page take.
 const DETAILS_BYTES: usize = 256;
-/// A page reserves memory in steps of this size.
+/// A page grows in steps of this size.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// A page to which users are added one by one.
 ///
 /// Beside the page itself only one user is in memory at a time.
-pub(in crate::api) struct Page<'a> {
+pub(in crate::api) struct Page {
     encoding: Encoding,
     max_bytes: usize,
-    reserve: &'a dyn Fn(usize) -> bool,
     bytes: Vec<u8>,
     users: u64,
     is_cut: bool,
     /// Why there is no page.
-    failure: Option<PageError>,
+    failure: Option<Error>,
 }
 
-/// Why there is no page.
-pub(in crate::api) enum PageError {
-    /// There is no memory for it right now.
-    NoMemory,
-    /// A user could not be encoded.
-    Error(Error),
-}
-
-impl<'a> Page<'a> {
-    /// An empty page of at most `max_bytes`, which asks `reserve` before it grows.
-    pub(in crate::api) fn new(
-        encoding: Encoding,
-        max_bytes: usize,
-        reserve: &'a dyn Fn(usize) -> bool,
-    ) -> Self {
+impl Page {
+    /// An empty page of at most `max_bytes`. It takes no memory yet.
+    pub(in crate::api) const fn new(encoding: Encoding, max_bytes: usize) -> Self {
         Self {
             encoding,
             max_bytes,
-            reserve,
             bytes: Vec::new(),
             users: 0,
             is_cut: false,
@@ -65,8 +52,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn add(&mut self, user: service::User) -> Result<bool, PageError> {
-        let user = User::encode_as(self.encoding, user).map_err(PageError::Error)?;
+    fn add(&mut self, user: service::User) -> Result<bool> {
+        let user = User::encode_as(self.encoding, user)?;
         let user = self.encode(&user)?;
         let length = self.bytes.len().saturating_add(user.len());
         if self.users > 0 && length.saturating_add(DETAILS_BYTES) > self.max_bytes {
@@ -80,35 +67,27 @@ impl<'a> Page<'a> {
     }
 
     /// Encodes one user as an element of the page.
-    fn encode(&self, user: &User) -> Result<Vec<u8>, PageError> {
+    fn encode(&self, user: &User) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         match self.encoding {
             Encoding::Json => {
                 bytes.push(if self.users == 0 { b'[' } else { b',' });
                 let encoded = serde_json::to_writer(&mut bytes, user);
-                encoded
-                    .map_err(|it| PageError::Error(Error::Bug(format!("a user as JSON: {it}"))))?;
+                encoded.map_err(|it| Error::Bug(format!("a user as JSON: {it}")))?;
             }
             Encoding::Protobuf => encoding::message::encode(2, user, &mut bytes),
         }
         Ok(bytes)
     }
 
-    fn grow_to(&mut self, length: usize) -> Result<(), PageError> {
+    fn grow_to(&mut self, length: usize) -> Result<()> {
         if length <= self.bytes.capacity() {
             return Ok(());
         }
         let wanted = length.next_multiple_of(STEP_BYTES);
-        let more = wanted.saturating_sub(self.bytes.capacity());
-        let reserved = (self.reserve)(more);
-        let grown = self
-            .bytes
-            .try_reserve_exact(wanted.saturating_sub(self.bytes.len()));
-        if reserved && grown.is_ok() {
-            Ok(())
-        } else {
-            Err(PageError::NoMemory)
-        }
+        let more = wanted.saturating_sub(self.bytes.len());
+        let grown = self.bytes.try_reserve_exact(more);
+        grown.map_err(|_| Error::Unavailable("no memory for a page".to_owned()))
     }
 
     /// The complete answer. `limit` is the number of users that the request asked for.
@@ -116,7 +95,7 @@ impl<'a> Page<'a> {
         mut self,
         found: &service::SearchSummary,
         limit: u32,
-    ) -> Result<Vec<u8>, PageError> {
+    ) -> Result<Vec<u8>> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -144,7 +123,7 @@ impl<'a> Page<'a> {
                 head
             }
         };
-        // What was reserved is enough for it.
+        // The page has grown by enough for it already.
         self.bytes.splice(..0, head);
         Ok(self.bytes)
     }
@@ -155,15 +134,13 @@ struct Head<'a> {
     details: &'a ListDetails,
 }
 
-fn json(it: &impl Serialize) -> Result<Vec<u8>, PageError> {
+fn json(it: &impl Serialize) -> Result<Vec<u8>> {
     let bytes = serde_json::to_vec(it);
-    bytes.map_err(|it| PageError::Error(Error::Bug(format!("a page as JSON: {it}"))))
+    bytes.map_err(|it| Error::Bug(format!("a page as JSON: {it}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
     use crate::model::{Timestamp, UserState};
 
@@ -184,27 +161,22 @@ mod tests {
         }
     }
 
-    /// SECURITY.md 45
+    /// SECURITY.md 45: what is reserved for a page before the search is enough for it.
     #[test]
-    fn a_page_asks_for_its_memory_before_it_grows() {
+    fn a_page_takes_no_more_memory_than_its_limit() {
         let found = service::SearchSummary {
             total: 9,
             at: Timestamp::from_seconds(0),
         };
-        let (asked, left) = (Cell::new(0), Cell::new(300_000));
-        let reserve = |bytes| {
-            asked.set(asked.get() + bytes);
-            left.set(left.get() - i64::try_from(bytes).unwrap());
-            left.get() >= 0
-        };
-        let mut page = Page::new(Encoding::Json, 4_000_000, &reserve);
-        for _ in 0..4 {
-            assert!(page.push(user()));
-            assert!(page.bytes.capacity() <= asked.get());
+        let max_bytes = 4 * STEP_BYTES;
+        let mut page = Page::new(Encoding::Json, max_bytes);
+        let mut added = 0;
+        while page.push(user()) {
+            added += 1;
+            assert!(page.bytes.capacity() <= max_bytes);
         }
-        assert!(!page.push(user()), "there is no memory for a fifth");
-        assert!(page.bytes.len() < 300_000);
-        let finished = page.finish(&found, 100);
-        assert!(matches!(finished, Err(PageError::NoMemory)));
+        assert_eq!(added, 4, "a fifth does not fit");
+        let bytes = page.finish(&found, 100).unwrap();
+        assert!(bytes.len() <= max_bytes && bytes.capacity() <= max_bytes);
     }
 }
