@@ -37,6 +37,7 @@ mod million;
 mod mixed;
 mod removals;
 mod report;
+mod run;
 mod seed;
 mod server;
 mod slow;
@@ -58,7 +59,7 @@ struct Args {
     #[arg(long, hide = true, global = true)]
     bench: bool,
     #[command(flatten)]
-    options: bench::Options,
+    options: run::Options,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
         Some(Part::LoadGrpc(args)) => load_grpc::run(&args),
         Some(Part::Bare(args)) => bare::run(&args),
         Some(Part::Mixed(args)) => mixed::run(&args),
-        None if args.bench => bench::run(&args.options),
+        None if args.bench => run::run(&args.options),
         None => {
             println!("nothing is measured here: cargo bench --bench marks");
             Ok(())
