@@ -95,10 +95,7 @@ pub enum TransportError {
     /// The caller's own deadline has passed.
     DeadlinePassed,
     /// No permit, connection or memory was free in time.
-    Busy {
-        /// When to try again, in seconds.
-        retry_after_s: u64,
-    },
+    Busy,
     /// The process is stopping.
     Stopping,
     /// The commit failed, so nothing was changed.
@@ -113,7 +110,7 @@ impl TransportError {
         if answer > budget {
             Self::AnswerTooLarge
         } else {
-            Self::Busy { retry_after_s: 1 }
+            Self::Busy
         }
     }
 }
@@ -406,8 +403,8 @@ impl From<TransportError> for Refusal {
                 let message = "the deadline has passed; whether anything was changed is unknown";
                 Self::new(Code::DeadlineExceeded, 504, Some("TOTPD-Slow"), message)
             }
-            TransportError::Busy { retry_after_s } => Self {
-                retry_after_s: Some(retry_after_s),
+            TransportError::Busy => Self {
+                retry_after_s: Some(1),
                 ..Self::new(
                     Code::Unavailable,
                     503,

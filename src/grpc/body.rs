@@ -9,7 +9,6 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use prost::bytes::Bytes;
 use tonic::Status;
 
-use super::BUSY;
 use crate::api::status::TransportError;
 use crate::connections::Lease;
 
@@ -34,7 +33,7 @@ pub(super) async fn read_whole(
             return Err(TransportError::BodyTooLarge);
         }
         if !lease.grow(part.len()) {
-            return Err(BUSY);
+            return Err(TransportError::Busy);
         }
         if part.len() > whole.capacity().saturating_sub(whole.len()) {
             // Not twice as much each time: what is counted is what came.

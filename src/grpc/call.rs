@@ -11,7 +11,6 @@ use hyper::http::uri::PathAndQuery;
 use hyper::http::{Method, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
-use super::BUSY;
 use super::answer::{Answer, Kept, answer, refused};
 use super::body::{CountedBody, read_whole};
 use super::calls::{Call, Calls};
@@ -88,7 +87,10 @@ impl CallContext {
                 (&self.share, REQUEST_BYTES)
             };
             let bytes = bytes.saturating_add(head.bytes_beyond_usual());
-            let lease = share.lease(bytes).map(Arc::new).ok_or(BUSY)?;
+            let lease = share
+                .lease(bytes)
+                .map(Arc::new)
+                .ok_or(TransportError::Busy)?;
             // Boxed, so that the future's memory is allocated only after the request was admitted.
             Ok(Box::pin(self.answer_to(head, body, lease)))
         });
@@ -144,7 +146,7 @@ impl CallContext {
         let connections = &self.calls.connections;
         let limits = &connections.limits;
         let client = connections.client(self.connection.peer, &head.forwarded_for);
-        let client = client.ok_or(BUSY)?;
+        let client = client.ok_or(TransportError::Busy)?;
         // A deadline beyond what clocks can tell is none.
         let deadline = head.patience.and_then(|it| now.checked_add(it));
         let in_time = now.checked_add(limits.request_time).unwrap_or(now);

@@ -8,7 +8,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::BUSY;
 use super::reflection::Reflection;
 use crate::api::handler::Handler;
 use crate::api::http::{Reply, Request, Via};
@@ -111,9 +110,11 @@ impl Calls {
     pub(super) async fn carry_out(&self, call: Call) -> Result<(Reply, Lease), TransportError> {
         let kind = api::kind_of_grpc(&call.path);
         let gate = self.connections.gates.of(kind);
-        let place = gate.acquire(call.peer).ok_or(BUSY)?;
+        let place = gate.acquire(call.peer).ok_or(TransportError::Busy)?;
         let patience = self.connections.limits.answer_time;
-        let permit = timeout(patience, place).await.map_err(|_| BUSY)?;
+        let permit = timeout(patience, place)
+            .await
+            .map_err(|_| TransportError::Busy)?;
         let (expected, budget) = (
             kind.answer_bytes(),
             self.connections.limits.answer_memory_bytes,

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use rustls::server::Accepted;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -15,8 +17,8 @@ use tokio_rustls::StartHandshake;
 use super::call::{CallContext, h2_head_bytes};
 use super::calls::Calls;
 use super::socket::Socket;
-use super::{Handover, Stage};
-use crate::connections::{Connection, Health};
+use crate::connections::stream::Stream;
+use crate::connections::{Connection, ConnectionGuard, Health};
 
 /// Requests at once on one connection. RFC 9113 §6.5.2 would have a hundred; but what they hold of memory is there for
 /// whoever never finishes them.
@@ -34,6 +36,25 @@ const MAX_RESETS_FOR_ERRORS: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often a connection's health is looked at, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A connection that turned out to speak HTTP/2.
+pub(crate) struct Handover {
+    pub(crate) connection: ConnectionGuard,
+    pub(crate) stream: Stream,
+    /// What was read of it already.
+    pub(crate) first: Vec<u8>,
+    /// The handshake that has begun, if there is TLS.
+    pub(crate) tls: Option<(Accepted, Arc<ServerConfig>)>,
+}
+
+/// How far stopping has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// Clients are told to go, and requests in progress are answered.
+    Closing,
+    Ended,
+}
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(handover: Handover, calls: Arc<Calls>, stage: watch::Receiver<Stage>) {

@@ -18,16 +18,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::server::Accepted;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::api::handler::Handler;
-use crate::api::status::TransportError;
-use crate::connections::stream::Stream;
-use crate::connections::{ConnectionGuard, Connections, PROBES, READS, SEARCHES};
+use crate::connections::{Connections, PROBES, READS, SEARCHES};
 use calls::Calls;
+pub(crate) use connection::Handover;
+use connection::Stage;
 use reflection::Reflection;
 
 /// What every HTTP/2 connection begins with, if its client knows beforehand that HTTP/2 is spoken (RFC 9113 §3.4).
@@ -39,33 +37,11 @@ const READ_THREADS: usize = READS + SEARCHES + PROBES;
 /// How long blocking threads may finish after everyone has left.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// Where no thread is free, or there is no memory left.
-const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
-
 /// How calls are carried out.
 pub(crate) struct Settings {
     pub(crate) connections: Arc<Connections>,
     /// Changes that share a commit, at most.
     pub(crate) commit_batch: usize,
-}
-
-/// A connection that turned out to speak HTTP/2.
-pub(crate) struct Handover {
-    pub(crate) connection: ConnectionGuard,
-    pub(crate) stream: Stream,
-    /// What was read of it already.
-    pub(crate) first: Vec<u8>,
-    /// The handshake that has begun, if there is TLS.
-    pub(crate) tls: Option<(Accepted, Arc<ServerConfig>)>,
-}
-
-/// How far stopping has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Open,
-    /// Clients are told to go, and requests in progress are answered.
-    Closing,
-    Ended,
 }
 
 /// The server of gRPC.

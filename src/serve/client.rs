@@ -18,7 +18,6 @@ use crate::connections::{ConnectionGuard, InFlight, Share};
 use crate::grpc::Handover;
 use crate::model::RequestId;
 
-const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 /// What a request may hold of memory whatever the others hold: nearly every one is shorter.
 const OWN_BYTES: usize = 8 * 1024;
 
@@ -212,7 +211,7 @@ fn one_request(
         let client = front
             .connections
             .client(connection.peer, &head.forwarded_for);
-        let client = client.ok_or(Ended::Refused(BUSY))?;
+        let client = client.ok_or(Ended::Refused(TransportError::Busy))?;
         let outgoing = Outgoing {
             kind,
             head: &head,

@@ -19,8 +19,6 @@ const MAX_FRAMING_BYTES: usize = 64 * 1024;
 const DRAIN_BYTES: usize = 256 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
-
 /// Why there is no whole request.
 pub(super) enum Ended {
     /// The client is gone, or was silent for too long between requests.
@@ -80,7 +78,9 @@ impl Incoming {
     /// What this request may hold of memory; what has been read of it counts already.
     pub(super) fn lease(&self) -> Result<Arc<Lease>, Ended> {
         let lease = self.share.lease(self.buffer.len());
-        lease.map(Arc::new).ok_or(Ended::Refused(BUSY))
+        lease
+            .map(Arc::new)
+            .ok_or(Ended::Refused(TransportError::Busy))
     }
 
     /// What was read and not understood yet.
@@ -206,7 +206,9 @@ impl Incoming {
         let before = self.buffer.len();
         self.more(deadline)?;
         let grown = lease.grow(self.buffer.len().saturating_sub(before));
-        grown.then_some(()).ok_or(Ended::Refused(BUSY))
+        grown
+            .then_some(())
+            .ok_or(Ended::Refused(TransportError::Busy))
     }
 
     /// Reads more of a request that has begun.

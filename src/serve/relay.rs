@@ -27,7 +27,6 @@ pub(super) const PEER: &str = "X-Totpd-Peer";
 const SHORT_BODY_BYTES: usize = 1024;
 /// Changes with longer bodies that are in progress at once: few users are created with data of that size.
 const LONG_CHANGES: usize = 4;
-const BUSY: TransportError = TransportError::Busy { retry_after_s: 1 };
 
 /// How many connections to tiny_http there are.
 pub(super) const CONNECTIONS: usize = 1 + LONG_CHANGES + READ_CONNECTIONS;
@@ -100,8 +99,8 @@ impl Relay {
     ) -> Result<(Answer, Option<Lease>), TransportError> {
         let limits = &self.connections.limits;
         let wait = |gate: &Arc<Permits>| {
-            let place = gate.acquire(request.client).ok_or(BUSY)?;
-            place.wait(limits.answer_time).ok_or(BUSY)
+            let place = gate.acquire(request.client).ok_or(TransportError::Busy)?;
+            place.wait(limits.answer_time).ok_or(TransportError::Busy)
         };
         let gate = self.connections.gates.of(request.kind);
         if request.kind == Kind::Change {
