@@ -91,20 +91,20 @@ impl Rpc {
 pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> {
     let on_user = |call| {
         let read = |it| call::on_user(it, call);
-        parsed(Permission::WriteUser, message, read)
+        parse_message(Permission::WriteUser, message, read)
     };
     Ok(Operation::Call(match rpc(target)? {
         Rpc::Health => return health(message),
-        Rpc::SearchUsers => bounded(
+        Rpc::SearchUsers => parse_counted(
             Permission::Search,
             message,
             &FILTERS_OF_SEARCH,
             call::search_users,
         ),
-        Rpc::GetUser => parsed(Permission::ReadUser, message, |it| {
+        Rpc::GetUser => parse_message(Permission::ReadUser, message, |it| {
             call::get_user(&it, RestOnly::default())
         }),
-        Rpc::CreateUser => bounded(
+        Rpc::CreateUser => parse_counted(
             Permission::WriteUser,
             message,
             &USERNAMES_OF_USER,
@@ -115,18 +115,19 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
         Rpc::UnlockUser => on_user(Call::UnlockUser),
         Rpc::DeactivateUser => on_user(Call::DeactivateUser),
         Rpc::ActivateUser => on_user(Call::ActivateUser),
-        Rpc::StartTotp => parsed(Permission::WriteTotp, message, |it| {
+        Rpc::StartTotp => parse_message(Permission::WriteTotp, message, |it| {
             call::start_totp(it, &RestOnly::default())
         }),
-        Rpc::ConfirmTotp => parsed(Permission::WriteTotp, message, call::confirm_totp),
-        Rpc::RemoveTotp => parsed(Permission::WriteTotp, message, call::remove_totp),
-        Rpc::CheckTotp => parsed(Permission::Check, message, |it| {
+        Rpc::ConfirmTotp => parse_message(Permission::WriteTotp, message, call::confirm_totp),
+        Rpc::RemoveTotp => parse_message(Permission::WriteTotp, message, call::remove_totp),
+        Rpc::CheckTotp => parse_message(Permission::Check, message, |it| {
             call::check_totp(it, RestOnly::default())
         }),
     }))
 }
 
-fn parsed<Q: Message + Default>(
+/// Parses a message into a call.
+fn parse_message<Q: Message + Default>(
     permission: Permission,
     message: &[u8],
     read: impl FnOnce(Q) -> Result<Call, Error>,
@@ -136,7 +137,7 @@ fn parsed<Q: Message + Default>(
 }
 
 /// Parses a message with a limited number of messages inside, which are counted before they are decoded.
-fn bounded<Q: Message + Default>(
+fn parse_counted<Q: Message + Default>(
     permission: Permission,
     message: &[u8],
     bound: &Bound,

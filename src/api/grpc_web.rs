@@ -54,7 +54,7 @@ impl Form {
 
 /// Parses a call of gRPC-Web.
 pub(super) fn parse(request: &Request<'_>, form: Form) -> Result<Operation, Refusal> {
-    let message = unframed(request.body, form)
+    let message = unframe(request.body, form)
         .map_err(|why| Refusal::from(TransportError::BadFraming(why)))?;
     grpc::parse(request.target, &message)
 }
@@ -66,7 +66,7 @@ pub(super) fn reply(
     form: Form,
     origin: Option<&str>,
 ) -> Reply {
-    let mut reply = framed(outcome, form);
+    let mut reply = frame_outcome(outcome, form);
     reply.headers = cors(api, origin);
     reply
 }
@@ -109,7 +109,7 @@ fn cors(api: &Api, origin: Option<&str>) -> Vec<(&'static str, String)> {
 }
 
 /// The message of a unary call: one frame, and nothing after it.
-fn unframed(body: &[u8], form: Form) -> Result<Vec<u8>, &'static str> {
+fn unframe(body: &[u8], form: Form) -> Result<Vec<u8>, &'static str> {
     let mut bytes = match form {
         Form::Binary => body.to_vec(),
         Form::Text => BASE64
@@ -130,7 +130,7 @@ fn unframed(body: &[u8], form: Form) -> Result<Vec<u8>, &'static str> {
 }
 
 /// The answer: the message, if there is one, and the trailers as a last frame.
-fn framed(outcome: &Result<Vec<u8>, Refusal>, form: Form) -> Reply {
+fn frame_outcome(outcome: &Result<Vec<u8>, Refusal>, form: Form) -> Reply {
     let mut body = Vec::new();
     if let Ok(message) = outcome {
         push(&mut body, MESSAGE, message);

@@ -79,7 +79,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         commit_batch: COMMIT_BATCH,
         limits: Limits::default(),
         insecure_plaintext: false,
-        on_death: Box::new(output::print_error),
+        on_fatal_error: Box::new(output::print_error),
     };
     let running =
         serve::start(config, &handler).map_err(|it| Error::invalid("demo", it.to_string()))?;

@@ -69,7 +69,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
             ..Limits::default()
         },
         insecure_plaintext: args.insecure_plaintext,
-        on_death: Box::new(|why| {
+        on_fatal_error: Box::new(|why| {
             output::print_error(&format!("cannot serve any more: {why}"));
             process::exit(1)
         }),

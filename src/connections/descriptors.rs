@@ -1,4 +1,4 @@
-//! How many files this process may have open, and how many connections that leaves room for.
+//! How many files this process may have open, and how many connections that allows.
 
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -8,13 +8,13 @@ use super::Limits;
 /// What everything but the front end keeps open: the database with its WAL on each of its connections, sockets
 /// that listen, the signals' pipe, stderr, and some to spare.
 const RESERVED: usize = 64;
-/// A place for a request at the workers': our end of a connection, and two handles of tiny_http's end.
-const PER_PLACE: usize = 3;
-/// With fewer connections than this nobody would call it serving.
+/// A connection to a worker: our end, and two handles of tiny_http's end.
+const PER_WORKER_CONNECTION: usize = 3;
+/// With fewer connections than this no service is possible.
 const FEWEST_CONNECTIONS: usize = 16;
 
 /// Raises the limit as far as the system lets us, and fits the number of connections into it.
-pub(crate) fn fit(limits: &mut Limits, places: usize) -> Result<(), String> {
+pub(crate) fn fit(limits: &mut Limits, worker_connections: usize) -> Result<(), String> {
     let now = getrlimit(Resource::Nofile);
     // Where raising is forbidden the limit stays what it is, and is fitted to.
     let _raised = setrlimit(
@@ -28,23 +28,25 @@ pub(crate) fn fit(limits: &mut Limits, places: usize) -> Result<(), String> {
         return Ok(());
     };
     let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let taken = places.saturating_mul(PER_PLACE).saturating_add(RESERVED);
-    let room = files.saturating_sub(taken);
-    if room < FEWEST_CONNECTIONS {
+    let taken = worker_connections
+        .saturating_mul(PER_WORKER_CONNECTION)
+        .saturating_add(RESERVED);
+    let left = files.saturating_sub(taken);
+    if left < FEWEST_CONNECTIONS {
         let needed = taken.saturating_add(FEWEST_CONNECTIONS);
         return Err(format!(
-            "only {files} files may be open, and {places} requests at a time need {needed}: raise the limit (ulimit -n, \
+            "only {files} files may be open, and {worker_connections} requests at a time need {needed}: raise the limit (ulimit -n, \
              LimitNOFILE=)"
         ));
     }
-    if limits.connections > room {
+    if limits.connections > left {
         log::warn!(
-            "{files} files may be open: serving {room} connections, not {}",
+            "{files} files may be open: serving {left} connections, not {}",
             limits.connections
         );
-        limits.connections = room;
+        limits.connections = left;
     }
-    make_room(taken.saturating_add(limits.connections));
+    grow_table(taken.saturating_add(limits.connections));
     Ok(())
 }
 
@@ -52,7 +54,7 @@ pub(crate) fn fit(limits: &mut Limits, places: usize) -> Result<(), String> {
 ///
 /// It doubles it when it is full, and a process of many threads waits for all processors to notice. Where they
 /// are busy that took seconds, and the accepting thread stood still for it.
-fn make_room(files: usize) {
+fn grow_table(files: usize) {
     let highest = i32::try_from(files.saturating_sub(1)).unwrap_or(i32::MAX);
     // Closed at once: the table does not shrink. Where there is no stderr it grows later, as any table does.
     let _closed = fcntl_dupfd_cloexec(std::io::stderr(), highest);

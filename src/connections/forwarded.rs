@@ -1,4 +1,4 @@
-//! Whom a request really comes from, where a proxy that is trusted says so. Anybody else's word is ignored.
+//! The client of a request, where a trusted proxy names it in `X-Forwarded-For`. From any other peer that is ignored.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -57,8 +57,7 @@ impl Cidr {
     }
 }
 
-/// The last hop of `X-Forwarded-For` that is no proxy of ours. What stands before it anybody may have
-/// written.
+/// The last hop of `X-Forwarded-For` that is no proxy of ours. What stands before it may have been written by anyone.
 pub(super) fn last_untrusted_hop(header: &str, trusted: &[Cidr]) -> Option<IpAddr> {
     let mut hop = None;
     // Empty elements of a list are passed over (RFC 9110 §5.6.1.2).

@@ -47,7 +47,7 @@ impl FromStr for Listen {
     }
 }
 
-/// Where somebody listens now.
+/// Where a server listens now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
     /// An address, with the port that was picked.
@@ -87,7 +87,7 @@ impl fmt::Display for Bound {
 }
 
 /// How to bind.
-pub(crate) struct Terms {
+pub(crate) struct BindSettings {
     pub(crate) tls: bool,
     pub(crate) insecure_plaintext: bool,
     pub(crate) unix_mode: u32,
@@ -106,37 +106,37 @@ pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Whether nobody but this user can connect, so that whoever does is our own proxy.
+        /// Whether only this user can connect. Then a client is our own proxy, and its `X-Forwarded-For` counts.
         is_private: bool,
     },
 }
 
 impl Listener {
-    pub(crate) fn bind(listen: &Listen, terms: &Terms) -> io::Result<(Self, Bound)> {
+    pub(crate) fn bind(listen: &Listen, settings: &BindSettings) -> io::Result<(Self, Bound)> {
         match listen {
             Listen::Tcp(text) => {
                 let address = text
                     .to_socket_addrs()?
                     .next()
                     .ok_or(io::ErrorKind::NotFound)?;
-                allow_plaintext(address, terms)?;
+                allow_plaintext(address, settings)?;
                 let domain = Domain::for_address(address);
                 let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
                 socket.set_reuse_address(true)?;
                 socket.bind(&address.into())?;
                 socket.listen(BACKLOG)?;
                 socket.set_nonblocking(true)?;
-                Self::tcp(TcpListener::from(socket), terms)
+                Self::tcp(TcpListener::from(socket), settings)
             }
             Listen::Unix(path) => {
                 remove_stale(path)?;
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.bind(&SockAddr::unix(path)?)?;
                 // Before anyone can connect, and not after.
-                fs::set_permissions(path, Permissions::from_mode(terms.unix_mode))?;
+                fs::set_permissions(path, Permissions::from_mode(settings.unix_mode))?;
                 socket.listen(BACKLOG)?;
                 socket.set_nonblocking(true)?;
-                let is_private = !lets_others_in(terms.unix_mode);
+                let is_private = !lets_others_in(settings.unix_mode);
                 let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
                 Ok((
                     Self::Unix {
@@ -150,20 +150,23 @@ impl Listener {
     }
 
     /// Takes over a socket that systemd opened.
-    pub(crate) fn inherit(inherited: Inherited, terms: &Terms) -> io::Result<(Self, Bound)> {
+    pub(crate) fn inherit(
+        inherited: Inherited,
+        settings: &BindSettings,
+    ) -> io::Result<(Self, Bound)> {
         let socket = match &inherited {
             Inherited::Tcp(it) => SockRef::from(it),
             Inherited::Unix(it) => SockRef::from(it),
         };
-        // One that listens goes on with it, and what cannot is told here and not at every accept.
+        // A socket that listens already goes on listening. One that cannot is refused here, and not at every accept.
         socket
             .listen(BACKLOG)
             .map_err(|error| io::Error::other(format!("expected one that listens: {error}")))?;
         socket.set_nonblocking(true)?;
         match inherited {
             Inherited::Tcp(listener) => {
-                allow_plaintext(listener.local_addr()?, terms)?;
-                Self::tcp(listener, terms)
+                allow_plaintext(listener.local_addr()?, settings)?;
+                Self::tcp(listener, settings)
             }
             Inherited::Unix(listener) => {
                 let path = listener.local_addr()?.as_pathname().map(Path::to_owned);
@@ -181,9 +184,9 @@ impl Listener {
         }
     }
 
-    fn tcp(listener: TcpListener, terms: &Terms) -> io::Result<(Self, Bound)> {
+    fn tcp(listener: TcpListener, settings: &BindSettings) -> io::Result<(Self, Bound)> {
         let address = listener.local_addr()?;
-        let bound = if terms.tls {
+        let bound = if settings.tls {
             Bound::Tls(address)
         } else {
             Bound::Tcp(address)
@@ -196,7 +199,7 @@ impl Listener {
         matches!(self, Self::Tcp(_))
     }
 
-    /// Whether whoever connects here may speak for others.
+    /// Whether `X-Forwarded-For` of each client counts.
     pub(crate) const fn is_private_unix(&self) -> bool {
         matches!(
             self,
@@ -207,8 +210,8 @@ impl Listener {
         )
     }
 
-    /// Waits for the next client; `None` once the other end of `stop` is closed. Nobody has to be able to
-    /// connect for that: a path may be gone by then, an address too, and a full queue lets nobody in.
+    /// Waits for the next client; `None` once the other end of `stop` is closed. A connection to the listener itself could
+    /// not end the wait reliably: its path or address may be gone by then, and its queue may be full.
     pub(crate) fn accept(&self, stop: &UnixStream) -> io::Result<Option<(Stream, Option<IpAddr>)>> {
         loop {
             match self.accept_now() {
@@ -259,9 +262,9 @@ const fn lets_others_in(mode: u32) -> bool {
     mode & 0o077 != 0
 }
 
-/// Codes and tokens do not cross a network in the clear unless somebody insists.
-fn allow_plaintext(address: SocketAddr, terms: &Terms) -> io::Result<()> {
-    if terms.tls || terms.insecure_plaintext || address.ip().to_canonical().is_loopback() {
+/// Codes and tokens do not cross a network in the clear unless the operator asks for that.
+fn allow_plaintext(address: SocketAddr, settings: &BindSettings) -> io::Result<()> {
+    if settings.tls || settings.insecure_plaintext || address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
     Err(io::Error::other(
@@ -270,12 +273,12 @@ fn allow_plaintext(address: SocketAddr, terms: &Terms) -> io::Result<()> {
     ))
 }
 
-/// Removes a socket that nobody answers on any more; anything else at that path is left alone.
+/// Removes a socket on which no process listens any more; anything else at that path is left alone.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(it) if it.file_type().is_socket() => match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-            _ => Err(io::Error::other("somebody listens there already")),
+            _ => Err(io::Error::other("another process listens there already")),
         },
         Ok(_) => Err(io::Error::other(
             "there is a file of that name, and it is no socket",
@@ -298,12 +301,12 @@ mod tests {
             ("0.0.0.0:0", true, false, true),
             ("0.0.0.0:0", false, true, true),
         ] {
-            let terms = Terms {
+            let settings = BindSettings {
                 tls,
                 insecure_plaintext,
                 unix_mode: 0o600,
             };
-            let bound = Listener::bind(&address.parse().unwrap(), &terms);
+            let bound = Listener::bind(&address.parse().unwrap(), &settings);
             assert_eq!(
                 bound.is_ok(),
                 is_bound,

@@ -35,7 +35,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Reserves memory for one request; `None` if the budget does not have so much left.
+    /// Reserves memory for one request; `None` if the budget has not that much left.
     pub(crate) fn lease(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
         let lease = Lease {
             share: Arc::clone(self),
@@ -70,7 +70,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Reserves so many bytes more, if the budget has them.
+    /// Reserves more bytes, if the budget has them.
     pub(crate) fn grow(&self, bytes: usize) -> bool {
         let grown = self.share.change(|held| held.saturating_add(bytes));
         if grown {

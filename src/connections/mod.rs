@@ -31,7 +31,7 @@ pub(crate) use registry::{ConnectionGuard, Registry};
 pub(crate) use request_ids::RequestIds;
 use tls::Tls;
 
-/// What one client, and all of them, may take.
+/// Limits of one client, and of all together.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections in all: each costs a thread. One of HTTP/2 counts as four.
@@ -50,13 +50,13 @@ pub struct Limits {
     pub idle_time: Duration,
     /// How long a client has to take an answer, in all.
     pub take_time: Duration,
-    /// Requests of a kind (changes, reads, searches) that wait for their turn: the next is told to come back. A quarter of
-    /// them may be of one address.
+    /// Requests of a kind (changes, reads, searches, readiness) that wait for their turn. The next one is refused and told
+    /// to come back. A quarter of them may be of one address.
     pub waiting: usize,
-    /// What all requests may hold of memory beyond what each connection has for itself.
+    /// Memory of all requests together, beyond a share that each connection has for itself.
     pub request_memory_bytes: usize,
-    /// The same of all answers, from before they are built until they are taken. Apart, so that requests that nobody
-    /// finishes keep no answer from others.
+    /// The same for all answers, from before they are built until they are taken. It is a budget of its own, so that
+    /// unfinished requests keep no answer from others.
     pub answer_memory_bytes: usize,
 }
 
@@ -90,15 +90,15 @@ pub(crate) struct Connections {
     pub(crate) request_ids: RequestIds,
 }
 
-/// Whose request it is, counted as long as this is there.
+/// The client of a request. Where a proxy named it, the request is counted as its own until this is dropped.
 pub(crate) struct Client {
     pub(crate) address: Option<IpAddr>,
     _named: Option<NamedRequest>,
 }
 
 impl Connections {
-    /// Whose request it is that came from `peer` with this `X-Forwarded-For`; `None` if that client has too many in
-    /// progress. Behind a proxy connections do not tell whose they are, so its clients' requests are counted.
+    /// Finds the client of a request that came from `peer` with this `X-Forwarded-For`; `None` if that client has too many
+    /// requests in progress. Clients behind a proxy share its connections, so their requests are counted instead.
     pub(crate) fn client(&self, peer: Peer, forwarded_for: &str) -> Option<Client> {
         let named = peer
             .is_trusted

@@ -1,8 +1,9 @@
-//! How many requests are in progress at once, and how many wait for that, over both transports.
+//! How many requests are in progress at once, and how many wait for that, over both transports. `client` threads wait
+//! here, and the tasks of gRPC do.
 //!
-//! Waiting is fair: the addresses take turns, and of one address the request that has waited longest is next. One
-//! address has at most a quarter of the places. So a client that floods turns away and delays its own requests and not
-//! those of others (SECURITY.md 47).
+//! Waiting is fair: the addresses take turns, and of one address the request that has waited longest is next. At most a
+//! quarter of the requests that wait are of one address. So a client that floods turns away and delays its own requests
+//! and not those of others (SECURITY.md 47).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::Future;
@@ -53,8 +54,8 @@ impl Gates {
     }
 }
 
-/// The part of the places to wait that one address may have.
-const PART_OF_ONE: usize = 4;
+/// Of the requests that may wait, one address has at most this part.
+const ADDRESS_SHARE: usize = 4;
 
 /// Permits of one kind.
 pub(crate) struct Permits {
@@ -69,7 +70,7 @@ struct State {
     waiting: HashMap<Option<IpAddr>, BTreeMap<u64, Option<Waker>>>,
     /// Those addresses, in the order of their turns.
     turns: VecDeque<Option<IpAddr>>,
-    how_many: usize,
+    waiting_count: usize,
     /// Requests that have their permit and have not noticed yet.
     granted: BTreeSet<u64>,
 }
@@ -88,7 +89,7 @@ impl State {
                 self.turns.push_back(block);
             }
             if let Some((id, waker)) = next {
-                self.how_many = self.how_many.saturating_sub(1);
+                self.waiting_count = self.waiting_count.saturating_sub(1);
                 self.granted.insert(id);
                 return waker;
             }
@@ -97,21 +98,21 @@ impl State {
         None
     }
 
-    /// Puts a request among those that wait, if there is a place.
+    /// Adds a request to those that wait; `false` if too many do.
     fn queue(&mut self, id: u64, block: Option<IpAddr>, max_waiting: usize) -> bool {
         let of_one = self.waiting.get(&block).map(BTreeMap::len);
         let max_of_one = match block {
-            Some(_) => max_waiting.div_ceil(PART_OF_ONE),
+            Some(_) => max_waiting.div_ceil(ADDRESS_SHARE),
             None => max_waiting,
         };
-        if self.how_many >= max_waiting || of_one.is_some_and(|it| it >= max_of_one) {
+        if self.waiting_count >= max_waiting || of_one.is_some_and(|it| it >= max_of_one) {
             return false;
         }
         if of_one.is_none() {
             self.turns.push_back(block);
         }
         self.waiting.entry(block).or_default().insert(id, None);
-        self.how_many = self.how_many.saturating_add(1);
+        self.waiting_count = self.waiting_count.saturating_add(1);
         true
     }
 
@@ -123,7 +124,7 @@ impl State {
         if of_one.remove(&id).is_none() {
             return false;
         }
-        self.how_many = self.how_many.saturating_sub(1);
+        self.waiting_count = self.waiting_count.saturating_sub(1);
         if of_one.is_empty() {
             self.waiting.remove(&block);
             self.turns.retain(|it| *it != block);
@@ -141,18 +142,18 @@ impl Permits {
                 next_id: 0,
                 waiting: HashMap::new(),
                 turns: VecDeque::new(),
-                how_many: 0,
+                waiting_count: 0,
                 granted: BTreeSet::new(),
             }),
         })
     }
 
-    /// Takes a permit, or a place to wait for one; `None` if too many wait, in all or of this address.
+    /// Begins to wait for a permit; `None` if too many requests wait, in all or of this address.
     pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Acquire> {
         let block = address.map(block);
         let mut state = self.lock();
         let id = state.next_id;
-        // While a permit is free nobody waits.
+        // While a permit is free no request waits.
         if let Some(left) = state.free.checked_sub(1) {
             state.free = left;
             state.granted.insert(id);
@@ -179,7 +180,7 @@ impl Permits {
     }
 }
 
-/// A place among those that wait. Dropped, it is given up.
+/// A request that waits for its permit. Dropped, it waits no more.
 pub(crate) struct Acquire {
     permits: Arc<Permits>,
     id: u64,
@@ -291,7 +292,7 @@ mod tests {
         assert!(honest.is_some());
         let without: Vec<_> = (0..8).filter_map(|_| permits.acquire(None)).collect();
         assert_eq!(without.len(), 5);
-        // A place that is given up is free again.
+        // A request that gives up makes way for another.
         drop(waiting);
         assert!(permits.acquire(flood).is_some());
     }

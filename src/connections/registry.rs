@@ -1,4 +1,4 @@
-//! Who is connected, and who makes room when there is none.
+//! All open connections, and which of them is closed when a new one would exceed a limit.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,8 +18,8 @@ const SLOW_PART: u32 = 20;
 /// who is honest.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// One connection of HTTP/2 counts as so many: its buffers and the requests that may be in progress on it take that much
-/// more memory than a client of HTTP/1.1 does.
+/// The weight of a connection of HTTP/2, where one of HTTP/1.1 has 1: its buffers and its many requests take that much
+/// more memory.
 #[cfg(feature = "grpc")]
 const HTTP2_WEIGHT: usize = 4;
 
@@ -45,7 +45,7 @@ struct Table {
 
 struct Entry {
     connection: Arc<Connection>,
-    /// Whom it counts for; a trusted proxy's connections and those of Unix sockets count for nobody.
+    /// The addresses that it counts for. A trusted proxy's connections and those of Unix sockets count for none.
     block: Option<IpAddr>,
     weight: usize,
 }
@@ -181,8 +181,8 @@ impl Registry {
         })
     }
 
-    /// Makes room for so much more weight of an address: first by closing its own connections, then anybody's, but never
-    /// the one that the room is for.
+    /// Closes connections until `more` weight of an address is within the limits: first its own, then those of any address,
+    /// but never the connection `for_one` that gets the weight. `None` where none can be closed.
     fn make_room(
         &self,
         table: &mut Table,
@@ -193,8 +193,8 @@ impl Registry {
         let is_other = |it: &Entry| Some(it.connection.id) != for_one;
         let is_own = |it: &Entry| block.is_some() && it.block == block;
         while table.weight(is_own).saturating_add(more) > self.connections_per_peer {
-            // Its idle ones, and then the slow: a request comes in milliseconds, and slow clients of one's own would
-            // shut a host out that somebody floods from.
+            // Its idle connections, and then its slow ones. An honest request comes in milliseconds, and without this a
+            // slow client would shut out all others of its address.
             let now = Instant::now();
             let may = |it: &Entry| is_own(it) && is_other(it);
             let idle = |it: &Entry| may(it) && it.connection.is_idle();

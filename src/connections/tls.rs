@@ -1,4 +1,4 @@
-//! Certificate and key for TLS: read from files, and read again when told, without dropping anybody.
+//! Certificate and key for TLS: read from files, and read again on request, without closing a connection.
 //!
 //! rustls does the protocol; nothing of it is decided here but versions and ALPN.
 

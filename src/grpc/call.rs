@@ -1,4 +1,4 @@
-//! One request of HTTP/2: whether it is gRPC, what it asks for, whether it is complete in time, and its answer.
+//! One request of HTTP/2, on the `grpc` thread: whether it is gRPC, what it asks for, whether it is complete in time, and its answer.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl CallContext {
         };
         in_flight.received();
         let message = message_of(framed, head.is_compressible)?;
-        // Nobody waits for it any more: it is not begun.
+        // Its client has given up waiting: it is not begun.
         if deadline.is_some_and(|it| it <= Instant::now()) {
             return Err(TransportError::DeadlinePassed);
         }

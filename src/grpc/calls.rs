@@ -1,5 +1,5 @@
-//! How calls are carried out: a read on a blocking thread, a change on the one thread that makes all that have come
-//! while the last commit was on its way.
+//! How calls are carried out: a read on a `grpc-read` thread, a change on the one `grpc-change` thread, which takes all
+//! changes at once that arrived during the last commit.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// The request, unless nobody waits for its answer any more: then it is not begun.
+    /// The request, unless its client has given up waiting: then it is not begun.
     fn request(&self) -> Result<Request<'_>, TransportError> {
         if self.answer.is_closed() {
             return Err(TransportError::DeadlinePassed);
@@ -65,8 +65,8 @@ impl Job {
     }
 }
 
-/// Runs on the thread of changes until no more can come: takes all that have come, `batch` at most, and carries them out
-/// in one transaction.
+/// The `grpc-change` thread, until the runtime ends: takes all changes that have arrived, `batch` at most, and carries them
+/// out in one transaction.
 pub(super) fn run_changes(mut jobs_rx: UnboundedReceiver<Job>, batch: usize, handler: &Handler) {
     let mut jobs = Vec::new();
     while jobs_rx.blocking_recv_many(&mut jobs, batch) > 0 {
@@ -105,14 +105,14 @@ impl Calls {
         }
     }
 
-    /// Carries a call out. If this is dropped before the call was begun, nothing happens; after that the call goes on,
-    /// whether or not anybody waits for the answer. What the answer holds of memory is returned with it.
+    /// Carries a call out, and returns its answer with the memory that this holds. If the future is dropped before the call
+    /// was begun, nothing happens; after that the call goes on without it. Runs on the `grpc` thread, which it never blocks.
     pub(super) async fn carry_out(&self, call: Call) -> Result<(Reply, Lease), TransportError> {
         let kind = api::kind_of_grpc(&call.path);
         let gate = self.connections.gates.of(kind);
-        let place = gate.acquire(call.peer).ok_or(TransportError::Busy)?;
+        let waiting = gate.acquire(call.peer).ok_or(TransportError::Busy)?;
         let patience = self.connections.limits.answer_time;
-        let permit = timeout(patience, place)
+        let permit = timeout(patience, waiting)
             .await
             .map_err(|_| TransportError::Busy)?;
         let (expected, budget) = (
@@ -128,7 +128,7 @@ impl Calls {
             permit,
         };
         if kind == Kind::Change {
-            // Where changes are made no more the job is dropped, and the client is told so.
+            // Where the `grpc-change` thread has ended the job is dropped, and the call is refused below.
             let _sent = self.jobs_tx.upgrade().map(|it| it.send(job).is_ok());
         } else {
             let handler = Arc::clone(&self.handler);
@@ -140,7 +140,7 @@ impl Calls {
         let outcome = outcome.await;
         let (reply, _permit) = outcome.map_err(|_| TransportError::Stopping)?;
         let reply = reply?;
-        // What was changed is told in any case; such answers are short.
+        // The answer to a change is sent in any case; it is short.
         if !lease.resize(reply.body.len()) && kind != Kind::Change {
             return Err(TransportError::no_answer_memory(reply.body.len(), budget));
         }

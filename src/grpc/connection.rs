@@ -1,4 +1,4 @@
-//! The life of one connection: a handshake if there is TLS, requests, and a farewell.
+//! One connection of HTTP/2, a task on the `grpc` thread: a TLS handshake if there is TLS, requests, and a GOAWAY.
 
 use std::io;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use crate::connections::stream::Stream;
 use crate::connections::{Connection, ConnectionGuard, Health};
 
 /// Requests at once on one connection. RFC 9113 §6.5.2 would have a hundred; but what they hold of memory is there for
-/// whoever never finishes them.
+/// clients that never finish them.
 const MAX_STREAMS: u32 = 32;
 /// What may be on its way to us on one stream, and on all of a connection: the least that a connection can have (RFC
-/// 9113 §6.9.2). Where many send at once it lies in memory before anybody counts it.
+/// 9113 §6.9.2). Where many send at once it lies in memory before it is counted.
 const WINDOW_BYTES: u32 = 65_535;
 /// What of an answer lies in memory for a client that has not taken it.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Streams that were opened and reset before anybody looked at them (CVE-2023-44487), and streams that we reset
+/// Streams that were opened and reset before we looked at them (CVE-2023-44487), and streams that we reset
 /// for errors of the client's; beyond that the connection is ended.
 const MAX_RESETS_UNSEEN: usize = 20;
 const MAX_RESETS_FOR_ERRORS: usize = 64;
-/// How long a client that was told to go may keep a connection on which nothing is under way.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a client may keep a connection without a request in progress once it was sent a GOAWAY.
+const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 /// How often a connection's health is looked at, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -51,12 +51,12 @@ pub(crate) struct Handover {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Open,
-    /// Clients are told to go, and requests in progress are answered.
+    /// Clients are sent a GOAWAY, and requests in progress are answered.
     Closing,
     Ended,
 }
 
-/// Serves a connection until it ends.
+/// Serves a connection until it ends: the whole of its task.
 pub(super) async fn serve(handover: Handover, calls: Arc<Calls>, stage: watch::Receiver<Stage>) {
     let connection = &handover.connection;
     let outcome = async {
@@ -74,6 +74,7 @@ pub(super) async fn serve(handover: Handover, calls: Arc<Calls>, stage: watch::R
     }
 }
 
+/// Speaks HTTP/2 over a socket until the client leaves, or is cut off.
 async fn speak(
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     calls: &Arc<Calls>,
@@ -98,29 +99,29 @@ async fn speak(
     let often = limits.idle_time.min(limits.take_time).div_f32(4.0);
     let mut looks = interval(often.clamp(LOOK_EVERY.0, LOOK_EVERY.1));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut farewell: Option<Instant> = None;
+    let mut goaway_at: Option<Instant> = None;
     loop {
-        let go = tokio::select! {
+        let sends_goaway = tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
-            _ = stage.wait_for(|it| *it != Stage::Open), if farewell.is_none() => true,
+            _ = stage.wait_for(|it| *it != Stage::Open), if goaway_at.is_none() => true,
             _ = looks.tick() => match shared.health(limits.idle_time, limits.take_time) {
                 Health::Well => false,
-                Health::Idle => farewell.is_none(),
+                Health::Idle => goaway_at.is_none(),
                 Health::Stalled => return Err(io::ErrorKind::TimedOut.into()),
             },
         };
-        if go {
+        if sends_goaway {
             // GOAWAY: what was begun is answered, and nothing new is.
             connection.as_mut().graceful_shutdown();
-            farewell = Some(Instant::now());
+            goaway_at = Some(Instant::now());
         }
-        let Some(told_for) = farewell.map(|it| it.elapsed()) else {
+        let Some(gone_for) = goaway_at.map(|it| it.elapsed()) else {
             continue;
         };
-        // What was begun before is whole by then, or was refused. Whoever goes on beginning more has not listened.
-        let patience = limits.request_time.saturating_add(FAREWELL);
-        let is_done = !shared.is_busy() || (told_for > patience && !shared.is_at_work());
-        if told_for > FAREWELL && is_done {
+        // By then a request begun before the GOAWAY is complete or refused. A client that begins more ignores it.
+        let patience = limits.request_time.saturating_add(GOAWAY_GRACE);
+        let is_done = !shared.is_busy() || (gone_for > patience && !shared.is_at_work());
+        if gone_for > GOAWAY_GRACE && is_done {
             return Ok(());
         }
     }

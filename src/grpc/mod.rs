@@ -1,8 +1,8 @@
 //! gRPC over HTTP/2: connections that the front end hands over, on a runtime of one thread of its own.
 //!
-//! The only room with an async runtime, which carries bytes and waits, and nothing else: reads run on a bounded
-//! number of blocking threads and all changes on one, through the same [`Handler`] as REST. This module knows framing
-//! and deadlines, and nothing of users or codes.
+//! The only module with an async runtime. Its thread, `grpc`, reads, writes and waits and never blocks: reads run on a
+//! bounded number of `grpc-read` threads and all changes on `grpc-change`, through the same [`Handler`] as REST. This
+//! module knows framing and deadlines, and nothing of users or codes.
 
 mod answer;
 mod body;
@@ -34,7 +34,7 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const STACK_BYTES: usize = 512 * 1024;
 /// Blocking threads: one for each permit of reads, searches and readiness.
 const READ_THREADS: usize = READS + SEARCHES + PROBES;
-/// How long blocking threads may finish after everyone has left.
+/// How long the blocking threads have to finish once all connections are closed.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// How calls are carried out.
@@ -52,11 +52,11 @@ pub(crate) struct GrpcServer {
 }
 
 impl GrpcServer {
-    /// Starts the runtime's thread. `on_death` is called if it ends without being told to.
+    /// Starts the runtime's thread. `on_fatal_error` is called if it ends before [`Self::end`].
     pub(crate) fn start(
         handler: Arc<Handler>,
         settings: Settings,
-        on_death: impl FnOnce(&str) + Send + 'static,
+        on_fatal_error: impl FnOnce(&str) + Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -104,7 +104,7 @@ impl GrpcServer {
                     }
                 }
             });
-            // Without this the thread that makes changes would wait for more.
+            // Without this `grpc-change` would wait for more.
             drop(jobs_tx);
             let _ended = runtime.block_on(async { timeout(LAST_CALLS, last_rx.changed()).await });
             runtime.shutdown_timeout(LAST_CALLS);
@@ -115,7 +115,7 @@ impl GrpcServer {
             .spawn(move || {
                 let ended = catch_unwind(AssertUnwindSafe(run));
                 if ended.is_err() || *expected.borrow() == Stage::Open {
-                    on_death("the thread of gRPC has ended");
+                    on_fatal_error("the thread of gRPC has ended");
                 }
             })?;
         Ok(Self {
@@ -131,7 +131,7 @@ impl GrpcServer {
         let _taken = self.handover_tx.send(handover);
     }
 
-    /// Tells all clients to go. Requests in progress are answered.
+    /// Sends all clients a GOAWAY. Requests in progress are answered.
     pub(crate) fn close(&self) {
         let _told = self.stage.send(Stage::Closing);
     }

@@ -1,4 +1,4 @@
-//! Reflection: the protos that totpd serves, for whoever asks; they are no secret, and no token is needed.
+//! Reflection: the protos that totpd serves, for any client. They are no secret, and no token is needed.
 
 use std::future::Future;
 use std::pin::Pin;

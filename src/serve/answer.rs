@@ -44,8 +44,8 @@ impl Answer {
         }
     }
 
-    /// Says which request it answers.
-    pub(super) fn name(&mut self, request: &RequestId) {
+    /// Adds the header that names the request.
+    pub(super) fn add_request_id(&mut self, request: &RequestId) {
         for part in [REQUEST_ID, ": ", request.as_str(), "\r\n"] {
             self.fields.extend_from_slice(part.as_bytes());
         }

@@ -1,4 +1,5 @@
-//! One client's connection, on a thread of its own: a whole request in, through a worker, the answer out, and again.
+//! One client's connection, on a `client` thread of its own: reads a whole request, has a worker answer it, writes the
+//! answer, and begins anew.
 
 use std::sync::Arc;
 use std::thread;
@@ -21,7 +22,8 @@ use crate::model::RequestId;
 /// What a request may hold of memory whatever the others hold: nearly every one is shorter.
 const OWN_BYTES: usize = 8 * 1024;
 
-/// Serves one client until it leaves, is refused, has to make room, or turns out to speak HTTP/2.
+/// Serves one client until it leaves, is refused, is closed in favour of another, or turns out to speak HTTP/2. The whole
+/// of a `client` thread.
 pub(super) fn serve(
     front: &Arc<FrontEnd>,
     connection: ConnectionGuard,
@@ -69,8 +71,8 @@ pub(super) fn serve(
                 let reply = front.handler.refuse(refusal, content_type, origin);
                 let mut answer = Answer::of(reply, front.handler.now(), form.is_head);
                 let ids = &front.connections.request_ids;
-                answer.name(&form.request_id.unwrap_or_else(|| ids.make()));
-                // A refused client makes room for others as one that has said nothing.
+                answer.add_request_id(&form.request_id.unwrap_or_else(|| ids.make()));
+                // A refused client may be closed in favour of others like one that has not asked yet.
                 request.linger();
                 if send(front, &mut incoming, &answer.into_bytes(false)).is_ok() {
                     leave(front, request, &mut incoming);
@@ -81,7 +83,7 @@ pub(super) fn serve(
     }
 }
 
-/// Does the TLS handshake, where there is TLS. A client that is slow at it keeps nobody waiting but its own thread.
+/// Does the TLS handshake, where there is TLS. A slow client keeps only its own thread waiting.
 fn handshake(
     front: &FrontEnd,
     connection: ConnectionGuard,
@@ -132,7 +134,7 @@ fn hand_over_http2(
     let request = connection.begin()?;
     let deadline = request.begun().checked_add(limits.request_time)?;
     match incoming.http2(deadline) {
-        // A client that is slow even at this is told so where requests are read.
+        // A client that is too slow here is refused where requests are read.
         Ok(None) | Err(Ended::Refused(_)) => Some((connection, Some(request))),
         Ok(Some(first)) => {
             drop(request);
@@ -223,13 +225,13 @@ fn one_request(
         front.relay.exchange(&outgoing).map_err(Ended::Refused)?
     };
     request.responded();
-    answer.name(&request_id);
+    answer.add_request_id(&request_id);
     let keep_alive = head.keep_alive && !request.is_last();
     send(front, incoming, &answer.into_bytes(keep_alive))?;
     Ok(keep_alive)
 }
 
-/// Whether the process lives is answered on the client's own thread: no worker, lock or disk can keep it waiting.
+/// Answers `/debug/healthz` on the client's own thread: no worker, lock or disk can delay it.
 fn health(
     front: &FrontEnd,
     head: &Head,

@@ -1,4 +1,5 @@
-//! Bytes from a client: within a limit of time, within a limit of length. Knows requests, not calls.
+//! Reads requests from a client's socket, each within a limit of time and of length. Runs on `client` threads, and knows
+//! requests, not calls.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 pub(super) enum Ended {
     /// The client is gone, or was silent for too long between requests.
     Closed,
-    /// The client is to be told this, and the connection closed.
+    /// The client gets this refusal, and the connection is closed.
     Refused(TransportError),
 }
 
@@ -43,7 +44,7 @@ impl Incoming {
         }
     }
 
-    /// The other direction.
+    /// The socket, to write answers to.
     pub(super) const fn wire(&mut self) -> &mut Wire {
         &mut self.wire
     }
@@ -201,7 +202,7 @@ impl Incoming {
         }
     }
 
-    /// Reads more of a request, if the memory budget has room for it.
+    /// Reads more of a request, if the memory budget has enough left.
     fn more_within(&mut self, lease: &Lease, deadline: Instant) -> Result<(), Ended> {
         let before = self.buffer.len();
         self.more(deadline)?;
@@ -240,7 +241,7 @@ impl Incoming {
         }
     }
 
-    /// Reads on for a little while what nobody will look at.
+    /// Reads on for a short time and drops what comes.
     pub(super) fn drain(&mut self) {
         let deadline = Instant::now().checked_add(DRAIN_TIME);
         let mut drained = self.buffer.len();
@@ -258,8 +259,8 @@ impl Incoming {
     }
 }
 
-/// A chunk's size line begins with a digit, and its extension, which nobody reads, is text: a parser before
-/// us that ends the line at a bare LF would see other chunks.
+/// A chunk's size line begins with a digit, and its extension, which is ignored, is text: a parser before us that ends the
+/// line at a bare LF would see other chunks.
 fn only_visible(line: &[u8]) -> Result<(), Ended> {
     let text = line.strip_suffix(b"\r\n").unwrap_or_default();
     let is_text = text

@@ -23,8 +23,8 @@ use std::thread;
 use std::time::Duration;
 
 pub use crate::api::handler::Handler;
+use crate::connections::listen::{BindSettings, Listener};
 pub use crate::connections::listen::{Bound, Inherited, Listen};
-use crate::connections::listen::{Listener, Terms};
 use crate::connections::stream::Stream;
 use crate::connections::tls::Tls;
 pub use crate::connections::tls::TlsFiles;
@@ -64,7 +64,7 @@ pub struct Config {
     /// Plain HTTP on an address that is not loopback needs this to be said.
     pub insecure_plaintext: bool,
     /// Called once if requests cannot be carried out any more.
-    pub on_death: Box<dyn Fn(&str) + Send + Sync>,
+    pub on_fatal_error: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// Why serving could not begin.
@@ -79,7 +79,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What all clients' threads share.
+/// What all `client` threads share.
 struct FrontEnd {
     connections: Arc<Connections>,
     handler: Arc<Handler>,
@@ -92,15 +92,15 @@ struct FrontEnd {
 /// Reports, once, that requests cannot be carried out any more.
 struct FatalError {
     once: Once,
-    tell: Box<dyn Fn(&str) + Send + Sync>,
-    /// While stopping, workers end because they are told to.
+    on_fatal_error: Box<dyn Fn(&str) + Send + Sync>,
+    /// While the server stops, workers end, and that is no fault.
     is_stopping: AtomicBool,
 }
 
 impl FatalError {
     fn report(&self, why: &str) {
         if !self.is_stopping.load(Ordering::Acquire) {
-            self.once.call_once(|| (self.tell)(why));
+            self.once.call_once(|| (self.on_fatal_error)(why));
         }
     }
 }
@@ -124,14 +124,14 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         .map(Tls::load)
         .transpose()
         .map_err(|why| Error(format!("TLS: {why}")))?;
-    let terms = Terms {
+    let settings = BindSettings {
         tls: tls.is_some(),
         insecure_plaintext: config.insecure_plaintext,
         unix_mode: config.unix_mode,
     };
     let mut listeners = Vec::new();
     for listen in &config.listen {
-        let bound = Listener::bind(listen, &terms);
+        let bound = Listener::bind(listen, &settings);
         listeners
             .push(bound.map_err(|error| Error(format!("cannot listen on {listen}: {error}")))?);
     }
@@ -140,14 +140,14 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         .filter_map(|(_, bound)| bound.path())
         .collect();
     for inherited in config.inherited {
-        let bound = Listener::inherit(inherited, &terms);
+        let bound = Listener::inherit(inherited, &settings);
         listeners
             .push(bound.map_err(|error| Error(format!("cannot take a socket over: {error}")))?);
     }
 
     let fatal = Arc::new(FatalError {
         once: Once::new(),
-        tell: config.on_death,
+        on_fatal_error: config.on_fatal_error,
         is_stopping: AtomicBool::new(false),
     });
     let connections = Arc::new(Connections {
@@ -247,9 +247,9 @@ impl Running {
     }
 }
 
-/// Accepts until the server stops, whatever goes wrong.
+/// The `accept` thread of one address: accepts connections until the server stops, whatever goes wrong.
 fn accept(listener: &Listener, stop: &UnixStream, front: &Arc<FrontEnd>) {
-    let mut told = false;
+    let mut is_reported = false;
     loop {
         let accepted = listener.accept(stop);
         if front.connections.registry.is_stopping() {
@@ -258,7 +258,7 @@ fn accept(listener: &Listener, stop: &UnixStream, front: &Arc<FrontEnd>) {
         match accepted {
             Ok(None) => return,
             Ok(Some((stream, address))) => {
-                told = false;
+                is_reported = false;
                 let is_proxy = address.is_some_and(|it| front.connections.is_proxy(it));
                 let peer = Peer {
                     address,
@@ -267,10 +267,10 @@ fn accept(listener: &Listener, stop: &UnixStream, front: &Arc<FrontEnd>) {
                 serve_client(front, stream, peer, listener.speaks_tls());
             }
             Err(error) => {
-                if !told {
+                if !is_reported {
                     log::warn!("cannot accept: {error}");
                 }
-                told = true;
+                is_reported = true;
                 if is_shortage(&error) {
                     front.connections.registry.shed();
                 }
@@ -287,7 +287,7 @@ fn is_shortage(error: &io::Error) -> bool {
     errno.is_some_and(|it| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&it))
 }
 
-/// Gives a new client a thread of its own, if the limits admit it.
+/// Gives a new client a `client` thread of its own, if the limits admit it. Runs on the `accept` thread.
 fn serve_client(front: &Arc<FrontEnd>, stream: Stream, peer: Peer, speaks_tls: bool) {
     let Some(connection) = front.connections.registry.admit(stream.clone(), peer) else {
         return;
@@ -334,7 +334,7 @@ mod tests {
             commit_batch: 128,
             limits: Limits::default(),
             insecure_plaintext: false,
-            on_death: Box::new(move |why| tell.send(why.to_owned()).unwrap()),
+            on_fatal_error: Box::new(move |why| tell.send(why.to_owned()).unwrap()),
         };
         let data = dir.path().join("data");
         let now = Timestamp::from_seconds(1_800_000_000);

@@ -1,5 +1,5 @@
-//! One connection to tiny_http that many client threads share. Requests are written one after another without waiting,
-//! and their answers come in the same order.
+//! One connection to tiny_http that many `client` threads share. Requests are written one after another without waiting,
+//! and their answers come in the same order. All of this runs on `client` threads: there is no thread of its own.
 //!
 //! The thread whose answer is next reads the connection. When it has its answer it hands over what else has come, and
 //! the reading to the thread whose answer is next then. So a client that is alone reads its own answer, and of many
@@ -43,32 +43,29 @@ struct Reader {
 /// Where a thread waits for its answer.
 struct Slot {
     is_head: bool,
-    news: Mutex<Option<News>>,
-    arrived: Condvar,
+    wake: Mutex<Option<Wake>>,
+    woken: Condvar,
 }
 
-enum News {
+/// Why a waiting thread is woken.
+enum Wake {
     Answer(Answer),
-    /// Its answer is next: it reads from here on.
+    /// Its answer is next: it reads the connection from here on.
     Read(Reader),
     Broken,
 }
 
 impl Slot {
-    fn tell(&self, news: News) {
-        *lock(&self.news) = Some(news);
-        self.arrived.notify_one();
+    fn wake(&self, why: Wake) {
+        *lock(&self.wake) = Some(why);
+        self.woken.notify_one();
     }
 
-    fn wait(&self) -> News {
-        let mut news = lock(&self.news);
-        loop {
-            if let Some(news) = news.take() {
-                return news;
-            }
-            let woken = self.arrived.wait(news);
-            news = woken.unwrap_or_else(PoisonError::into_inner);
-        }
+    fn wait(&self) -> Wake {
+        let wake = lock(&self.wake);
+        let woken = self.woken.wait_while(wake, |it| it.is_none());
+        let why = woken.unwrap_or_else(PoisonError::into_inner).take();
+        why.unwrap_or(Wake::Broken)
     }
 }
 
@@ -95,8 +92,8 @@ impl Pipeline {
     pub(super) fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Answer> {
         let slot = Arc::new(Slot {
             is_head,
-            news: Mutex::new(None),
-            arrived: Condvar::new(),
+            wake: Mutex::new(None),
+            woken: Condvar::new(),
         });
         let written = {
             let _writing = lock(&self.writing);
@@ -106,7 +103,7 @@ impl Pipeline {
             }
             queue.waiting.push_back(Arc::clone(&slot));
             if let Some(reader) = queue.reader.take() {
-                slot.tell(News::Read(reader));
+                slot.wake(Wake::Read(reader));
             }
             drop(queue);
             (&self.stream).write_all(request)
@@ -116,9 +113,9 @@ impl Pipeline {
             return Err(error);
         }
         match slot.wait() {
-            News::Answer(answer) => Ok(answer),
-            News::Broken => Err(broken()),
-            News::Read(reader) => self.read(reader).inspect_err(|_| self.fail()),
+            Wake::Answer(answer) => Ok(answer),
+            Wake::Broken => Err(broken()),
+            Wake::Read(reader) => self.read(reader).inspect_err(|_| self.fail()),
         }
     }
 
@@ -144,7 +141,7 @@ impl Pipeline {
                 if own.is_none() {
                     own = Some(answer);
                 } else {
-                    slot.tell(News::Answer(answer));
+                    slot.wake(Wake::Answer(answer));
                 }
             } else if own.is_some() {
                 break;
@@ -159,7 +156,7 @@ impl Pipeline {
         }
         let mut queue = lock(&self.queue);
         match queue.waiting.front() {
-            Some(next) => next.tell(News::Read(reader)),
+            Some(next) => next.wake(Wake::Read(reader)),
             None => queue.reader = Some(reader),
         }
         own.ok_or_else(broken)
@@ -170,7 +167,7 @@ impl Pipeline {
         let mut queue = lock(&self.queue);
         queue.is_broken = true;
         for slot in queue.waiting.drain(..) {
-            slot.tell(News::Broken);
+            slot.wake(Wake::Broken);
         }
         drop(queue);
         let _gone = self.stream.shutdown(std::net::Shutdown::Both);

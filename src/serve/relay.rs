@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::answer::Answer;
 use super::head::Head;
 use super::pipeline::Pipeline;
-use super::workers::{Lane, Workers};
+use super::workers::{WorkerSettings, Workers};
 use super::{FatalError, Handler};
 use crate::api::Kind;
 use crate::api::http::REQUEST_ID;
@@ -64,20 +64,20 @@ impl Relay {
         fatal: &Arc<FatalError>,
     ) -> io::Result<Self> {
         // One thread makes all changes that come over HTTP/1.1: while a commit is on its way to the disk the next ones
-        // gather, and it takes them all at once. More threads would only have to be woken for each.
-        let changes = Lane {
+        // wait in the queue, and it takes them all at once. More threads would only have to be woken for each.
+        let changes = WorkerSettings {
             name: "change",
             connections: LONG_CHANGES.saturating_add(1),
             threads: 1,
             batch: commit_batch,
         };
-        let reads = Lane {
+        let reads = WorkerSettings {
             name: "read",
             connections: READ_CONNECTIONS,
             threads: READS,
             batch: 1,
         };
-        let start = |lane| Workers::start(dir, lane, handler, fatal);
+        let start = |settings| Workers::start(dir, settings, handler, fatal);
         let (change_workers, mut changes) = start(changes)?;
         let (read_workers, reads) = start(reads)?;
         let first = changes.pop().ok_or(io::ErrorKind::NotConnected)?;
@@ -92,15 +92,16 @@ impl Relay {
         })
     }
 
-    /// Has a request answered, and returns what the answer holds of memory with it.
+    /// Has a request answered by a worker, and returns its answer with the memory that this holds. Runs on a `client` thread
+    /// and blocks it meanwhile.
     pub(super) fn exchange(
         &self,
         request: &Outgoing<'_>,
     ) -> Result<(Answer, Option<Lease>), TransportError> {
         let limits = &self.connections.limits;
         let wait = |gate: &Arc<Permits>| {
-            let place = gate.acquire(request.client).ok_or(TransportError::Busy)?;
-            place.wait(limits.answer_time).ok_or(TransportError::Busy)
+            let waiting = gate.acquire(request.client).ok_or(TransportError::Busy)?;
+            waiting.wait(limits.answer_time).ok_or(TransportError::Busy)
         };
         let gate = self.connections.gates.of(request.kind);
         if request.kind == Kind::Change {

@@ -1,7 +1,7 @@
 //! tiny_http behind the front end: a private socket, a fixed number of connections, and the threads that work.
 //!
-//! tiny_http accepts exactly these connections, one after another, each primed by an answered request, and never again:
-//! it starves a burst of new connections, and one failed accept would end it for good.
+//! tiny_http accepts exactly these connections and no others. It starves a burst of new connections, so each is opened
+//! after a first request was answered on the one before; and one failed accept would end it, so it never accepts again.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,19 +24,20 @@ use crate::api::status::TransportError;
 const STACK_BYTES: usize = 512 * 1024;
 const CONTENT_TYPE: &str = "Content-Type";
 const ORIGIN: &str = "Origin";
-/// The request that primes a connection. No client can send it: its target is no path.
-const PRIMING: &str = "primed";
+/// The target of the first request on each connection. No client can send it, because it is no path.
+const FIRST_TARGET: &str = "first";
 /// What `sun_path` holds, less its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// How many work on what, and how.
+/// How many workers there are for one kind of request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lane {
+pub(super) struct WorkerSettings {
+    /// The threads are called so, with a number.
     pub(super) name: &'static str,
-    /// Requests that are under way at once.
-    pub(super) connections: usize,
     pub(super) threads: usize,
-    /// Requests that one thread takes at a time, as far as there are any.
+    /// Connections from the front end.
+    pub(super) connections: usize,
+    /// The most requests that a thread carries out in one batch.
     pub(super) batch: usize,
 }
 
@@ -47,10 +48,10 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts the workers of a lane, and opens the connections to them.
+    /// Starts the threads, and opens the connections to them.
     pub(super) fn start(
         dir: &Path,
-        lane: Lane,
+        settings: WorkerSettings,
         handler: &Arc<Handler>,
         fatal: &Arc<FatalError>,
     ) -> io::Result<(Self, Vec<Pipeline>)> {
@@ -58,24 +59,24 @@ impl Workers {
         let server = tiny_http::Server::from_listener(UnixListener::bind(&socket.path)?, None)
             .map_err(io::Error::other)?;
         let server = Arc::new(server);
-        for n in 0..lane.threads {
+        for n in 0..settings.threads {
             let (server, handler, fatal) =
                 (Arc::clone(&server), Arc::clone(handler), Arc::clone(fatal));
             thread::Builder::new()
-                .name(format!("{}-{n}", lane.name))
+                .name(format!("{}-{n}", settings.name))
                 .stack_size(STACK_BYTES)
-                .spawn(move || work(&server, lane.batch, &handler, &fatal))?;
+                .spawn(move || work(&server, settings.batch, &handler, &fatal))?;
         }
-        let mut connections = Vec::with_capacity(lane.connections);
-        let priming = format!("GET {PRIMING} HTTP/1.1\r\nHost: totpd\r\n\r\n");
-        for _ in 0..lane.connections {
+        let mut connections = Vec::with_capacity(settings.connections);
+        let first = format!("GET {FIRST_TARGET} HTTP/1.1\r\nHost: totpd\r\n\r\n");
+        for _ in 0..settings.connections {
             let connection = Pipeline::open(&socket.path)?;
-            connection.exchange(priming.as_bytes(), false)?;
+            connection.exchange(first.as_bytes(), false)?;
             connections.push(connection);
         }
-        // From here on nobody can connect to it.
+        // From here on no one can connect to it.
         drop(socket);
-        let threads = lane.threads;
+        let threads = settings.threads;
         Ok((Self { server, threads }, connections))
     }
 
@@ -87,12 +88,14 @@ impl Workers {
     }
 }
 
+/// A worker's thread, `change-0` or one of `read-0` to `read-7`: takes requests from tiny_http and answers them, one batch
+/// after another, until tiny_http stops.
 fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, fatal: &FatalError) {
     loop {
         // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
         match server.recv() {
-            Ok(first) if first.url() == PRIMING => {
-                let _primed = first.respond(tiny_http::Response::empty(204));
+            Ok(first) if first.url() == FIRST_TARGET => {
+                let _answered = first.respond(tiny_http::Response::empty(204));
             }
             Ok(first) => {
                 let mut requests = vec![first];
@@ -112,29 +115,14 @@ fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, fatal: &Fat
     }
 }
 
-/// Answers what has gathered.
-fn answer(requests: Vec<tiny_http::Request>, handler: &Handler) {
-    let is_priming = |it: &tiny_http::Request| field(it, PEER) == Some(PRIMING);
-    let (priming, mut requests): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_priming);
-    for request in priming {
-        // Nobody asked: it reaches no handler and no log.
-        let reply = Reply {
-            status: 200,
-            content_type: "text/plain",
-            headers: Vec::new(),
-            body: Vec::new(),
-        };
-        respond(request, reply);
-    }
-    if requests.is_empty() {
-        return;
-    }
+/// Answers a batch.
+fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
     let read: Vec<_> = requests.iter_mut().map(read).collect();
-    let whole = requests.iter().zip(&read).map(|(request, read)| {
+    let parsed = requests.iter().zip(&read).map(|(request, read)| {
         let (method, body) = read.as_ref().map_err(|it| *it)?;
-        Ok(whole(request, method, body))
+        Ok(request_of(request, method, body))
     });
-    let replies = handler.reply_to_batch(&whole.collect::<Vec<_>>());
+    let replies = handler.reply_to_batch(&parsed.collect::<Vec<_>>());
     for (request, reply) in requests.into_iter().zip(replies) {
         let reply = reply.unwrap_or_else(|it| refused(&request, it, handler));
         respond(request, reply);
@@ -167,7 +155,7 @@ fn respond(request: tiny_http::Request, reply: Reply) {
     }
 }
 
-fn whole<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8]) -> Request<'a> {
+fn request_of<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8]) -> Request<'a> {
     Request {
         via: Via::Http,
         method,

@@ -102,7 +102,7 @@ impl TestServer {
             commit_batch: COMMIT_BATCH,
             limits: Limits::default(),
             insecure_plaintext: false,
-            on_death: Box::new(|why| panic!("{why}")),
+            on_fatal_error: Box::new(|why| panic!("{why}")),
         };
         change(&mut config);
         serve::start(config, &handler).unwrap()

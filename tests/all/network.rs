@@ -243,7 +243,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
         commit_batch: 1,
         limits: Limits::default(),
         insecure_plaintext: false,
-        on_death: Box::new(|why| panic!("{why}")),
+        on_fatal_error: Box::new(|why| panic!("{why}")),
     };
     let handler = Handler::of(api);
     let Err(error) = serve::start(config, &handler) else {

@@ -124,8 +124,8 @@ struct Count<'a> {
     excess: Option<fn() -> Error>,
 }
 
-/// The scan is over: there are too many, or the body is malformed.
-struct Stop;
+/// The scan has ended early: there are too many messages, or the body is malformed.
+struct ScanEnded;
 
 impl<'a> Count<'a> {
     const fn of(bound: &'a Bound) -> Self {
@@ -137,7 +137,7 @@ impl<'a> Count<'a> {
     }
 
     /// Counts one message at that depth.
-    fn one(&mut self, depth: usize) -> Result<(), Stop> {
+    fn one(&mut self, depth: usize) -> Result<(), ScanEnded> {
         let left = self.left.checked_sub(1);
         self.excess = match left {
             _ if depth > self.bound.depth => Some(self.bound.too_deep),
@@ -146,7 +146,7 @@ impl<'a> Count<'a> {
         };
         self.left = left.unwrap_or(0);
         if self.excess.is_some() {
-            Err(Stop)
+            Err(ScanEnded)
         } else {
             Ok(())
         }
@@ -161,9 +161,9 @@ impl<'a> Count<'a> {
         message: &[u8],
         fields: &'static [Field],
         depth: usize,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ScanEnded> {
         for field in Fields(message) {
-            let (tag, raw) = field.map_err(|_| Stop)?;
+            let (tag, raw) = field.map_err(|_| ScanEnded)?;
             let known = fields.iter().find(|it| it.tag == tag);
             if let (Some(field), Raw::Bytes(inner)) = (known, raw) {
                 let depth = depth.saturating_add(usize::from(field.is_counted));
@@ -204,7 +204,7 @@ impl<'de> Visitor<'de> for Scan<'_, '_> {
         let depth = self.depth.saturating_add(usize::from(self.is_counted));
         if self.is_counted {
             let counted = self.count.one(depth);
-            counted.map_err(|Stop| A::Error::custom("too many"))?;
+            counted.map_err(|ScanEnded| A::Error::custom("too many"))?;
         }
         while let Some(name) = members.next_key::<String>()? {
             match self

@@ -24,7 +24,7 @@ const MAX_VALUES: usize = 2_000;
 
 /// What is wrong with a user's data. The rest of the data is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flaw {
+enum DataError {
     TooDeep,
     TooMany,
     /// No kind of value at all, or a number that JSON cannot write.
@@ -44,14 +44,14 @@ pub(in crate::api) struct Struct {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Budget {
     values_left: usize,
-    flaw: Option<Flaw>,
+    error: Option<DataError>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
         Self {
             values_left: MAX_VALUES,
-            flaw: None,
+            error: None,
         }
     }
 }
@@ -61,20 +61,20 @@ impl Budget {
     fn take_value(&mut self) -> bool {
         match self.values_left.checked_sub(1) {
             Some(left) => self.values_left = left,
-            None => self.mark(Flaw::TooMany),
+            None => self.mark(DataError::TooMany),
         }
-        self.flaw.is_none()
+        self.error.is_none()
     }
 
-    fn mark(&mut self, flaw: Flaw) {
-        self.flaw.get_or_insert(flaw);
+    fn mark(&mut self, error: DataError) {
+        self.error.get_or_insert(error);
     }
 
     /// The depth inside one more object or list.
     fn enter(&mut self, depth_left: usize) -> Option<usize> {
         let inner = depth_left.checked_sub(1);
         if inner.is_none() {
-            self.mark(Flaw::TooDeep);
+            self.mark(DataError::TooDeep);
         }
         inner
     }
@@ -83,12 +83,16 @@ impl Budget {
 impl Struct {
     /// The JSON text to keep.
     pub(in crate::api) fn into_text(self) -> Result<String> {
-        match self.budget.flaw {
+        match self.budget.error {
             None => Ok(Json::Object(self.fields).to_string()),
-            Some(Flaw::TooDeep) => Err(Error::invalid("data", "nested too deeply: at most 30")),
-            Some(Flaw::TooMany) => Err(Error::invalid("data", "too many values: at most 2000")),
-            Some(Flaw::Malformed) => Err(Error::invalid("data", "this is no Struct")),
-            Some(Flaw::BeyondJson) => {
+            Some(DataError::TooDeep) => {
+                Err(Error::invalid("data", "nested too deeply: at most 30"))
+            }
+            Some(DataError::TooMany) => {
+                Err(Error::invalid("data", "too many values: at most 2000"))
+            }
+            Some(DataError::Malformed) => Err(Error::invalid("data", "this is no Struct")),
+            Some(DataError::BeyondJson) => {
                 let problem = "expected what JSON can say: finite numbers";
                 Err(Error::invalid("data", problem))
             }
@@ -157,7 +161,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         let mut list = Vec::new();
         if let Some(depth_left) = inner {
             // The element that is one too many is read before it is known to be there.
-            while self.budget.flaw.is_none() {
+            while self.budget.error.is_none() {
                 let budget = &mut *self.budget;
                 let element = Counted(Tree { depth_left, budget });
                 match elements.next_element_seed(element)? {
@@ -237,7 +241,7 @@ impl Message for Struct {
         let inner = MAX_DEPTH.saturating_sub(1);
         let merged = merge_entry(&mut self.fields, &entry, inner, &mut self.budget);
         if merged.is_err() {
-            self.budget.mark(Flaw::Malformed);
+            self.budget.mark(DataError::Malformed);
         }
         Ok(())
     }
@@ -314,7 +318,7 @@ fn value_of(bytes: &[u8], depth_left: usize, budget: &mut Budget) -> Result<Json
         };
     }
     if value.is_none() {
-        budget.mark(Flaw::BeyondJson);
+        budget.mark(DataError::BeyondJson);
     }
     Ok(value.unwrap_or_default())
 }
