@@ -1,7 +1,5 @@
 //! Where a request comes from and which path it names: each has one reading.
 
-use totpd::model::Window;
-
 use crate::harness::{Client, TestServer};
 
 /// SECURITY.md 47
@@ -16,9 +14,11 @@ fn ports_brackets_quotes_and_zones_are_taken_off_what_a_proxy_names() {
         ("fe80::1%eth0", "fe80::1"),
         ("203.0.113.7, unknown", "127.0.0.1"),
     ] {
-        let server = TestServer::custom(Window::OneEitherSide, |it| {
-            it.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-        });
+        let server = TestServer::builder()
+            .config(|it| {
+                it.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            })
+            .start();
         let head = format!(
             "Authorization: Bearer {}\r\nX-Forwarded-For: {forwarded}\r\n",
             server.admin

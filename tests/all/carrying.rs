@@ -159,14 +159,13 @@ fn changes_of_all_lengths_get_their_own_answers() {
 #[cfg(feature = "grpc")]
 #[test]
 fn early_refusals_have_the_form_of_what_was_asked() {
-    use totpd::model::Window;
     use totpd::serve::Limits;
 
     let limits = Limits {
         request_time: Duration::from_millis(500),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let web = "POST /x/Y HTTP/1.1\r\nHost: t\r\nOrigin: https://pages.test\r\n\
                Content-Type: application/grpc-web+proto\r\n";
     for (rest, code, id) in [

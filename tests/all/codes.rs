@@ -4,7 +4,6 @@ use std::sync::Barrier;
 use std::thread;
 
 use totpd::model::Window;
-use totpd::serve::Limits;
 
 use crate::harness::{Client, TestServer, tidy};
 
@@ -156,7 +155,7 @@ fn steps_only_rise_whatever_the_clock_does() {
 #[test]
 fn the_window_is_one_step_either_side_or_none() {
     for (window, good) in [(Window::OneEitherSide, -1..=1), (Window::Present, 0..=0)] {
-        let server = TestServer::with(window, Limits::default());
+        let server = TestServer::builder().window(window).start();
         for offset in -2..=2 {
             let user = server.user(&format!("user{offset}"));
             let phone = server.enrol(&user);

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use totpd::model::Window;
 use totpd::serve::Limits;
 
 use crate::harness::{Client, TestServer};
@@ -219,7 +218,7 @@ fn a_request_that_is_not_whole_in_time_is_told_so() {
         request_time: Duration::from_millis(200),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     for part in [
         "GET /debug/healthz HTT",
         "POST /debug/healthz HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab",
@@ -260,7 +259,7 @@ fn a_first_word_that_might_be_http_2_has_no_more_time() {
         request_time: Duration::from_secs(1),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     for part in ["P", "PRI * HTT"] {
         let mut client = Client::connect(&server.address());
         let begun = Instant::now();
@@ -279,7 +278,7 @@ fn whoever_is_silent_too_long_is_sent_away_without_a_word() {
         idle_time: Duration::from_millis(100),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let mut client = Client::connect(&server.address());
     assert!(client.is_closed());
     client = Client::connect(&server.address());
@@ -297,7 +296,7 @@ fn over_a_limit_the_longest_silent_makes_room() {
             connections_per_peer,
             ..Limits::default()
         };
-        let server = TestServer::with(Window::OneEitherSide, limits);
+        let server = TestServer::builder().limits(limits).start();
         // They are let in in the order in which they come, and none says a word.
         let connect = || Client::connect(&server.address());
         let (mut first, mut second, mut third) = (connect(), connect(), connect());
@@ -318,7 +317,7 @@ fn in_a_flood_the_address_that_holds_most_makes_room() {
         connections: 8,
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let mut honest = Client::connect_from([127, 0, 0, 2], &server.address());
     let mut last = Instant::now();
     for _ in 0..10 {
@@ -344,7 +343,7 @@ fn the_silent_make_room_before_those_who_have_just_come() {
         connections: 8,
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let mut silent = Client::connect_from([127, 0, 0, 2], &server.address());
     thread::sleep(Duration::from_millis(1_100));
     let _came: Vec<_> = (0..8).map(|_| Client::connect(&server.address())).collect();
@@ -359,7 +358,7 @@ fn long_bodies_that_are_never_finished_share_what_there_is() {
         request_time: Duration::from_secs(4),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let lengths = [
         "Content-Length: 65536\r\n\r\n",
         "Transfer-Encoding: chunked\r\n\r\nfffe\r\n",
@@ -401,7 +400,7 @@ fn over_the_limit_of_its_address_a_request_that_dawdles_makes_room() {
         request_time: Duration::from_secs(10),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     // To be told to go on is to be known to have begun.
     let half = "POST /debug/healthz HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     let drip = || {

@@ -39,41 +39,20 @@ pub struct TestServer {
 }
 
 impl TestServer {
+    /// A server with the usual configuration.
     pub fn start() -> Self {
-        Self::with(Window::OneEitherSide, Limits::default())
-    }
-
-    pub fn with(window: Window, limits: Limits) -> Self {
-        Self::custom(window, |config| config.limits = limits)
+        Self::builder().start()
     }
 
     /// A server that is started with another configuration than usual.
-    pub fn custom(window: Window, change: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let now_us = Arc::new(AtomicI64::new(START_S * 1_000_000));
-        let settings = Settings {
-            issuer: "Test".parse().unwrap(),
-            window,
-        };
-        let at = Timestamp::from_seconds(START_S);
-        let (service, org) =
-            DataDir::create(dir.path(), KeyFile::InDataDir, &settings, at).unwrap();
-        let mut server = Self {
-            service,
-            dir,
-            org: org.to_string(),
-            admin: String::new(),
-            running: None,
-            now_us,
-            shared_commits: Arc::default(),
-            stuck: Arc::default(),
-        };
-        server.admin = server.token(Role::Admin);
-        server.running = Some(server.start_serving(change));
-        server
+    pub fn builder<'a>() -> Builder<'a> {
+        Builder {
+            window: Window::OneEitherSide,
+            change: Box::new(|_| ()),
+        }
     }
 
-    fn start_serving(&self, change: impl FnOnce(&mut Config)) -> Running {
+    fn start_serving(&self, change: Change<'_>) -> Running {
         let api = Api::new(self.service.clone(), self.clock());
         #[cfg(feature = "grpc")]
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
@@ -263,6 +242,59 @@ impl TestServer {
     }
 }
 
+type Change<'a> = Box<dyn FnOnce(&mut Config) + 'a>;
+
+/// What is different about a server.
+#[must_use]
+pub struct Builder<'a> {
+    window: Window,
+    change: Change<'a>,
+}
+
+impl<'a> Builder<'a> {
+    pub fn window(self, window: Window) -> Self {
+        Self { window, ..self }
+    }
+
+    pub fn limits(self, limits: Limits) -> Self {
+        self.config(|config| config.limits = limits)
+    }
+
+    pub fn config(self, change: impl FnOnce(&mut Config) + 'a) -> Self {
+        let before = self.change;
+        let change: Change<'a> = Box::new(|config| {
+            before(config);
+            change(config);
+        });
+        Self { change, ..self }
+    }
+
+    pub fn start(self) -> TestServer {
+        let dir = tempfile::tempdir().unwrap();
+        let now_us = Arc::new(AtomicI64::new(START_S * 1_000_000));
+        let settings = Settings {
+            issuer: "Test".parse().unwrap(),
+            window: self.window,
+        };
+        let at = Timestamp::from_seconds(START_S);
+        let (service, org) =
+            DataDir::create(dir.path(), KeyFile::InDataDir, &settings, at).unwrap();
+        let mut server = TestServer {
+            service,
+            dir,
+            org: org.to_string(),
+            admin: String::new(),
+            running: None,
+            now_us,
+            shared_commits: Arc::default(),
+            stuck: Arc::default(),
+        };
+        server.admin = server.token(Role::Admin);
+        server.running = Some(server.start_serving(self.change));
+        server
+    }
+}
+
 impl Drop for TestServer {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
@@ -270,6 +302,9 @@ impl Drop for TestServer {
         }
     }
 }
+
+/// Longer than anything takes that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tidies up at the end of an hour in which the clock ran evenly.
 pub fn tidy(service: &Service, keep_events: Duration, now: Timestamp) {
@@ -338,9 +373,7 @@ impl Client {
 
     fn on(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream }
     }
 

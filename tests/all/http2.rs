@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use protox::prost::Message;
 use protox::prost::bytes::Bytes;
 use serde_json::json;
-use totpd::model::Window;
 use totpd::serve::{Limits, Listen};
 
 use crate::harness::{Client, TestServer};
@@ -146,9 +145,11 @@ fn what_is_not_grpc_is_sent_to_http_1_1() {
 /// it than its name.
 #[test]
 fn a_head_is_read_in_one_way() {
-    let server = TestServer::custom(Window::OneEitherSide, |it| {
-        it.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
-    });
+    let server = TestServer::builder()
+        .config(|it| {
+            it.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+        })
+        .start();
     let mut rpc = Rpc::connect(&server.address());
     let bearer = format!("Bearer {}", server.admin);
     let known = [GRPC[0], ("authorization", bearer.as_str())];
@@ -221,7 +222,7 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
 
 #[test]
 fn a_request_that_is_not_whole_in_time_is_told_so() {
-    let server = TestServer::with(Window::OneEitherSide, quick());
+    let server = TestServer::builder().limits(quick()).start();
     let rpc = Rpc::connect(&server.address());
     let trailers = rpc.runtime.block_on(async {
         let mut send = rpc.send.clone().ready().await.unwrap();
@@ -241,7 +242,7 @@ fn a_request_that_is_not_whole_in_time_is_told_so() {
 
 #[test]
 fn whoever_asks_nothing_is_sent_away_and_whoever_asks_is_not() {
-    let server = TestServer::with(Window::OneEitherSide, quick());
+    let server = TestServer::builder().limits(quick()).start();
     let mut rpc = Rpc::connect(&server.address());
     let begun = Instant::now();
     // A client that only says hello, and one that goes on sending frames that ask for nothing.
@@ -265,7 +266,7 @@ fn whoever_asks_nothing_is_sent_away_and_whoever_asks_is_not() {
 /// After the goodbye what was begun has its time, and not what is begun again and again.
 #[test]
 fn whoever_goes_on_beginning_after_the_goodbye_is_cut_off() {
-    let server = TestServer::with(Window::OneEitherSide, quick());
+    let server = TestServer::builder().limits(quick()).start();
     let mut stream = hello(&server);
     let begun = Instant::now();
     for n in 0..100_u32 {
@@ -302,7 +303,7 @@ fn the_limits_of_the_front_end_hold_for_it() {
             connections_per_peer,
             ..Limits::default()
         };
-        let server = TestServer::with(Window::OneEitherSide, limits);
+        let server = TestServer::builder().limits(limits).start();
         let connect = || {
             let mut rpc = Rpc::connect(&server.address());
             assert_eq!(health(&mut rpc, ""), Ok(1));
@@ -441,11 +442,13 @@ fn a_change_that_is_given_up_before_it_is_begun_never_is_and_one_that_was_begun_
 /// Changes wait for a place, so many and so long, and reads wait for none of them.
 #[test]
 fn changes_that_wait_are_bounded_and_hold_up_no_read() {
-    let server = TestServer::custom(Window::OneEitherSide, |it| {
-        it.changes_at_once = 1;
-        it.limits.waiting = 1;
-        it.limits.answer_time = Duration::from_millis(500);
-    });
+    let server = TestServer::builder()
+        .config(|it| {
+            it.changes_at_once = 1;
+            it.limits.waiting = 1;
+            it.limits.answer_time = Duration::from_millis(500);
+        })
+        .start();
     let mut rpc = Rpc::connect(&server.address());
     let bearer = format!("Bearer {}", server.admin);
     let headers = with(&bearer, ("te", "trailers"));
@@ -502,9 +505,11 @@ fn the_peer_in_events_is_the_sockets() {
         server.count("SELECT count(*) FROM event WHERE peer = '127.0.0.1'"),
         1
     );
-    let trusting = TestServer::custom(Window::OneEitherSide, |it| {
-        it.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
-    });
+    let trusting = TestServer::builder()
+        .config(|it| {
+            it.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+        })
+        .start();
     let mut rpc = Rpc::connect(&trusting.address());
     let bearer = format!("Bearer {}", trusting.admin);
     let headers = [
@@ -583,7 +588,7 @@ fn whoever_takes_no_answers_shuts_nobody_out() {
         connections: 4 * 4,
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let mut sitting: Vec<_> = (0..4)
         .map(|_| {
             let mut stream = TcpStream::connect(server.address()).unwrap();
@@ -612,7 +617,7 @@ fn beginning_anew_all_the_time_holds_no_place_against_its_own_address() {
         connections_per_peer: 2 * 4,
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let block = [request_to("/x/Y"), GRPC_TYPE.to_vec()].concat();
     let mut sitting = [hello(&server), hello(&server)];
     for n in 0..8_u32 {
@@ -655,7 +660,7 @@ fn nobody_finishes(first: &[u8], further: &[u8]) {
         connections_per_peer: 1024,
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let mut honest = Rpc::connect(&server.address());
     assert_eq!(health(&mut honest, ""), Ok(1));
     let before = resident();
@@ -685,7 +690,7 @@ fn messages_that_are_never_finished_share_what_there_is() {
         request_time: Duration::from_secs(3),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let mut honest = Rpc::connect(&server.address());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -748,7 +753,7 @@ fn nobody_takes_answers_within(window: u32) {
         answer_memory_bytes: 8 * 1024 * 1024,
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let body = json!({"userId": "u", "data": {"a": "x".repeat(60_000)}}).to_string();
     server.ask("POST", "/users", &body).expect_status(201);
     let bearer = format!("Bearer {}", server.admin);
@@ -856,7 +861,7 @@ fn an_answer_beyond_all_that_there_is_is_told_so() {
             answer_memory_bytes,
             ..Limits::default()
         };
-        let server = TestServer::with(Window::OneEitherSide, limits);
+        let server = TestServer::builder().limits(limits).start();
         let mut rpc = Rpc::connect(&server.address());
         let asked = json!({"query": {"limit": 150}});
         let asked = encode(method("SearchUsers").input(), &asked);
@@ -872,7 +877,7 @@ fn an_answer_beyond_all_that_there_is_is_told_so() {
 /// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.
 #[test]
 fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
-    let server = TestServer::with(Window::OneEitherSide, quick());
+    let server = TestServer::builder().limits(quick()).start();
     let mut honest = Rpc::connect(&server.address());
     assert_eq!(health(&mut honest, ""), Ok(1));
     let before = resident();
@@ -966,9 +971,11 @@ fn a_unix_socket_speaks_it_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("totpd.sock");
     let listen = path.clone();
-    let _server = TestServer::custom(Window::OneEitherSide, |it| {
-        it.listen.push(Listen::Unix(listen));
-    });
+    let _server = TestServer::builder()
+        .config(|it| {
+            it.listen.push(Listen::Unix(listen));
+        })
+        .start();
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.write_all(&[PREFACE, &SETTINGS].concat()).unwrap();
     let mut head = [0; 9];

@@ -19,7 +19,6 @@ use rustls::{
 };
 use socket2::{Domain, Socket, Type};
 use totpd::api::Api;
-use totpd::model::Window;
 use totpd::serve::{self, Config, Handler, Inherited, Limits, Listen, TlsFiles};
 
 use crate::harness::{Client, TestServer};
@@ -85,7 +84,9 @@ fn healthy(stream: &mut (impl Read + Write)) -> std::io::Result<bool> {
 fn tls_12_and_13_are_spoken_and_a_new_certificate_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let (files, old) = certificate(dir.path(), "old.test");
-    let server = TestServer::custom(Window::OneEitherSide, |it| it.tls = Some(files));
+    let server = TestServer::builder()
+        .config(|it| it.tls = Some(files))
+        .start();
     assert!(
         server.running().addresses()[0]
             .to_string()
@@ -140,10 +141,12 @@ fn tls_12_and_13_are_spoken_and_a_new_certificate_disturbs_nobody() {
 fn silent_and_broken_handshakes_delay_nobody_and_end() {
     let dir = tempfile::tempdir().unwrap();
     let (files, root) = certificate(dir.path(), "t.test");
-    let server = TestServer::custom(Window::OneEitherSide, |it| {
-        it.tls = Some(files);
-        it.limits.request_time = Duration::from_millis(500);
-    });
+    let server = TestServer::builder()
+        .config(|it| {
+            it.tls = Some(files);
+            it.limits.request_time = Duration::from_millis(500);
+        })
+        .start();
     let mut silent: Vec<TcpStream> = (0..60)
         .map(|_| TcpStream::connect(server.address()).unwrap())
         .collect();
@@ -192,7 +195,9 @@ fn a_unix_socket_is_private_replaces_a_stale_one_and_goes_with_the_server() {
             .parse::<Listen>()
             .unwrap()
     };
-    let mut server = TestServer::custom(Window::OneEitherSide, |it| it.listen.push(listen(&path)));
+    let mut server = TestServer::builder()
+        .config(|it| it.listen.push(listen(&path)))
+        .start();
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
@@ -205,7 +210,9 @@ fn a_unix_socket_is_private_replaces_a_stale_one_and_goes_with_the_server() {
     assert!(!path.exists());
 
     // Somebody removes the path: then nobody can come in, and stopping still takes no time.
-    let mut server = TestServer::custom(Window::OneEitherSide, |it| it.listen.push(listen(&path)));
+    let mut server = TestServer::builder()
+        .config(|it| it.listen.push(listen(&path)))
+        .start();
     fs::remove_file(&path).unwrap();
     let (tell, told) = mpsc::channel();
     thread::spawn(move || tell.send(server.stop(Duration::from_secs(5))));
@@ -218,9 +225,11 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let server = TestServer::custom(Window::OneEitherSide, |it| {
-        it.inherited.push(Inherited::Tcp(listener));
-    });
+    let server = TestServer::builder()
+        .config(|it| {
+            it.inherited.push(Inherited::Tcp(listener));
+        })
+        .start();
     let mut client = TcpStream::connect(address).unwrap();
     for _ in 0..2 {
         assert!(healthy(&mut client).unwrap());
@@ -264,11 +273,13 @@ fn the_peer_is_the_one_that_a_trusted_proxy_names() {
         (0o600, "127.0.0.0/8", false, Some("203.0.113.7")),
         (0o600, "10.0.0.0/8", false, Some("127.0.0.1")),
     ] {
-        let server = TestServer::custom(Window::OneEitherSide, |it| {
-            it.listen.push(listen());
-            it.unix_mode = mode;
-            it.trusted_proxies = trusted.parse().into_iter().collect();
-        });
+        let server = TestServer::builder()
+            .config(|it| {
+                it.listen.push(listen());
+                it.unix_mode = mode;
+                it.trusted_proxies = trusted.parse().into_iter().collect();
+            })
+            .start();
         let request = format!(
             "POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 6.6.6.6\r\n\
              X-Forwarded-For: 203.0.113.7\r\nAuthorization: Bearer {}\r\nContent-Length: 2\r\n\
@@ -305,7 +316,7 @@ fn silent_and_dripping_peers_shut_out_no_honest_one() {
         request_time: Duration::from_secs(2),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     let port = server.address().rsplit_once(':').unwrap().1.to_owned();
     let connect = |number: usize| TcpStream::connect(format!("127.0.0.{}:{port}", 1 + number % 5));
     let mut idle: Vec<TcpStream> = (0..400).filter_map(|it| connect(it).ok()).collect();
@@ -350,11 +361,13 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("totpd.sock");
     let connections = 6;
-    let server = TestServer::custom(Window::OneEitherSide, |it| {
-        it.limits.connections = connections;
-        it.listen
-            .push(format!("unix:{}", path.display()).parse().unwrap());
-    });
+    let server = TestServer::builder()
+        .config(|it| {
+            it.limits.connections = connections;
+            it.listen
+                .push(format!("unix:{}", path.display()).parse().unwrap());
+        })
+        .start();
     let ask = || {
         let mut client = Client::connect(&server.address());
         client
@@ -442,7 +455,7 @@ fn ten_thousand_mutated_requests_are_refused_or_closed_and_none_succeeds() {
         request_time: Duration::from_millis(300),
         ..Limits::default()
     };
-    let server = TestServer::with(Window::OneEitherSide, limits);
+    let server = TestServer::builder().limits(limits).start();
     // No token: nothing of this may ever succeed, whatever becomes of the bytes.
     let seeds: [&[u8]; 4] = [
         b"POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\nContent-Length: 2\r\n\r\n{}",

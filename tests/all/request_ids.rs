@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use totpd::model::Window;
 use totpd::serve::{Limits, Listen};
 
 use crate::harness::{Client, TestServer};
@@ -12,13 +11,15 @@ const HEALTH: &str = "/debug/healthz";
 
 /// A server that trusts each peer on loopback as a proxy.
 fn behind_proxy() -> TestServer {
-    TestServer::custom(Window::OneEitherSide, |it| {
-        it.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-        it.limits = Limits {
-            body_bytes: 1_024,
-            ..Limits::default()
-        };
-    })
+    TestServer::builder()
+        .config(|it| {
+            it.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            it.limits = Limits {
+                body_bytes: 1_024,
+                ..Limits::default()
+            };
+        })
+        .start()
 }
 
 fn is_made_here(id: &str) -> bool {
@@ -87,10 +88,12 @@ fn a_unix_socket_is_believed_only_where_its_user_alone_may_use_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("totpd.sock");
         let listen: Listen = format!("unix:{}", path.display()).parse().unwrap();
-        let _server = TestServer::custom(Window::OneEitherSide, |it| {
-            it.listen.push(listen);
-            it.unix_mode = mode;
-        });
+        let _server = TestServer::builder()
+            .config(|it| {
+                it.listen.push(listen);
+                it.unix_mode = mode;
+            })
+            .start();
         let mut stream = UnixStream::connect(&path).unwrap();
         let request = format!(
             "GET {HEALTH} HTTP/1.1\r\nHost: t\r\nX-Request-Id: mine\r\nConnection: close\r\n\r\n"
