@@ -92,7 +92,7 @@ struct FrontEnd {
 /// Reports, once, that requests cannot be carried out any more.
 struct FatalError {
     once: Once,
-    on_fatal_error: Box<dyn Fn(&str) + Send + Sync>,
+    report: Box<dyn Fn(&str) + Send + Sync>,
     /// While the server stops, workers end, and that is no fault.
     is_stopping: AtomicBool,
 }
@@ -100,7 +100,7 @@ struct FatalError {
 impl FatalError {
     fn report(&self, why: &str) {
         if !self.is_stopping.load(Ordering::Acquire) {
-            self.once.call_once(|| (self.on_fatal_error)(why));
+            self.once.call_once(|| (self.report)(why));
         }
     }
 }
@@ -147,7 +147,7 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
 
     let fatal = Arc::new(FatalError {
         once: Once::new(),
-        on_fatal_error: config.on_fatal_error,
+        report: config.on_fatal_error,
         is_stopping: AtomicBool::new(false),
     });
     let connections = Arc::new(Connections {
