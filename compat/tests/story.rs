@@ -60,7 +60,7 @@ impl Server {
             commit_batch: COMMIT_BATCH,
             limits: Limits::default(),
             insecure_plaintext: false,
-            on_death: Box::new(|why| panic!("{why}")),
+            on_fatal_error: Box::new(|why| panic!("{why}")),
         };
         Self {
             _dir: dir,
