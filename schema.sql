@@ -1,10 +1,10 @@
--- The schema of a new database file. Version 2.
+-- The schema of a new database file. Version 3.
 --
 -- Times are microseconds since 1970, UTC. Ids are text: totpd's own are decimal, a user's may be anything.
 -- Enums are text with a CHECK, so that a person can read the file.
 
 PRAGMA application_id = 0x746F7470; -- "totp"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- One row.
 CREATE TABLE instance (
@@ -15,6 +15,9 @@ CREATE TABLE instance (
     window_steps INTEGER NOT NULL CHECK (window_steps IN (0, 1)),
     -- The id of the master key that sealed the secrets. The key is never in the database.
     key_id       BLOB    NOT NULL CHECK (length(key_id) = 8),
+    -- While the key is rotated, the id of the next one: new secrets are sealed under it, and older ones one after
+    -- another. NULL: every secret is sealed under the first.
+    next_key_id  BLOB    CHECK (length(next_key_id) = 8),
     -- The newest id generated. Ids only rise, so none is generated twice, not even after a removal.
     last_id      INTEGER NOT NULL CHECK (last_id > 0),
     -- When the readiness probe last wrote.

@@ -1,6 +1,8 @@
 //! Encrypts secrets under the master key, and generates random values and digests.
 //!
-//! Only this module sees the master key. It knows nothing of tables or calls.
+//! Only this module sees a master key. It knows nothing of tables or calls.
+
+mod key_ring;
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
@@ -13,6 +15,8 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
+pub(crate) use key_ring::{KeyRing, key_id_of};
+
 use crate::error::{Error, Result};
 use crate::model::{TotpId, UserId};
 use crate::ownership;
@@ -22,6 +26,8 @@ use crate::totp::{SECRET_BYTES, SECRET_BYTES_MAX, Secret};
 const KEY_BYTES: usize = 32;
 /// The length of a key's id. The id is in front of every sealed secret, so that keys can be rotated.
 pub(crate) const KEY_ID_BYTES: usize = 8;
+/// The id of a master key, which reveals nothing of the key.
+pub(crate) type KeyId = [u8; KEY_ID_BYTES];
 
 /// The length of ChaCha20-Poly1305's tag (RFC 8439 §2.8).
 const TAG_BYTES: usize = 16;
@@ -90,8 +96,8 @@ impl MasterKey {
         Ok(Self(key))
     }
 
-    /// The id of the key, which reveals nothing of the key.
-    fn id(&self) -> [u8; KEY_ID_BYTES] {
+    /// The id of the key.
+    pub(crate) fn id(&self) -> KeyId {
         let mut text = Zeroizing::new(b"totpd master key id".to_vec());
         text.extend_from_slice(self.0.as_slice());
         let mut id = [0; KEY_ID_BYTES];
@@ -109,10 +115,10 @@ fn file_error(action: &str, path: &Path, error: &std::io::Error) -> Error {
     )
 }
 
-/// Encrypts (seals) secrets and decrypts (opens) them.
+/// Encrypts (seals) secrets and decrypts (opens) them under one key.
 pub struct Sealer {
     key: LessSafeKey,
-    id: [u8; KEY_ID_BYTES],
+    id: KeyId,
 }
 
 impl Sealer {
@@ -127,7 +133,7 @@ impl Sealer {
     }
 
     /// The id of the key.
-    pub(crate) const fn key_id(&self) -> &[u8; KEY_ID_BYTES] {
+    pub(crate) const fn key_id(&self) -> &KeyId {
         &self.id
     }
 
@@ -160,8 +166,7 @@ impl Sealer {
 
     /// Decrypts a sealed secret. Fails unless it was sealed under this key for this authenticator.
     pub(crate) fn open(&self, sealed: &[u8], user: &UserId, totp: &TotpId) -> Result<Secret> {
-        let fault =
-            || Error::Unavailable(format!("the secret of authenticator {totp} does not open"));
+        let fault = || does_not_open(totp);
         let (length, sealed) = sealed.split_last().ok_or_else(fault)?;
         let length = usize::from(*length).saturating_add(KEY_ID_BYTES + NONCE_LEN + TAG_BYTES);
         let (sealed, zeros) = sealed.split_at_checked(length).ok_or_else(fault)?;
@@ -181,6 +186,10 @@ impl Sealer {
             .map_err(|_| fault())?;
         Secret::from_bytes(opened)
     }
+}
+
+fn does_not_open(totp: &TotpId) -> Error {
+    Error::Unavailable(format!("the secret of authenticator {totp} does not open"))
 }
 
 /// The associated data of the AEAD: both ids, each with its length in front. The ids are free strings, so without lengths

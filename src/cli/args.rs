@@ -36,6 +36,15 @@ pub(super) struct Args {
         hide_env_values = true
     )]
     pub(super) master_key: Option<PathBuf>,
+    /// The master key that `key rotate` changes to, if --master-key is given
+    #[arg(
+        long,
+        global = true,
+        env = "TOTPD_NEXT_MASTER_KEY",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) next_master_key: Option<PathBuf>,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -60,6 +69,9 @@ pub(super) enum Command {
     Restore(Restore),
     /// Check the data directory, and print what is wrong and what to do
     Doctor(Doctor),
+    /// Change the master key
+    #[command(subcommand)]
+    Key(Key),
     /// Create, list and revoke bearer tokens
     #[command(subcommand)]
     Token(Token),
@@ -97,6 +109,18 @@ pub(super) struct Restore {
     /// Restore even if removals, revocations and deletions since the backup may be undone
     #[arg(long)]
     pub(super) accept_loss: bool,
+    /// The master key of the time of the backup, if the key was rotated since
+    #[arg(long, value_name = "FILE")]
+    pub(super) old_key: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Key {
+    /// Seal every secret under a new master key; a server may run meanwhile
+    ///
+    /// The new key takes the place of the old one, which is gone then. If you keep backups that were made before, keep a
+    /// copy of the old key for them. If this is interrupted, run it again.
+    Rotate,
 }
 
 #[derive(clap::Args)]

@@ -7,7 +7,7 @@ use totpd::error::{Error, Result};
 use totpd::service::{DataDir, Finding, Level, RestoreOptions, Service};
 
 use super::output::Output;
-use super::{DataLocation, args, now};
+use super::{DataLocation, args, given_key, now};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,7 +65,10 @@ pub(super) fn restore(location: &DataLocation, out: &Output, args: &args::Restor
         replace: args.force,
         accept_loss: args.accept_loss,
     };
-    let dir = DataDir::open_exclusive(&location.path, location.key.clone())?;
+    let mut dir = DataDir::open_exclusive(&location.path, location.key.clone())?;
+    if let Some(path) = &args.old_key {
+        dir = dir.with_old_key(given_key(path.clone()));
+    }
     let restored = dir.restore(&args.file, options, now())?;
     let again = restored.applied_again;
     let as_of = restored.as_of.to_string();

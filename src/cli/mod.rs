@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod clock;
 mod demo;
+mod key;
 mod logging;
 mod maintenance;
 mod output;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use totpd::error::{Error, Result};
-use totpd::service::{Context, DataDir, KeyFile, Service};
+use totpd::service::{Context, DataDir, GivenKey, KeyFile, Service};
 
 use args::Command;
 use clock::{clock_reading, now};
@@ -33,6 +34,8 @@ use parse::Parsed;
 
 /// The name of the systemd credential that holds the master key (`LoadCredential=master.key:…`).
 const CREDENTIAL: &str = "master.key";
+/// The name of the one that holds the key that a rotation changes to.
+const NEXT_CREDENTIAL: &str = "master.key.next";
 
 /// Runs the command that the arguments select.
 pub(crate) fn run() -> ExitCode {
@@ -74,7 +77,7 @@ fn start_log(command: &Command) -> std::io::Result<Option<logging::LogQueue>> {
 }
 
 fn dispatch(parsed: Parsed) -> Result<()> {
-    let location = DataLocation::of(&parsed);
+    let location = DataLocation::of(&parsed)?;
     let args = parsed.args;
     let out = Output { json: args.json };
     match args.command {
@@ -87,6 +90,7 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::Doctor(args::Doctor {
             fix: Some(args::Fix::Clock),
         }) => clock::fix(&location.open()?, &out),
+        Command::Key(args::Key::Rotate) => key::rotate(&location.open()?, &out),
         Command::Token(it) => admin::token(&location.open()?, &out, it),
         Command::Org(it) => admin::org(&location.open()?, &out, it),
         Command::Settings(it) => settings::run(&location.open()?, &out, it),
@@ -109,7 +113,7 @@ struct DataLocation {
 }
 
 impl DataLocation {
-    fn of(parsed: &Parsed) -> Self {
+    fn of(parsed: &Parsed) -> Result<Self> {
         let args = &parsed.args;
         let state = || variable("STATE_DIRECTORY").map(PathBuf::from);
         let path = args
@@ -117,24 +121,31 @@ impl DataLocation {
             .clone()
             .or_else(state)
             .unwrap_or_else(|| "totpd-data".into());
-        let credential =
-            variable("CREDENTIALS_DIRECTORY").map(|it| Path::new(&it).join(CREDENTIAL));
-        let key = match (&args.master_key, credential.filter(|it| it.exists())) {
-            (Some(path), _) => KeyFile::Given {
-                path: path.clone(),
-                group_may_read: is_credential(path),
-            },
-            (None, Some(path)) => KeyFile::Given {
-                path,
-                group_may_read: true,
-            },
-            (None, None) => KeyFile::InDataDir,
+        let credential = |name| {
+            let dir = variable("CREDENTIALS_DIRECTORY")?;
+            Some(Path::new(&dir).join(name)).filter(|it| it.exists())
         };
-        Self {
+        let given = |flag: &Option<PathBuf>, name| {
+            let path = flag.clone().or_else(|| credential(name))?;
+            Some(given_key(path))
+        };
+        let key = match given(&args.master_key, CREDENTIAL) {
+            Some(current) => KeyFile::Given {
+                current,
+                next: given(&args.next_master_key, NEXT_CREDENTIAL),
+            },
+            None if args.next_master_key.is_some() => {
+                let problem = "the master key is in the data directory, where `totpd key rotate` makes the next one; \
+                               leave this out";
+                return Err(Error::invalid("--next-master-key", problem));
+            }
+            None => KeyFile::InDataDir,
+        };
+        Ok(Self {
             path,
             key,
             flags: parsed.repeated.clone(),
-        }
+        })
     }
 
     /// A command on the same data directory, for a person to paste into a shell.
@@ -152,6 +163,15 @@ impl DataLocation {
 
     fn open_dir(&self) -> Result<DataDir> {
         DataDir::open(&self.path, self.key.clone())
+    }
+}
+
+/// A key that the arguments or the environment name.
+fn given_key(path: PathBuf) -> GivenKey {
+    let group_may_read = is_credential(&path);
+    GivenKey {
+        path,
+        group_may_read,
     }
 }
 

@@ -18,7 +18,7 @@ use super::output;
 /// The arguments, and the flags that a printed command repeats to name the same data directory.
 pub(super) struct Parsed {
     pub(super) args: Args,
-    /// `--data-dir` and `--master-key` with their values, if they were given as flags.
+    /// `--data-dir`, `--master-key` and `--next-master-key` with their values, if they were given as flags.
     pub(super) repeated: Vec<String>,
 }
 
@@ -103,7 +103,11 @@ fn collect_variables(command: &Command, into: &mut Vec<String>) {
 }
 
 fn repeated(matches: &ArgMatches) -> Vec<String> {
-    let flags = [("data_dir", "--data-dir"), ("master_key", "--master-key")];
+    let flags = [
+        ("data_dir", "--data-dir"),
+        ("master_key", "--master-key"),
+        ("next_master_key", "--next-master-key"),
+    ];
     let given = flags
         .iter()
         .filter(|(id, _)| matches.value_source(id) == Some(ValueSource::CommandLine));

@@ -5,11 +5,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{DataDir, Service};
+use super::{DataDir, GivenKey, Service, rotation};
 use crate::error::{Error, Result};
 use crate::model::{Step, Timestamp, Window, require_plausible};
 use crate::ownership;
-use crate::seal::Sealer;
+use crate::seal::{KeyRing, Sealer};
 use crate::store::{Backup, Inspection, ReapplyCounts};
 use crate::totp::LONGEST_WAIT;
 
@@ -52,6 +52,7 @@ impl Service {
                 "there is a file of that name already; give another",
             ));
         }
+        self.require_no_rotation()?;
         let io = |error: io::Error| {
             Error::invalid(
                 file.display().to_string(),
@@ -60,9 +61,12 @@ impl Service {
         };
         let temporary = TemporaryFile::create(temporary_name(file)).map_err(io)?;
         self.inner.store.copy_into(&temporary.path)?;
-        let as_of = Inspection::open(&temporary.path)?
-            .read()
-            .newest_event_at()?;
+        let copy = Inspection::open(&temporary.path)?;
+        if copy.read().key_ids()?.next.is_some() {
+            // A rotation has begun meanwhile.
+            return Err(rotation::unfinished());
+        }
+        let as_of = copy.read().newest_event_at()?;
         let bytes = fs::metadata(&temporary.path).map_err(io)?.size();
         temporary.rename_to(file, Replace::Never).map_err(io)?;
         Ok(BackupSummary { as_of, bytes })
@@ -82,17 +86,11 @@ impl DataDir {
                 "there is a database already; say --force to replace it",
             ));
         }
-        let sealer = Sealer::new(&self.read_key()?)?;
+        self.require_key()?;
         let temporary = self.copy_in(file)?;
         let backup = Backup::open(&temporary.path).map_err(|error| with_path(error, file))?;
-        let instance = backup.read().instance()?;
         let as_of = backup.read().newest_event_at()?;
-        if instance.key_id != *sealer.key_id() {
-            return Err(Error::invalid(
-                self.key_path().display().to_string(),
-                "this is not the master key that the backup was sealed under; put the right one there",
-            ));
-        }
+        self.seal_copy(&backup)?;
         fix_dates_of_copy(&backup, is_there.then_some(&*database), options, now)?;
         let replaced = is_there
             .then(|| backup.compare_with(&database, now))
@@ -128,6 +126,43 @@ impl DataDir {
             as_of,
             applied_again,
             has_loss,
+        })
+    }
+
+    /// Names the master key of the time of an older backup, for [`Self::restore`] to open its secrets with.
+    #[must_use]
+    pub fn with_old_key(mut self, key: GivenKey) -> Self {
+        self.old_key = Some(key);
+        self
+    }
+
+    /// Seals the secrets of a copy anew if it takes an older key to open them.
+    fn seal_copy(&self, backup: &Backup) -> Result<()> {
+        let ids = backup.read().key_ids()?.all();
+        let keys = self.read_keys()?;
+        if ids.iter().all(|it| keys.with_id(*it).is_some()) {
+            return Ok(());
+        }
+        let current = keys.current?;
+        let Some(old) = &self.old_key else {
+            return Err(Error::invalid(
+                self.key_path().display().to_string(),
+                "this is not the master key that the backup was sealed under; put the right one there, or, if the key was \
+                 rotated since, give the older one with --old-key FILE",
+            ));
+        };
+        let old_key = old.read()?;
+        let ring = KeyRing::new([&current, &old_key].into_iter().chain(&keys.next))?;
+        if ids.iter().any(|it| ring.sealer(*it).is_none()) {
+            return Err(Error::invalid(
+                old.path.display().to_string(),
+                "this is not the key that the backup was sealed under",
+            ));
+        }
+        let new = Sealer::new(&current)?;
+        backup.seal_under(current.id(), |row| {
+            let sealed = rotation::seal_anew(row, &ring, &new);
+            sealed.inspect_err(|error| log::warn!("{error:?}")).ok()
         })
     }
 

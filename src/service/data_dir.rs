@@ -1,5 +1,7 @@
-//! The data directory: its files and locks, and creating a new instance in it. `permissions` checks who can access it.
+//! The data directory: its files and locks, and creating a new instance in it. `keys` reads and replaces the files of the
+//! master key, `permissions` checks who can access what.
 
+mod keys;
 mod permissions;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -16,6 +18,7 @@ use crate::seal::{MasterKey, Sealer, random};
 use crate::store::{Instance, Settings, Store};
 
 use super::Service;
+pub use keys::{GivenKey, KeyFile};
 use permissions::{
     create_directory, require_directory, require_no_foreign_files, require_private,
     require_private_files,
@@ -23,34 +26,22 @@ use permissions::{
 
 const DATABASE: &str = "totpd.db";
 const KEY: &str = "master.key";
+const NEXT_KEY: &str = "master.key.next";
 const LOCK: &str = "lock";
 const SERVING: &str = "serving";
 /// The files that totpd opens in the directory, if they exist.
-const OWN_FILES: [&str; 7] = [
+const OWN_FILES: [&str; 8] = [
     DATABASE,
     "totpd.db-wal",
     "totpd.db-shm",
     "totpd.db-journal",
     KEY,
+    NEXT_KEY,
     LOCK,
     SERVING,
 ];
 /// The temporary name of a new database, so that a crash never leaves an incomplete `totpd.db`.
 const UNFINISHED: &str = "totpd.db.unfinished";
-
-/// Where the master key is.
-#[derive(Debug, Clone)]
-pub enum KeyFile {
-    /// In the data directory. `init` creates it.
-    InDataDir,
-    /// Elsewhere. totpd never creates one there.
-    Given {
-        /// The file's path.
-        path: PathBuf,
-        /// Whether its group may read it, as with systemd's credentials.
-        group_may_read: bool,
-    },
-}
 
 /// How often, and how long apart, a start tries to take the server's lock. `doctor` holds it for a moment to find out
 /// whether a server runs.
@@ -65,12 +56,14 @@ pub struct DataDir {
     lock: File,
     /// The exclusive lock of the directory's only server, if this is the server.
     serving: Option<File>,
+    /// The master key of an older backup, to restore it.
+    pub(super) old_key: Option<GivenKey>,
 }
 
 impl DataDir {
     /// Whether `path` holds a database or a key, or this cannot be determined. No instance may be created there then.
     pub fn is_initialised(path: &Path) -> bool {
-        let mut names = [DATABASE, KEY].iter();
+        let mut names = [DATABASE, KEY, NEXT_KEY].iter();
         names.any(|it| path.join(it).try_exists().unwrap_or(true))
     }
 
@@ -109,6 +102,7 @@ impl DataDir {
             key,
             lock,
             serving: None,
+            old_key: None,
         })
     }
 
@@ -132,6 +126,7 @@ impl DataDir {
             key,
             lock,
             serving: None,
+            old_key: None,
         })
     }
 
@@ -151,7 +146,11 @@ impl DataDir {
         ownership::warn_of_groups(&require_private(path, &key)?);
         let lock = open_lock(path, LOCK)?;
         lock_exclusive(&lock, path)?;
-        for (name, what) in [(DATABASE, "a database"), (KEY, "a master key")] {
+        for (name, what) in [
+            (DATABASE, "a database"),
+            (KEY, "a master key"),
+            (NEXT_KEY, "a master key"),
+        ] {
             if path.join(name).exists() {
                 let problem = format!(
                     "there is {what} already ({name}); init makes a new one only where neither is"
@@ -161,15 +160,12 @@ impl DataDir {
         }
         let sealer = Sealer::new(&match &key {
             KeyFile::InDataDir => MasterKey::create(&path.join(KEY))?,
-            KeyFile::Given { path, .. } if matches!(path.try_exists(), Ok(false)) => {
+            KeyFile::Given { current, .. } if matches!(current.path.try_exists(), Ok(false)) => {
                 let problem = "there is no key here for the new database to be sealed under; make one of 32 \
                                random bytes, with mode 600";
-                return Err(Error::invalid(path.display().to_string(), problem));
+                return Err(Error::invalid(current.path.display().to_string(), problem));
             }
-            KeyFile::Given {
-                path,
-                group_may_read,
-            } => MasterKey::read(path, *group_may_read)?,
+            KeyFile::Given { current, .. } => current.read()?,
         })?;
         let created = create_database(path, &sealer, settings, now);
         if created.is_err() && matches!(key, KeyFile::InDataDir) {
@@ -185,25 +181,9 @@ impl DataDir {
             key,
             lock,
             serving: None,
+            old_key: None,
         })?;
         Ok((service, org))
-    }
-
-    pub(super) fn read_key(&self) -> Result<MasterKey> {
-        match &self.key {
-            KeyFile::InDataDir => MasterKey::read(&self.path.join(KEY), false),
-            KeyFile::Given {
-                path,
-                group_may_read,
-            } => MasterKey::read(path, *group_may_read),
-        }
-    }
-
-    pub(super) fn key_path(&self) -> PathBuf {
-        match &self.key {
-            KeyFile::InDataDir => self.path.join(KEY),
-            KeyFile::Given { path, .. } => path.clone(),
-        }
     }
 
     /// Checks the access to everything in the directory. Returns the files that a group of this process can access.
@@ -306,18 +286,25 @@ fn lock_to_serve(path: &Path) -> Result<File> {
     let lock = open_lock(path, SERVING)?;
     for _ in 1..SERVING_TRIES {
         if lock.try_lock().is_ok() {
-            return Ok(lock);
+            return emptied(lock, path);
         }
         thread::sleep(SERVING_TRY_EVERY);
     }
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => emptied(lock, path),
         Err(TryLockError::WouldBlock) => Err(Error::invalid(
             path.display().to_string(),
             "another totpd serves this data directory; stop it first",
         )),
         Err(TryLockError::Error(error)) => Err(cannot("lock", path, &error)),
     }
+}
+
+/// Removes what an earlier server has written into its lock file.
+fn emptied(lock: File, path: &Path) -> Result<File> {
+    let emptied = lock.set_len(0);
+    emptied.map_err(|error| cannot("write to", path, &error))?;
+    Ok(lock)
 }
 
 fn lock_exclusive(lock: &File, path: &Path) -> Result<()> {

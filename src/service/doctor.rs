@@ -2,14 +2,12 @@
 
 mod time;
 
-use std::path::Path;
-
 use super::DataDir;
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
 use crate::ownership;
-use crate::seal::Sealer;
-use crate::store::{Inspection, wal_bytes};
+use crate::seal::{KeyRing, MasterKey};
+use crate::store::{Inspection, KeyIds, wal_bytes};
 
 /// A WAL longer than this is not being checkpointed.
 const LONG_WAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -82,11 +80,6 @@ impl DataDir {
         let files = self.files();
         let is_private = files.is_ok();
         report.note("files", files);
-        let sealer = self.read_key().and_then(|key| Sealer::new(&key));
-        report.note(
-            "master key",
-            sealer.as_ref().map(|_| Observation::ok("readable")),
-        );
         let database = self.database();
         let inspection = if is_private {
             Inspection::open(&database)
@@ -96,13 +89,16 @@ impl DataDir {
                 "it is not opened while others can reach the files; put that right first",
             ))
         };
+        let ids = match &inspection {
+            Ok(it) if !it.is_older() => it.read().key_ids().ok(),
+            Ok(_) | Err(_) => None,
+        };
+        report.note("master key", self.master_key(ids));
         match inspection {
             Ok(inspection) => {
                 report.note("database", structure(&inspection));
-                if let Ok(sealer) = &sealer
-                    && !inspection.is_older()
-                {
-                    report.note("secrets", secrets(&inspection, sealer, &self.key_path()));
+                if let Some(Ok(ring)) = ids.map(|it| self.key_ring(it)) {
+                    report.note("secrets", secrets(&inspection, &ring));
                 }
                 report.note("usernames", usernames(&inspection));
                 report.note("clock", time::clock(&inspection.read(), now));
@@ -125,6 +121,32 @@ impl DataDir {
                 self.path().display()
             )),
         })
+    }
+
+    /// Checks that the keys that the database names are there, and how far a rotation has come.
+    fn master_key(&self, ids: Option<KeyIds>) -> Result<Observation> {
+        self.require_key()?;
+        let Some(ids) = ids else {
+            return Ok(Observation::ok("readable"));
+        };
+        self.key_ring(ids)?;
+        if ids.next.is_some() || self.has_next_key_file() {
+            return Ok(Observation::warn(
+                "its rotation is unfinished, and backups are refused; wait for `totpd key rotate`, or run it again, which \
+                 completes it",
+            ));
+        }
+        let is_named = |it: &MasterKey| it.id() == ids.current;
+        match self.given_paths() {
+            Some((current, next)) if !self.read_keys()?.current.is_ok_and(|it| is_named(&it)) => {
+                Ok(Observation::warn(format!(
+                    "its rotation is done: put the key of {} in the place of {}",
+                    next.display(),
+                    current.display()
+                )))
+            }
+            _ => Ok(Observation::ok("readable")),
+        }
     }
 
     /// Checks that the WAL is emptied in time. Removed secrets may be in it.
@@ -222,17 +244,11 @@ fn usernames(inspection: &Inspection) -> Result<Observation> {
     })
 }
 
-fn secrets(inspection: &Inspection, sealer: &Sealer, key: &Path) -> Result<Observation> {
-    if inspection.read().instance()?.key_id != *sealer.key_id() {
-        return Err(Error::invalid(
-            key.display().to_string(),
-            "this is not the master key that the database was sealed under; put the right one back",
-        ));
-    }
+fn secrets(inspection: &Inspection, ring: &KeyRing) -> Result<Observation> {
     let (mut count, mut unopened) = (0_usize, Vec::new());
     inspection.each_secret(|user, totp, sealed| {
         count = count.saturating_add(1);
-        if sealer.open(sealed, &user, &totp).is_err() {
+        if ring.open(sealed, &user, &totp).is_err() {
             unopened.push(format!("{totp} of user {user}"));
         }
     })?;

@@ -10,8 +10,10 @@ mod clock_fix;
 mod data_dir;
 mod doctor;
 mod find;
+mod keys;
 mod organizations;
 mod readiness;
+mod rotation;
 mod search;
 mod settings;
 mod states;
@@ -27,9 +29,10 @@ pub use access::{Caller, NamedBy, Permission, Role, Target};
 pub use backup::{BackupSummary, RestoreOptions, Restored};
 pub use call::Context;
 pub use clock_fix::ClockFixSummary;
-pub use data_dir::{DataDir, KeyFile};
+pub use data_dir::{DataDir, GivenKey, KeyFile};
 pub use doctor::{Finding, Level};
 pub use find::{FoundUser, UserSelector};
+pub use rotation::KeyRotation;
 pub use search::SearchSummary;
 pub use settings::{Settings, SettingsChange};
 pub use tokens::{NewToken, Token};
@@ -39,10 +42,10 @@ pub use users::{NewUser, NewUsername, Totp, User, Username};
 pub use crate::model::UserState as State;
 
 use clock::ClockWatch;
+use keys::CurrentKeys;
 
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp};
-use crate::seal::Sealer;
 pub use crate::store::ReapplyCounts;
 use crate::store::{
     Event, EventKind, Instance, Organization, ReadKind, Store, StoreOptions, WriteTx,
@@ -104,7 +107,7 @@ pub struct Service {
 /// The state that all clones share.
 struct Inner {
     store: Store,
-    sealer: Sealer,
+    keys: CurrentKeys,
     instance: Instance,
     clock_watch: Mutex<ClockWatch>,
     readiness: Arc<Readiness>,
@@ -133,7 +136,7 @@ impl Service {
 
     /// Opens an initialised data directory with options.
     pub fn open_with(dir: DataDir, options: &Options) -> Result<Self> {
-        let sealer = Sealer::new(&dir.read_key()?)?;
+        dir.require_key()?;
         let store_options = StoreOptions {
             commit_batch: options.commit_batch.max(1),
             read_timeout: options.read_timeout,
@@ -147,22 +150,19 @@ impl Service {
             open()?
         };
         empty_old_wal(&dir, &store)?;
-        let (instance, last_known_time) = store.read(|tx| {
+        let (instance, key_ids, last_known_time) = store.read(|tx| {
             let doubted_from = tx.clock_trust()?.doubted_from;
             Ok((
                 tx.instance()?,
+                tx.key_ids()?,
                 doubted_from.unwrap_or(tx.newest_event_at()?),
             ))
         })?;
-        if instance.key_id != *sealer.key_id() {
-            return Err(Error::invalid(
-                dir.key_path().display().to_string(),
-                "this is not the master key that the database was sealed under; put the right one back",
-            ));
-        }
+        let keys = CurrentKeys::new(dir.key_ring(key_ids)?);
+        dir.announce_keys()?;
         let inner = Inner {
             store,
-            sealer,
+            keys,
             instance,
             clock_watch: Mutex::default(),
             readiness: Readiness::new(),

@@ -20,6 +20,9 @@ impl Service {
     /// Call it every few seconds; each call does a bounded amount of work. It deletes nothing until the wall clock has run
     /// without a jump for an hour of such calls, nor while the clock is more than 30 days after the newest known event.
     pub fn tidy(&self, keep_events: Duration, clock: ClockReading) -> Result<()> {
+        if let Err(error) = self.inner.forget_old_keys() {
+            log::warn!("the keys that the database names: {error:?}");
+        }
         let Some(running_for) = self.steady_for(clock) else {
             return Ok(());
         };

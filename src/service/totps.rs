@@ -79,7 +79,7 @@ impl Service {
                 }
                 let secret = new_secret()?;
                 let id = TotpId::from_trusted(tx.new_id()?);
-                let sealed = call.inner.sealer.seal(&secret, &user.id, &id)?;
+                let sealed = call.inner.seal(tx, &secret, &user.id, &id)?;
                 let totp = TotpRow {
                     slot: tx.fill_slot(&sealed)?,
                     id,
@@ -240,7 +240,7 @@ impl Inner {
         window: Window,
     ) -> Result<Option<Step>> {
         let sealed = tx.sealed_secret(totp.slot)?;
-        let secret = self.sealer.open(&sealed, &user.id, &totp.id)?;
+        let secret = self.unseal(tx, &sealed, &user.id, &totp.id)?;
         Ok(matching_step(
             &secret,
             totp.parameters,

@@ -124,11 +124,20 @@ impl Backup {
 
     /// Sets every time later than `latest` to `latest`, and every higher floor to `floor`.
     pub(crate) fn correct_times(&self, latest: Timestamp, floor: Step) -> Result<()> {
+        self.change(latest, |tx| tx.redate_all(floor))
+    }
+
+    /// Runs `change` in one transaction, whatever the clock says.
+    pub(super) fn change(
+        &self,
+        now: Timestamp,
+        change: impl FnOnce(&WriteTx<'_>) -> Result<()>,
+    ) -> Result<()> {
         let transaction = self
             .connection
             .unchecked_transaction()
             .map_err(unavailable)?;
-        WriteTx::with_confirmed_clock(&transaction, latest).redate_all(floor)?;
+        change(&WriteTx::with_confirmed_clock(&transaction, now))?;
         transaction.commit().map_err(unavailable)
     }
 

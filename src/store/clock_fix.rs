@@ -327,7 +327,10 @@ impl WriteTx<'_> {
 
 /// Calls `change` for items until the transaction has lasted [`SLICE_TIME`]. Returns for how many it was true, and how
 /// many it was called for.
-fn change_slice<T>(items: &[T], change: impl Fn(&T) -> Result<bool>) -> Result<(usize, usize)> {
+pub(super) fn change_slice<T>(
+    items: &[T],
+    change: impl Fn(&T) -> Result<bool>,
+) -> Result<(usize, usize)> {
     let begun = Instant::now();
     let (mut changed, mut handled) = (0_usize, 0_usize);
     for item in items {

@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
 use crate::model::{LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp, Window};
-use crate::seal::KEY_ID_BYTES;
+use crate::seal::KeyId;
 
 /// The settings of an instance, which can be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Settings {
 /// The instance's row without its settings.
 pub(crate) struct Instance {
     pub(crate) id: String,
-    pub(crate) key_id: [u8; KEY_ID_BYTES],
+    pub(crate) key_id: KeyId,
     /// The newest id generated so far.
     pub(crate) last_id: i64,
 }
@@ -64,7 +64,7 @@ fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
     })
 }
 
-fn no_instance() -> Error {
+pub(super) fn no_instance() -> Error {
     Error::Unavailable("the database holds no instance".to_owned())
 }
 

@@ -94,7 +94,7 @@ impl WriteTx<'_> {
     }
 
     /// Zeroes every slot that belongs to no authenticator.
-    pub(super) fn zero_unused_slots(&self) -> Result<()> {
+    pub(crate) fn zero_unused_slots(&self) -> Result<()> {
         const SQL: &str = "UPDATE slot SET secret = zeroblob(165)
             WHERE secret <> zeroblob(165) AND number NOT IN (SELECT slot FROM totp)";
         self.execute(SQL, ()).map(|_| ())

@@ -15,7 +15,7 @@ pub(super) type UpgradeStep = fn(&Connection) -> Result<()>;
 
 /// The step at index `n` upgrades version `n + 1` to version `n + 2`. `user_version` in the schema is one more than the
 /// number of steps.
-pub(super) const STEPS: [UpgradeStep; 1] = [version_2];
+pub(super) const STEPS: [UpgradeStep; 2] = [version_2, version_3];
 
 /// Upgrades an older file to the newest version in one transaction. Changes nothing if the result does not pass `check`.
 /// Refuses a file that is not totpd's, or newer.
@@ -71,6 +71,12 @@ CREATE TABLE self_change (
     add_clock_columns(connection)?;
     index_by_organization(connection)?;
     move_secrets_to_slots(connection)
+}
+
+fn version_3(connection: &Connection) -> Result<()> {
+    const KEYS: &str =
+        "ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);";
+    connection.execute_batch(KEYS).map_err(unavailable)
 }
 
 /// Adds the columns for a clock that was ahead. Those of authenticators come with their new table.

@@ -7,7 +7,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PAGE: &str = include_str!("../../docs/architecture.md");
 
 /// Each module, and those that it may use.
-const BELOW: [(&str, &[&str]); 11] = [
+const BELOW: [(&str, &[&str]); 12] = [
     (
         "serve",
         &["api", "connections", "error", "grpc", "log_limit", "model"],
@@ -27,6 +27,7 @@ const BELOW: [(&str, &[&str]); 11] = [
     ),
     ("store", &["error", "model", "seal", "totp"]),
     ("seal.rs", &["error", "model", "ownership", "totp"]),
+    ("seal", &["error", "model", "totp"]),
     ("totp.rs", &["error", "model"]),
     ("ownership.rs", &[]),
     ("model", &["error"]),

@@ -22,7 +22,7 @@ use crate::harness::{Client, Phone};
 const STORE: Option<&str> = Some("TOTPD-Store");
 
 /// A user with a confirmed authenticator, made by the library: the command line would take a process for each.
-fn enrol(service: &Service, user: &str) -> Phone {
+pub fn enrol(service: &Service, user: &str) -> Phone {
     let before = now().before(Duration::from_mins(1));
     let context = Context::command_line(before);
     let new = NewUser {
@@ -45,7 +45,7 @@ fn enrol(service: &Service, user: &str) -> Phone {
     phone
 }
 
-fn enrolled(home: &Home, users: &[String]) -> Vec<Phone> {
+pub fn enrolled(home: &Home, users: &[String]) -> Vec<Phone> {
     let dir = DataDir::open(&home.data(), KeyFile::InDataDir).unwrap();
     let service = Service::open(dir).unwrap();
     users.iter().map(|it| enrol(&service, it)).collect()

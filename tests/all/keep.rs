@@ -490,7 +490,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     fs::set_permissions(node.dir.path(), Permissions::from_mode(0o700)).unwrap();
     let key = fs::read(node.file("master.key")).unwrap();
     fs::write(node.file("master.key"), [7; 32]).unwrap();
-    assert!(node.complaint("secrets").contains("not the master key"));
+    assert!(node.complaint("master key").contains("not the master key"));
     fs::remove_file(node.file("master.key")).unwrap();
     assert!(node.complaint("master key").contains("put the file back"));
     fs::write(node.file("master.key"), key).unwrap();

@@ -48,6 +48,7 @@ mod reads;
 mod removal;
 mod request_ids;
 mod restore;
+mod rotation;
 #[cfg(feature = "grpc")]
 mod rpc;
 mod search;

@@ -22,8 +22,9 @@ pub(super) fn require_no_foreign_files(path: &Path, key: &KeyFile) -> Result<()>
         let entry = entry.map_err(|error| cannot("look into", path, &error))?;
         let (name, file) = (entry.file_name(), entry.path());
         let name = name.to_string_lossy();
-        let is_key = matches!(key, KeyFile::Given { path, .. } if *path == file);
-        let is_ours = [KEY, LOCK, SERVING].contains(&&*name) || name.starts_with(DATABASE);
+        let is_key = key.given().any(|it| it.path == file);
+        let is_ours = [LOCK, SERVING].contains(&&*name)
+            || [DATABASE, KEY].iter().any(|it| name.starts_with(it));
         // The file system's own directory, where one is mounted here.
         let is_system = name == "lost+found";
         let is_socket = entry.file_type().is_ok_and(|it| it.is_socket());
@@ -76,13 +77,9 @@ pub(super) fn require_private(path: &Path, key: &KeyFile) -> Result<Vec<(PathBuf
     }
     let names = OWN_FILES.iter().map(|it| path.join(it));
     shared.extend(require_private_files(names)?);
-    if let KeyFile::Given {
-        path,
-        group_may_read: false,
-    } = key
-    {
-        require_parents(&identity, path)?;
-        shared.extend(require_private_files([path.clone()].into_iter())?);
+    for it in key.given().filter(|it| !it.group_may_read) {
+        require_parents(&identity, &it.path)?;
+        shared.extend(require_private_files([it.path.clone()].into_iter())?);
     }
     Ok(shared)
 }
