@@ -5,15 +5,19 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most lines in a second.
+/// The most lines in a second, unless another limit is said.
 const LINES: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Admits ten lines a second, and counts the rest.
-pub(crate) struct LogLimit(Mutex<Option<State>>);
+/// Admits so many lines in a period, ten a second usually, and counts the rest.
+pub(crate) struct LogLimit {
+    max_lines: u32,
+    period: Duration,
+    state: Mutex<Option<State>>,
+}
 
 struct State {
-    /// When the second began that is counted.
+    /// When the period began that is counted.
     since: Instant,
     lines: u32,
     left_out: u64,
@@ -21,22 +25,30 @@ struct State {
 
 impl LogLimit {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(None))
+        Self::of(LINES, SECOND)
+    }
+
+    pub(crate) const fn of(max_lines: u32, period: Duration) -> Self {
+        Self {
+            max_lines,
+            period,
+            state: Mutex::new(None),
+        }
     }
 
     /// Whether one more line may be written; then, how many were left out before it and are not told of yet.
     pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = state.get_or_insert(State {
             since: now,
             lines: 0,
             left_out: 0,
         });
-        if now.saturating_duration_since(state.since) >= SECOND {
+        if now.saturating_duration_since(state.since) >= self.period {
             state.since = now;
             state.lines = 0;
         }
-        if state.lines >= LINES {
+        if state.lines >= self.max_lines {
             state.left_out = state.left_out.saturating_add(1);
             return None;
         }
@@ -44,11 +56,11 @@ impl LogLimit {
         Some(std::mem::take(&mut state.left_out))
     }
 
-    /// Whether the second that is counted has passed.
+    /// Whether the period that is counted has passed.
     fn is_over(&self, now: Instant) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let since = state.as_ref().map(|it| it.since);
-        since.is_none_or(|it| now.saturating_duration_since(it) >= SECOND)
+        since.is_none_or(|it| now.saturating_duration_since(it) >= self.period)
     }
 }
 

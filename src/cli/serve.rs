@@ -1,5 +1,6 @@
 //! `serve`: opens the data directory, starts the server, waits for a signal, stops both.
 
+use std::os::fd::OwnedFd;
 use std::process;
 use std::sync::Arc;
 use std::thread;
@@ -12,7 +13,7 @@ use signal_hook::iterator::Signals;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Window};
-use totpd::serve::{self, Config, Handler, Inherited, Limits, TlsFiles};
+use totpd::serve::{self, Config, Handler, Limits, TlsFiles};
 use totpd::service::{DataDir, Options, Service, Settings};
 
 use super::{DataLocation, admin, args, clock_reading, now, operator, output};
@@ -111,14 +112,14 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
 }
 
 /// The sockets that systemd has opened for this process (`LISTEN_FDS`).
-fn inherited() -> Result<Vec<Inherited>> {
+fn inherited() -> Result<Vec<OwnedFd>> {
     let mut given = ListenFd::from_env();
     let mut sockets = Vec::new();
     for at in 0..given.len() {
         sockets.push(
             match (given.take_unix_listener(at), given.take_tcp_listener(at)) {
-                (Ok(Some(it)), _) => Inherited::Unix(it),
-                (_, Ok(Some(it))) => Inherited::Tcp(it),
+                (Ok(Some(it)), _) => it.into(),
+                (_, Ok(Some(it))) => it.into(),
                 _ => {
                     return Err(Error::invalid(
                         "LISTEN_FDS",

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Shutdown};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::stream::Stream;
+use super::{Stream, block};
 
 /// An answer fits into the socket's buffer, and is sent at once. Only a client that asks again and again and takes no
 /// answer fills that buffer, and would hold a connection for all of `take_time` with it.
@@ -18,6 +19,9 @@ const SEND_GRACE: Duration = Duration::from_secs(1);
 /// allowed, are less; a flood of frames ends here.
 #[cfg(feature = "grpc")]
 const BYTES_WITHOUT_REQUEST: usize = 4 * 1024 * 1024;
+/// The weight of a connection of HTTP/2, where one of HTTP/1.1 has 1: its buffers and its many requests take that much
+/// more memory.
+pub(super) const HTTP2_WEIGHT: usize = 4;
 
 /// Who is at the other end of a socket.
 #[derive(Debug, Clone, Copy)]
@@ -28,43 +32,39 @@ pub(crate) struct Peer {
     pub(crate) is_trusted: bool,
 }
 
-/// What a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// No request is in progress.
-    Idle,
-    /// The client sends a request, or stays after its last answer.
-    Receiving { since: Instant },
-    /// A complete request is carried out.
-    Working,
-    /// The client takes an answer.
-    Sending { since: Instant },
-    /// It was shut down to make room.
-    Closed,
-}
-
 /// One connection.
 pub(crate) struct Connection {
     pub(super) id: u64,
     pub(crate) peer: Peer,
-    stream: Stream,
+    /// The addresses that it counts for. A trusted proxy's connections and those of Unix sockets count for none.
+    pub(super) block: Option<IpAddr>,
+    pub(crate) stream: Stream,
+    is_http2: AtomicBool,
     state: Mutex<State>,
 }
 
+/// What one request does. While a request is [`Phase::Working`], its connection is not closed in favour of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The client sends it, or stays after its last answer.
+    Receiving,
+    /// It is complete, and is carried out.
+    Working,
+    /// The client takes its answer.
+    Sending { since: Instant },
+}
+
 struct State {
+    /// It was shut down to make room, or because the server stops.
     is_closed: bool,
     /// No further request is taken: the server stops.
     is_last: bool,
-    is_http2: bool,
-    /// Requests that are being received, and since when. Only a complete request resets the time, so cancelling and
-    /// starting anew does not make a slow client look fast.
-    receiving: usize,
+    /// The requests in progress, each under a number of its own.
+    requests: BTreeMap<u64, Phase>,
+    next_request: u64,
+    /// Since when requests are being received. Only a complete request resets the time, so cancelling and starting anew
+    /// does not make a slow client look fast.
     receiving_since: Option<Instant>,
-    /// Complete requests that are not answered yet.
-    working: usize,
-    /// Answers that the client has not taken yet, and since when.
-    sending: BTreeMap<u64, Instant>,
-    next_answer: u64,
     /// When the client connected, or a request was last complete or answered.
     last_request: Instant,
     /// Since when the client takes none of the bytes that are to be written.
@@ -75,45 +75,22 @@ struct State {
 }
 
 impl State {
-    fn phase(&self) -> Phase {
-        if self.is_closed {
-            return Phase::Closed;
-        }
-        if self.working > 0 {
-            return Phase::Working;
-        }
-        let receiving = self.receiving_since.filter(|_| self.receiving > 0);
-        let sending = self.sending.values().next().copied();
-        match (receiving, sending) {
-            (None, None) => Phase::Idle,
-            (Some(since), None) => Phase::Receiving { since },
-            (Some(since), Some(taking_since)) if since <= taking_since => {
-                Phase::Receiving { since }
-            }
-            (_, Some(since)) => Phase::Sending { since },
-        }
+    fn has(&self, phase: Phase) -> bool {
+        self.requests.values().any(|it| *it == phase)
     }
 
-    fn may_close(&self, now: Instant) -> bool {
-        match self.phase() {
-            Phase::Idle | Phase::Receiving { .. } => true,
-            // On HTTP/2 it costs a client nothing to take no answer on one stream after another.
-            Phase::Sending { since } => {
-                self.is_http2 || now.saturating_duration_since(since) >= SEND_GRACE
-            }
-            Phase::Working | Phase::Closed => false,
-        }
+    /// Whether there is a complete request whose answer is not taken yet.
+    fn is_at_work(&self) -> bool {
+        self.requests.values().any(|it| *it != Phase::Receiving)
     }
 
-    fn end(&mut self, step: Step) {
-        match step {
-            Step::Receiving => self.receiving = self.receiving.saturating_sub(1),
-            Step::Working => self.working = self.working.saturating_sub(1),
-            Step::Sending(answer) => {
-                self.sending.remove(&answer);
-            }
-            Step::Ended => {}
-        }
+    /// Since when the client has not taken the oldest of its answers.
+    fn sending_since(&self) -> Option<Instant> {
+        let sending = self.requests.values().filter_map(|it| match it {
+            Phase::Sending { since } => Some(*since),
+            Phase::Receiving | Phase::Working => None,
+        });
+        sending.min()
     }
 }
 
@@ -122,16 +99,15 @@ impl Connection {
         Arc::new(Self {
             id,
             peer,
+            block: peer.address.filter(|_| !peer.is_trusted).map(block),
             stream,
+            is_http2: AtomicBool::new(false),
             state: Mutex::new(State {
                 is_closed: false,
                 is_last: false,
-                is_http2: false,
-                receiving: 0,
+                requests: BTreeMap::new(),
+                next_request: 0,
                 receiving_since: None,
-                working: 0,
-                sending: BTreeMap::new(),
-                next_answer: 0,
                 last_request: Instant::now(),
                 #[cfg(feature = "grpc")]
                 stalled_since: None,
@@ -147,65 +123,85 @@ impl Connection {
         if state.is_closed {
             return None;
         }
-        let begun = Instant::now();
+        let (begun, number) = (Instant::now(), state.next_request);
+        state.next_request = number.wrapping_add(1);
         state.receiving_since.get_or_insert(begun);
-        state.receiving = state.receiving.saturating_add(1);
+        state.requests.insert(number, Phase::Receiving);
         drop(state);
         Some(InFlight {
             connection: Arc::clone(self),
-            step: Step::Receiving,
+            number,
             begun,
         })
     }
 
-    /// Closes the connection if what it is doing allows that.
+    pub(super) fn weight(&self) -> usize {
+        if self.is_http2() { HTTP2_WEIGHT } else { 1 }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(super) fn set_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the connection in favour of another if what it is doing allows that.
     pub(super) fn close(&self, now: Instant) -> bool {
-        self.close_if(|it| it.may_close(now))
+        self.close_if(|state| {
+            // On HTTP/2 it costs a client nothing to take no answer on one stream after another.
+            let is_taking = !self.is_http2()
+                && state
+                    .sending_since()
+                    .is_some_and(|it| now.saturating_duration_since(it) < SEND_GRACE);
+            !is_taking && !state.has(Phase::Working)
+        })
     }
 
     /// Takes no further request, and closes a connection of HTTP/1.1 that is idle. One of HTTP/2 is told by a GOAWAY.
     pub(super) fn stop(&self) {
         self.lock().is_last = true;
-        self.close_if(|it| !it.is_http2 && it.phase() == Phase::Idle);
+        self.close_if(|it| !self.is_http2() && it.requests.is_empty());
     }
 
     /// Closes a connection on which nothing is in progress but requests that are not complete.
     pub(super) fn close_unfinished(&self) {
-        self.close_if(|it| matches!(it.phase(), Phase::Receiving { .. }));
+        self.close_if(|it| it.has(Phase::Receiving) && !it.is_at_work());
     }
 
     fn close_if(&self, may: impl FnOnce(&State) -> bool) -> bool {
         let mut state = self.lock();
-        let closes = may(&state);
+        let closes = !state.is_closed && may(&state);
         if closes {
             state.is_closed = true;
-            self.stream.shutdown(Shutdown::Both);
+            let _gone = self.stream.shutdown(Shutdown::Both);
         }
         closes
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.lock().phase() == Phase::Idle
+        let state = self.lock();
+        !state.is_closed && state.requests.is_empty()
     }
 
     /// Whether the client has kept a request, or on HTTP/2 an answer, waiting for so long.
     pub(super) fn is_slow(&self, now: Instant, slow: Duration) -> bool {
         let state = self.lock();
-        let since = match state.phase() {
-            Phase::Receiving { since } => since,
-            Phase::Sending { since } if state.is_http2 => since,
-            Phase::Sending { .. } | Phase::Idle | Phase::Working | Phase::Closed => return false,
-        };
-        now.saturating_duration_since(since) >= slow
+        if state.is_closed || state.has(Phase::Working) {
+            return false;
+        }
+        let receiving = state
+            .receiving_since
+            .filter(|_| state.has(Phase::Receiving));
+        let sending = state.sending_since().filter(|_| self.is_http2());
+        let since = receiving.into_iter().chain(sending).min();
+        since.is_some_and(|it| now.saturating_duration_since(it) >= slow)
     }
 
     pub(super) fn last_request(&self) -> Instant {
         self.lock().last_request
-    }
-
-    #[cfg(feature = "grpc")]
-    pub(super) fn set_http2(&self) {
-        self.lock().is_http2 = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -246,25 +242,21 @@ impl Connection {
 
     /// Whether a request has begun and its answer is not taken yet.
     pub(crate) fn is_busy(&self) -> bool {
-        let state = self.lock();
-        state.receiving > 0 || state.working > 0 || !state.sending.is_empty()
+        !self.lock().requests.is_empty()
     }
 
     /// Whether there is a complete request whose answer is not taken yet.
     pub(crate) fn is_at_work(&self) -> bool {
-        let state = self.lock();
-        state.working > 0 || !state.sending.is_empty()
+        self.lock().is_at_work()
     }
 
     pub(crate) fn health(&self, idle_time: Duration, take_time: Duration) -> Health {
         let state = self.lock();
-        let oldest = state.sending.values().next();
-        let untaken = oldest.or(state.stalled_since.as_ref());
+        let untaken = state.sending_since().or(state.stalled_since);
         if untaken.is_some_and(|it| it.elapsed() > take_time) {
             return Health::Stalled;
         }
-        let is_at_work = state.working > 0 || !state.sending.is_empty();
-        if !is_at_work && state.last_request.elapsed() > idle_time {
+        if !state.is_at_work() && state.last_request.elapsed() > idle_time {
             return Health::Idle;
         }
         Health::Well
@@ -274,16 +266,8 @@ impl Connection {
 /// One request, from its first byte until its answer is taken or it is given up: then this is dropped.
 pub(crate) struct InFlight {
     connection: Arc<Connection>,
-    step: Step,
+    number: u64,
     begun: Instant,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Receiving,
-    Working,
-    Sending(u64),
-    Ended,
 }
 
 impl InFlight {
@@ -294,38 +278,31 @@ impl InFlight {
 
     /// The request is complete. Returns `false` if the connection was closed meanwhile.
     pub(crate) fn received(&mut self) -> bool {
-        self.go(Step::Working, |state| {
-            let now = Instant::now();
-            state.working = state.working.saturating_add(1);
-            state.last_request = now;
-            state.receiving_since = (state.receiving > 0).then_some(now);
-            #[cfg(feature = "grpc")]
-            {
-                state.bytes_left = BYTES_WITHOUT_REQUEST;
-            }
-        })
+        let (mut state, now) = (self.connection.lock(), Instant::now());
+        state.requests.insert(self.number, Phase::Working);
+        state.last_request = now;
+        state.receiving_since = state.has(Phase::Receiving).then_some(now);
+        #[cfg(feature = "grpc")]
+        {
+            state.bytes_left = BYTES_WITHOUT_REQUEST;
+        }
+        !state.is_closed
     }
 
     /// The answer is ready to be sent.
     pub(crate) fn responded(&mut self) {
-        let mut state = self.connection.lock();
-        let (now, answer) = (Instant::now(), state.next_answer);
-        if self.step == Step::Working {
-            state.last_request = now;
+        let (mut state, since) = (self.connection.lock(), Instant::now());
+        let before = state.requests.insert(self.number, Phase::Sending { since });
+        if before == Some(Phase::Working) {
+            state.last_request = since;
         }
-        state.end(self.step);
-        state.next_answer = answer.wrapping_add(1);
-        state.sending.insert(answer, now);
-        self.step = Step::Sending(answer);
     }
 
     /// The client has its last answer. Until it leaves, it counts as if its request was never complete.
     pub(crate) fn linger(&mut self) {
-        let begun = self.begun;
-        self.go(Step::Receiving, |state| {
-            state.receiving = state.receiving.saturating_add(1);
-            state.receiving_since = Some(begun);
-        });
+        let mut state = self.connection.lock();
+        state.requests.insert(self.number, Phase::Receiving);
+        state.receiving_since = Some(self.begun);
     }
 
     /// Whether the connection takes no further request.
@@ -335,21 +312,14 @@ impl InFlight {
 
     /// The answer is sent. Returns whether the connection takes another request.
     pub(crate) fn finish(&mut self) -> bool {
-        let is_open = self.go(Step::Ended, |_| ());
-        is_open && !self.is_last()
-    }
-
-    fn go(&mut self, to: Step, change: impl FnOnce(&mut State)) -> bool {
-        let step = std::mem::replace(&mut self.step, to);
         let mut state = self.connection.lock();
-        state.end(step);
-        change(&mut state);
-        !state.is_closed
+        state.requests.remove(&self.number);
+        !state.is_closed && !state.is_last
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.connection.lock().end(self.step);
+        self.connection.lock().requests.remove(&self.number);
     }
 }

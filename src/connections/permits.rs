@@ -5,7 +5,7 @@
 //! quarter of the requests that wait are of one address. So a client that floods turns away and delays its own requests
 //! and not those of others (SECURITY.md 47).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::registry::block;
+use super::block;
 use crate::api::Kind;
 
 /// Reads that are in progress at once, but for searches: no more find a connection of the database.
@@ -65,71 +65,56 @@ pub(crate) struct Permits {
 
 struct State {
     free: usize,
-    next_id: u64,
-    /// Requests that wait, of each address in the order in which they came. Where there is no address, that is one too.
-    waiting: HashMap<Option<IpAddr>, BTreeMap<u64, Option<Waker>>>,
-    /// Those addresses, in the order of their turns.
-    turns: VecDeque<Option<IpAddr>>,
-    waiting_count: usize,
+    next_number: u64,
+    /// Requests that wait: the addresses in the order of their turns, each with its requests in the order in which they
+    /// came. Where there is no address, that is one too.
+    waiting: VecDeque<(Option<IpAddr>, VecDeque<Waiting>)>,
     /// Requests that have their permit and have not noticed yet.
     granted: BTreeSet<u64>,
 }
 
+struct Waiting {
+    number: u64,
+    waker: Option<Waker>,
+}
+
 impl State {
-    /// Gives a permit to the next request, and returns what wakes it.
-    fn release(&mut self) -> Option<Waker> {
-        while let Some(block) = self.turns.pop_front() {
-            let Some(of_one) = self.waiting.get_mut(&block) else {
-                continue;
-            };
-            let next = of_one.pop_first();
-            if of_one.is_empty() {
-                self.waiting.remove(&block);
-            } else {
-                self.turns.push_back(block);
-            }
-            if let Some((id, waker)) = next {
-                self.waiting_count = self.waiting_count.saturating_sub(1);
-                self.granted.insert(id);
-                return waker;
-            }
-        }
-        self.free = self.free.saturating_add(1);
-        None
-    }
-
-    /// Adds a request to those that wait; `false` if too many do.
-    fn queue(&mut self, id: u64, block: Option<IpAddr>, max_waiting: usize) -> bool {
-        let of_one = self.waiting.get(&block).map(BTreeMap::len);
-        let max_of_one = match block {
-            Some(_) => max_waiting.div_ceil(ADDRESS_SHARE),
-            None => max_waiting,
-        };
-        if self.waiting_count >= max_waiting || of_one.is_some_and(|it| it >= max_of_one) {
+    /// Adds a request to those that wait. Returns `false` if too many do, in all or of its address.
+    fn queue(&mut self, number: u64, block: Option<IpAddr>, max_waiting: usize) -> bool {
+        let all: usize = self.waiting.iter().map(|(_, it)| it.len()).sum();
+        let share = block.map_or(1, |_| ADDRESS_SHARE);
+        let of_address = self.waiting.iter_mut().find(|(it, _)| *it == block);
+        let held = of_address.as_ref().map_or(0, |(_, it)| it.len());
+        if all >= max_waiting || held >= max_waiting.div_ceil(share) {
             return false;
         }
-        if of_one.is_none() {
-            self.turns.push_back(block);
+        let waiting = Waiting {
+            number,
+            waker: None,
+        };
+        match of_address {
+            Some((_, requests)) => requests.push_back(waiting),
+            None => self.waiting.push_back((block, [waiting].into())),
         }
-        self.waiting.entry(block).or_default().insert(id, None);
-        self.waiting_count = self.waiting_count.saturating_add(1);
         true
     }
 
-    /// Takes a request out of those that wait; `false` if it does not wait any more.
-    fn leave(&mut self, id: u64, block: Option<IpAddr>) -> bool {
-        let Some(of_one) = self.waiting.get_mut(&block) else {
-            return false;
-        };
-        if of_one.remove(&id).is_none() {
-            return false;
+    /// Takes out the request whose turn it is. If its address has others, they have a turn after all other addresses.
+    fn next(&mut self) -> Option<Waiting> {
+        let (block, mut requests) = self.waiting.pop_front()?;
+        let first = requests.pop_front();
+        if !requests.is_empty() {
+            self.waiting.push_back((block, requests));
         }
-        self.waiting_count = self.waiting_count.saturating_sub(1);
-        if of_one.is_empty() {
-            self.waiting.remove(&block);
-            self.turns.retain(|it| *it != block);
+        first
+    }
+
+    /// Takes out a request that does not wait any more.
+    fn leave(&mut self, number: u64) {
+        for (_, requests) in &mut self.waiting {
+            requests.retain(|it| it.number != number);
         }
-        true
+        self.waiting.retain(|(_, it)| !it.is_empty());
     }
 }
 
@@ -139,10 +124,8 @@ impl Permits {
             max_waiting,
             state: Mutex::new(State {
                 free: count.max(1),
-                next_id: 0,
-                waiting: HashMap::new(),
-                turns: VecDeque::new(),
-                waiting_count: 0,
+                next_number: 0,
+                waiting: VecDeque::new(),
                 granted: BTreeSet::new(),
             }),
         })
@@ -150,27 +133,32 @@ impl Permits {
 
     /// Begins to wait for a permit; `None` if too many requests wait, in all or of this address.
     pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Acquire> {
-        let block = address.map(block);
         let mut state = self.lock();
-        let id = state.next_id;
+        let number = state.next_number;
         // While a permit is free no request waits.
         if let Some(left) = state.free.checked_sub(1) {
             state.free = left;
-            state.granted.insert(id);
-        } else if !state.queue(id, block, self.max_waiting) {
+            state.granted.insert(number);
+        } else if !state.queue(number, address.map(block), self.max_waiting) {
             return None;
         }
-        state.next_id = id.wrapping_add(1);
+        state.next_number = number.wrapping_add(1);
         Some(Acquire {
             permits: Arc::clone(self),
-            id,
-            block,
+            number,
         })
     }
 
+    /// Gives a permit that is free now to the request whose turn it is.
     fn release(&self) {
-        let waker = self.lock().release();
-        if let Some(waker) = waker {
+        let mut state = self.lock();
+        let Some(next) = state.next() else {
+            state.free = state.free.saturating_add(1);
+            return;
+        };
+        state.granted.insert(next.number);
+        drop(state);
+        if let Some(waker) = next.waker {
             waker.wake();
         }
     }
@@ -183,12 +171,11 @@ impl Permits {
 /// A request that waits for its permit. Dropped, it waits no more.
 pub(crate) struct Acquire {
     permits: Arc<Permits>,
-    id: u64,
-    block: Option<IpAddr>,
+    number: u64,
 }
 
 impl Acquire {
-    /// Waits on this thread; `None` if that takes too long.
+    /// Waits on the calling thread; `None` if that takes longer than `patience`.
     pub(crate) fn wait(self, patience: Duration) -> Option<Permit> {
         let deadline = Instant::now().checked_add(patience)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -212,12 +199,12 @@ impl Future for Acquire {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
         let mut state = self.permits.lock();
-        if state.granted.remove(&self.id) {
+        if state.granted.remove(&self.number) {
             return Poll::Ready(Permit(Arc::clone(&self.permits)));
         }
-        let of_one = state.waiting.get_mut(&self.block);
-        if let Some(waker) = of_one.and_then(|it| it.get_mut(&self.id)) {
-            *waker = Some(context.waker().clone());
+        let mut waiting = state.waiting.iter_mut().flat_map(|(_, it)| it);
+        if let Some(own) = waiting.find(|it| it.number == self.number) {
+            own.waker = Some(context.waker().clone());
         }
         Poll::Pending
     }
@@ -226,16 +213,15 @@ impl Future for Acquire {
 impl Drop for Acquire {
     fn drop(&mut self) {
         let mut state = self.permits.lock();
-        if !state.leave(self.id, self.block) && state.granted.remove(&self.id) {
-            let waker = state.release();
+        state.leave(self.number);
+        if state.granted.remove(&self.number) {
             drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            self.permits.release();
         }
     }
 }
 
+/// Wakes a thread that waits in [`Acquire::wait`].
 struct Unpark(Thread);
 
 impl Wake for Unpark {

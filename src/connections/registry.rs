@@ -7,9 +7,10 @@ use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Limits;
+#[cfg(feature = "grpc")]
+use super::connection::HTTP2_WEIGHT;
 use super::connection::{Connection, Peer};
-use super::stream::Stream;
+use super::{Limits, Stream, block};
 
 /// A client is slow if it has taken more than this part of the time that a request may take: half a second, by default.
 const SLOW_PART: u32 = 20;
@@ -17,11 +18,6 @@ const SLOW_PART: u32 = 20;
 /// Where no connection has been without a request for longer than this, that is a flood, and its order tells nothing of
 /// who is honest.
 const RECENT: Duration = Duration::from_secs(1);
-
-/// The weight of a connection of HTTP/2, where one of HTTP/1.1 has 1: its buffers and its many requests take that much
-/// more memory.
-#[cfg(feature = "grpc")]
-const HTTP2_WEIGHT: usize = 4;
 
 /// How long requests that are not complete may take once the server stops.
 const STOP_UNFINISHED: Duration = Duration::from_secs(2);
@@ -38,25 +34,15 @@ pub(crate) struct Registry {
 struct Table {
     is_stopping: bool,
     next_id: u64,
-    entries: HashMap<u64, Entry>,
+    connections: HashMap<u64, Arc<Connection>>,
     /// Requests in progress of each client that a trusted proxy names.
     named: HashMap<IpAddr, usize>,
 }
 
-struct Entry {
-    connection: Arc<Connection>,
-    /// The addresses that it counts for. A trusted proxy's connections and those of Unix sockets count for none.
-    block: Option<IpAddr>,
-    weight: usize,
-}
-
 impl Table {
-    fn weight(&self, of: impl Fn(&Entry) -> bool) -> usize {
-        self.entries
-            .values()
-            .filter(|it| of(it))
-            .map(|it| it.weight)
-            .sum()
+    fn weight(&self, of: impl Fn(&Connection) -> bool) -> usize {
+        let counted = self.connections.values().filter(|it| of(it));
+        counted.map(|it| it.weight()).sum()
     }
 }
 
@@ -76,7 +62,7 @@ impl Deref for ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.registry.lock().entries.remove(&self.connection.id);
+        self.registry.lock().connections.remove(&self.connection.id);
         self.registry.left.notify_all();
     }
 }
@@ -111,7 +97,7 @@ impl Registry {
             table: Mutex::new(Table {
                 is_stopping: false,
                 next_id: 0,
-                entries: HashMap::new(),
+                connections: HashMap::new(),
                 named: HashMap::new(),
             }),
             left: Condvar::new(),
@@ -124,20 +110,11 @@ impl Registry {
         if table.is_stopping {
             return None;
         }
-        // A proxy's connections are not one client's.
-        let block = peer.address.filter(|_| !peer.is_trusted).map(block);
-        self.make_room(&mut table, None, block, 1)?;
-        let id = table.next_id;
-        table.next_id = id.wrapping_add(1);
-        let connection = Connection::new(id, peer, stream);
-        table.entries.insert(
-            id,
-            Entry {
-                connection: Arc::clone(&connection),
-                block,
-                weight: 1,
-            },
-        );
+        let connection = Connection::new(table.next_id, peer, stream);
+        self.make_room(&mut table, &connection, 1)?;
+        table.next_id = connection.id.wrapping_add(1);
+        let counted = Arc::clone(&connection);
+        table.connections.insert(connection.id, counted);
         Some(ConnectionGuard {
             registry: Arc::clone(self),
             connection,
@@ -149,21 +126,13 @@ impl Registry {
     pub(crate) fn count_as_http2(&self, connection: &Connection) -> bool {
         let mut table = self.lock();
         // One that was closed meanwhile takes nothing from others.
-        let Some(Entry { block, weight, .. }) = table.entries.get(&connection.id) else {
-            return false;
-        };
-        let (block, more) = (*block, HTTP2_WEIGHT.saturating_sub(*weight));
-        if self
-            .make_room(&mut table, Some(connection.id), block, more)
-            .is_none()
-        {
-            return false;
+        let more = HTTP2_WEIGHT.saturating_sub(1);
+        let has_room = table.connections.contains_key(&connection.id)
+            && self.make_room(&mut table, connection, more).is_some();
+        if has_room {
+            connection.set_http2();
         }
-        if let Some(entry) = table.entries.get_mut(&connection.id) {
-            entry.weight = HTTP2_WEIGHT;
-        }
-        connection.set_http2();
-        true
+        has_room
     }
 
     /// Counts a request of a client that a trusted proxy names; `None` if it has too many in progress.
@@ -181,24 +150,18 @@ impl Registry {
         })
     }
 
-    /// Closes connections until `more` weight of an address is within the limits: first its own, then those of any address,
-    /// but never the connection `for_one` that gets the weight. `None` where none can be closed.
-    fn make_room(
-        &self,
-        table: &mut Table,
-        for_one: Option<u64>,
-        block: Option<IpAddr>,
-        more: usize,
-    ) -> Option<()> {
-        let is_other = |it: &Entry| Some(it.connection.id) != for_one;
-        let is_own = |it: &Entry| block.is_some() && it.block == block;
+    /// Closes connections until `more` weight for `connection` is within the limits: first those of its own address, then
+    /// those of any address, but never itself. `None` where none can be closed.
+    fn make_room(&self, table: &mut Table, connection: &Connection, more: usize) -> Option<()> {
+        let is_other = |it: &Connection| it.id != connection.id;
+        let is_own = |it: &Connection| it.block.is_some() && it.block == connection.block;
         while table.weight(is_own).saturating_add(more) > self.connections_per_peer {
             // Its idle connections, and then its slow ones. An honest request comes in milliseconds, and without this a
             // slow client would shut out all others of its address.
             let now = Instant::now();
-            let may = |it: &Entry| is_own(it) && is_other(it);
-            let idle = |it: &Entry| may(it) && it.connection.is_idle();
-            let slow = |it: &Entry| may(it) && it.connection.is_slow(now, self.slow);
+            let may = |it: &Connection| is_own(it) && is_other(it);
+            let idle = |it: &Connection| may(it) && it.is_idle();
+            let slow = |it: &Connection| may(it) && it.is_slow(now, self.slow);
             close_first(table, idle, |_| ()).or_else(|| close_first(table, slow, |_| ()))?;
         }
         while table.weight(|_| true).saturating_add(more) > self.connections {
@@ -220,8 +183,8 @@ impl Registry {
     pub(crate) fn close(&self) {
         let mut table = self.lock();
         table.is_stopping = true;
-        for entry in table.entries.values() {
-            entry.connection.stop();
+        for connection in table.connections.values() {
+            connection.stop();
         }
     }
 
@@ -232,8 +195,8 @@ impl Registry {
         if self.wait_until_empty(unfinished) {
             return true;
         }
-        for entry in self.lock().entries.values() {
-            entry.connection.close_unfinished();
+        for connection in self.lock().connections.values() {
+            connection.close_unfinished();
         }
         self.wait_until_empty(within.saturating_sub(unfinished))
     }
@@ -241,9 +204,9 @@ impl Registry {
     fn wait_until_empty(&self, within: Duration) -> bool {
         let (table, _) = self
             .left
-            .wait_timeout_while(self.lock(), within, |it| !it.entries.is_empty())
+            .wait_timeout_while(self.lock(), within, |it| !it.connections.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        table.entries.is_empty()
+        table.connections.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -253,16 +216,16 @@ impl Registry {
 
 /// Closes the connection that was longest without a request; but in a flood the one of the address that holds most. With
 /// as many new ones in a moment as are allowed, the oldest may well be one that asks again and again.
-fn close_one_of_all(table: &mut Table, may: impl Fn(&Entry) -> bool) -> Option<()> {
+fn close_one_of_all(table: &mut Table, may: impl Fn(&Connection) -> bool) -> Option<()> {
     let mut held: HashMap<IpAddr, usize> = HashMap::new();
-    for entry in table.entries.values() {
-        if let Some(block) = entry.block {
+    for connection in table.connections.values() {
+        if let Some(block) = connection.block {
             let weight = held.entry(block).or_insert(0);
-            *weight = weight.saturating_add(entry.weight);
+            *weight = weight.saturating_add(connection.weight());
         }
     }
     close_first(table, may, |it| {
-        let is_recent = it.connection.last_request().elapsed() <= RECENT;
+        let is_recent = it.last_request().elapsed() <= RECENT;
         let weight = it.block.and_then(|it| held.get(&it)).copied();
         is_recent.then_some(Reverse(weight.unwrap_or(0)))
     })
@@ -272,37 +235,26 @@ fn close_one_of_all(table: &mut Table, may: impl Fn(&Entry) -> bool) -> Option<(
 /// closed and can be.
 fn close_first<O: Ord>(
     table: &mut Table,
-    may: impl Fn(&Entry) -> bool,
-    order: impl Fn(&Entry) -> O,
+    may: impl Fn(&Connection) -> bool,
+    order: impl Fn(&Connection) -> O,
 ) -> Option<()> {
-    let may_close = table.entries.values().filter(|it| may(it));
+    let may_close = table.connections.values().filter(|it| may(it));
     let mut candidates: Vec<_> = may_close
-        .map(|it| (order(it), it.connection.last_request(), it.connection.id))
+        .map(|it| (order(it), it.last_request(), it.id))
         .collect();
     candidates.sort_unstable();
     let now = Instant::now();
     let closed = candidates.into_iter().map(|(_, _, id)| id).find(|id| {
-        let entry = table.entries.get(id);
-        entry.is_some_and(|it| it.connection.close(now))
+        let connection = table.connections.get(id);
+        connection.is_some_and(|it| it.close(now))
     })?;
-    table.entries.remove(&closed);
+    table.connections.remove(&closed);
     Some(())
-}
-
-/// What an address stands for: an IPv6 host has a whole /64 to itself, and an IPv4-mapped address is IPv4.
-pub(super) fn block(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(it) => {
-            let host_bits = u128::from(u64::MAX);
-            IpAddr::V6((it.to_bits() & !host_bits).into())
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
 }
 
 #[cfg(all(test, feature = "grpc"))]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
 
@@ -314,14 +266,13 @@ mod tests {
         });
         let mut others = Vec::new();
         let mut admit = || {
-            let (ours, theirs) = UnixStream::pair().unwrap();
+            let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
             others.push(theirs);
             let peer = Peer {
                 address: None,
                 is_trusted: false,
             };
-            let stream = Stream::Unix(Arc::new(ours));
-            registry.admit(stream, peer).unwrap()
+            registry.admit(Arc::new(ours), peer).unwrap()
         };
         let first = admit();
         let request = first.begin().unwrap();
@@ -331,7 +282,7 @@ mod tests {
         assert!(rest.iter().all(|it| it.is_idle()));
         // One that is still there does, at the expense of all others here.
         assert!(registry.count_as_http2(&rest[0]));
-        assert_eq!(registry.lock().entries.len(), 1);
+        assert_eq!(registry.lock().connections.len(), 1);
         drop(request);
     }
 }

@@ -3,147 +3,111 @@
 //! Each operation has one deadline for the whole of it, so sending one byte at a time gains nothing.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::stream::Stream;
+use super::Stream;
 
 /// The server's side of a connection, owned by the client's thread.
-pub(crate) struct Wire {
-    socket: Socket,
-    tls: Option<Box<ServerConnection>>,
-}
-
-/// The socket, and the timeouts that are set on it, so that they are set only when they change.
-struct Socket {
-    stream: Stream,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
+pub(crate) enum Wire {
+    Plain(DeadlineSocket),
+    Tls(Box<StreamOwned<ServerConnection, DeadlineSocket>>),
 }
 
 impl Wire {
-    pub(crate) const fn plain(stream: Stream) -> Self {
-        Self {
-            socket: Socket {
-                stream,
-                read_timeout: None,
-                write_timeout: None,
-            },
-            tls: None,
-        }
+    pub(crate) fn plain(stream: Stream) -> Self {
+        Self::Plain(DeadlineSocket::new(stream, Duration::ZERO))
     }
 
-    /// Completes a handshake.
+    /// Completes a handshake, by the deadline of `socket`.
     pub(crate) fn tls(
-        mut handshake: PendingHandshake,
+        mut socket: DeadlineSocket,
         accepted: Accepted,
         config: Arc<ServerConfig>,
     ) -> io::Result<Self> {
-        let mut tls = match accepted.into_connection(config) {
-            Ok(tls) => tls,
-            Err((error, alert)) => return Err(handshake.refuse(error, alert)),
-        };
-        let PendingHandshake {
-            mut socket,
-            deadline,
-        } = handshake;
-        while tls.is_handshaking() {
-            if tls.wants_write() {
-                tls.write_tls(&mut socket.until(&deadline))?;
-            } else if let Err(error) = receive(&mut tls, &mut socket, &deadline) {
-                // The alert tells the client why; what matters here is the error.
-                let _alert = tls.write_tls(&mut socket.until(&deadline));
-                return Err(error);
-            }
-        }
-        Ok(Self {
-            socket,
-            tls: Some(Box::new(tls)),
-        })
+        let mut tls = accepted
+            .into_connection(config)
+            .map_err(|(error, alert)| socket.refuse(error, alert))?;
+        tls.complete_io(&mut socket)?;
+        Ok(Self::Tls(Box::new(StreamOwned::new(tls, socket))))
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 
     /// Reads at least one byte, waiting no longer than `time`. Returns 0 at the end of the stream.
     pub(crate) fn read(&mut self, buffer: &mut [u8], time: Duration) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else {
-            // One read has one timeout: no clock needs to be read.
-            self.socket.set_read_timeout(time)?;
-            return uninterrupted(|| self.socket.stream.read(buffer));
-        };
-        let deadline = Deadline::after(time);
-        loop {
-            match tls.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+        self.socket().set_deadline(time);
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(tls) => match tls.read(buffer) {
                 // A client that closes without a close_notify has sent complete requests or none.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
-                other => return other,
-            }
-            while tls.wants_write() {
-                tls.write_tls(&mut self.socket.until(&deadline))?;
-            }
-            receive(tls, &mut self.socket, &deadline)?;
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+                other => other,
+            },
         }
     }
 
     /// Writes all of `bytes` within `time`.
-    pub(crate) fn write_all(&mut self, mut bytes: &[u8], time: Duration) -> io::Result<()> {
-        let deadline = Deadline::after(time);
-        let mut socket = self.socket.until(&deadline);
-        let Some(tls) = &mut self.tls else {
-            return socket.write_all(bytes);
-        };
-        loop {
-            // rustls buffers only so much at a time.
-            let taken = tls.writer().write(bytes)?;
-            bytes = bytes.get(taken..).unwrap_or_default();
-            while tls.wants_write() {
-                tls.write_tls(&mut socket)?;
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
+    pub(crate) fn write_all(&mut self, bytes: &[u8], time: Duration) -> io::Result<()> {
+        self.socket().set_deadline(time);
+        match self {
+            Self::Plain(socket) => socket.write_all(bytes),
+            Self::Tls(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
         }
-    }
-
-    /// The socket, where there is no TLS.
-    #[cfg(feature = "grpc")]
-    pub(crate) fn plain_stream(&self) -> Option<Stream> {
-        self.tls.is_none().then(|| self.socket.stream.clone())
     }
 
     /// Tells the client that nothing more will be sent.
     pub(crate) fn finish(&mut self, time: Duration) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-            let deadline = Deadline::after(time);
-            while tls.wants_write() && tls.write_tls(&mut self.socket.until(&deadline)).is_ok() {}
+        self.socket().set_deadline(time);
+        if let Self::Tls(tls) = self {
+            tls.conn.send_close_notify();
+            let _gone = tls.flush();
         }
-        self.socket.stream.shutdown(std::net::Shutdown::Write);
+        let _gone = self.socket().stream.shutdown(Shutdown::Write);
+    }
+
+    const fn socket(&mut self) -> &mut DeadlineSocket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => &mut tls.sock,
+        }
     }
 }
 
-/// A TLS handshake whose ClientHello has not been read yet.
-pub(crate) struct PendingHandshake {
-    socket: Socket,
-    deadline: Deadline,
+/// A socket whose operations end at a deadline.
+pub(crate) struct DeadlineSocket {
+    stream: Stream,
+    deadline: Instant,
+    /// The timeouts that are set on the socket, so that they are set only when they change.
+    read_timeout: Duration,
+    write_timeout: Duration,
 }
 
-impl PendingHandshake {
-    /// Begins a handshake that may take `time`.
-    pub(crate) fn on(stream: Stream, time: Duration) -> Self {
-        Self {
-            socket: Wire::plain(stream).socket,
-            deadline: Deadline::after(time),
-        }
+impl DeadlineSocket {
+    /// A socket whose deadline is `time` from now.
+    pub(crate) fn new(stream: Stream, time: Duration) -> Self {
+        let mut socket = Self {
+            stream,
+            deadline: Instant::now(),
+            read_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+        };
+        socket.set_deadline(time);
+        socket
     }
 
-    /// Reads the ClientHello.
-    pub(crate) fn read(&mut self) -> io::Result<Accepted> {
+    /// Reads the ClientHello, with which a TLS handshake begins.
+    pub(crate) fn client_hello(&mut self) -> io::Result<Accepted> {
         let mut acceptor = Acceptor::default();
         loop {
-            if acceptor.read_tls(&mut self.socket.until(&self.deadline))? == 0 {
+            if acceptor.read_tls(self)? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             match acceptor.accept() {
@@ -154,107 +118,50 @@ impl PendingHandshake {
         }
     }
 
+    /// Tells the client why its handshake failed.
     fn refuse(&mut self, error: rustls::Error, mut alert: AcceptedAlert) -> io::Error {
-        let _told = alert.write_all(&mut self.socket.until(&self.deadline));
+        let _told = alert.write_all(self);
         io::Error::new(ErrorKind::InvalidData, error)
     }
 
-    /// The socket, to complete the handshake elsewhere.
-    #[cfg(feature = "grpc")]
-    pub(crate) fn into_stream(self) -> Stream {
-        self.socket.stream
-    }
-}
-
-/// Reads TLS records, with one read of the socket.
-fn receive(tls: &mut ServerConnection, socket: &mut Socket, deadline: &Deadline) -> io::Result<()> {
-    if tls.read_tls(&mut socket.until(deadline))? == 0 {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    let state = tls
-        .process_new_packets()
-        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-    if state.peer_has_closed() && state.plaintext_bytes_to_read() == 0 {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    Ok(())
-}
-
-/// When an operation ends, whether or not it is done.
-struct Deadline {
-    start: Instant,
-    time: Duration,
-}
-
-impl Deadline {
-    fn after(time: Duration) -> Self {
-        Self {
-            start: Instant::now(),
-            time,
-        }
+    fn set_deadline(&mut self, time: Duration) {
+        let now = Instant::now();
+        self.deadline = now.checked_add(time).unwrap_or(now);
     }
 
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.time.saturating_sub(self.start.elapsed());
+    /// The time that is left, rounded up to hundredths of a second. Most operations begin when the deadline was just set,
+    /// and so need no other timeout than the one before.
+    fn time_left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            Err(ErrorKind::TimedOut.into())
-        } else {
-            Ok(left)
+            return Err(ErrorKind::TimedOut.into());
         }
+        let hundredths = u64::try_from(left.as_millis()).unwrap_or(u64::MAX) / 10;
+        Ok(Duration::from_millis(
+            hundredths.saturating_add(1).saturating_mul(10),
+        ))
     }
 }
 
-impl Socket {
-    const fn until<'a>(&'a mut self, deadline: &'a Deadline) -> DeadlineSocket<'a> {
-        DeadlineSocket {
-            socket: self,
-            deadline,
-            waited: false,
-        }
-    }
-
-    fn set_read_timeout(&mut self, time: Duration) -> io::Result<()> {
-        if self.read_timeout != Some(time) {
-            self.stream.set_read_timeout(time)?;
-            self.read_timeout = Some(time);
-        }
-        Ok(())
-    }
-
-    fn set_write_timeout(&mut self, time: Duration) -> io::Result<()> {
-        if self.write_timeout != Some(time) {
-            self.stream.set_write_timeout(time)?;
-            self.write_timeout = Some(time);
-        }
-        Ok(())
-    }
-}
-
-/// The socket, whose operations end at a deadline.
-struct DeadlineSocket<'a> {
-    socket: &'a mut Socket,
-    deadline: &'a Deadline,
-    /// Until the first write the whole time is left, and that timeout is usually set already.
-    waited: bool,
-}
-
-impl Read for DeadlineSocket<'_> {
+impl Read for DeadlineSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(self.deadline.left()?)?;
-        uninterrupted(|| self.socket.stream.read(buffer))
+        let left = self.time_left()?;
+        if self.read_timeout != left {
+            self.stream.set_read_timeout(Some(left))?;
+            self.read_timeout = left;
+        }
+        in_time(|| self.stream.as_ref().read(buffer))
     }
 }
 
-impl Write for DeadlineSocket<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let time = if self.waited {
-            self.deadline.left()?
-        } else {
-            self.deadline.time
-        };
-        self.waited = true;
-        self.socket.set_write_timeout(time)?;
-        uninterrupted(|| self.socket.stream.write(buffer))
+impl Write for DeadlineSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.time_left()?;
+        if self.write_timeout != left {
+            self.stream.set_write_timeout(Some(left))?;
+            self.write_timeout = left;
+        }
+        in_time(|| self.stream.as_ref().write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -262,10 +169,14 @@ impl Write for DeadlineSocket<'_> {
     }
 }
 
-fn uninterrupted(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+/// Does one operation of the socket, also after a signal. `WouldBlock` is how a socket says that its timeout has passed.
+fn in_time(mut operation: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
-        match act() {
+        match operation() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(ErrorKind::TimedOut.into());
+            }
             other => return other,
         }
     }

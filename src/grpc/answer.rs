@@ -19,44 +19,26 @@ use crate::connections::{InFlight, Lease};
 const COPIED_BYTES: usize = 512;
 
 /// What is kept until an answer is taken: the request in flight, its memory, and the answer's.
-type InUse = (Option<InFlight>, Arc<Lease>, Option<Lease>);
-
-#[derive(Clone, Default)]
-pub(super) struct Kept(
-    #[expect(dead_code, reason = "it is kept for what happens when it is dropped")]
-    Option<Arc<InUse>>,
-);
-
-impl Kept {
-    pub(super) fn new(
-        in_flight: Option<InFlight>,
-        lease: Arc<Lease>,
-        of_answer: Option<Lease>,
-    ) -> Self {
-        Self(Some(Arc::new((in_flight, lease, of_answer))))
-    }
-}
+pub(super) type Kept = Option<Arc<(Option<InFlight>, Lease, Option<Lease>)>>;
 
 /// An answer on its way. The request ends when all of it is taken or given up.
-pub(super) struct Answer {
+pub(super) struct AnswerBody {
     payload: Payload,
     kept: Kept,
 }
 
 enum Payload {
-    /// One message, then the trailers.
+    /// The parts of one message, then the trailers. A refusal has neither: all of it stands in the headers.
     Message(std::vec::IntoIter<Bytes>, Option<HeaderMap>),
-    /// A refusal: all of it stands in the headers.
-    Nothing,
     /// A conversation with reflection, which tonic frames.
     Reflection(tonic::body::Body),
 }
 
 /// The answer to a call that was carried out.
-pub(super) fn answer(reply: Reply, kept: Kept) -> Response<Answer> {
+pub(super) fn answer(reply: Reply, kept: Kept) -> Response<AnswerBody> {
     let trailers = fields(reply.headers);
     if reply.status != 200 {
-        return response(trailers, Payload::Nothing, kept);
+        return response(trailers, Vec::new(), None, kept);
     }
     let mut framed = BytesMut::with_capacity(COPIED_BYTES);
     framed.put_u8(0);
@@ -68,21 +50,39 @@ pub(super) fn answer(reply: Reply, kept: Kept) -> Response<Answer> {
     } else {
         vec![framed.freeze(), reply.body.into()]
     };
-    let payload = Payload::Message(parts.into_iter(), Some(trailers));
-    response(HeaderMap::new(), payload, kept)
+    response(HeaderMap::new(), parts, Some(trailers), kept)
 }
 
 /// The answer to a request that is refused before it is carried out.
-pub(super) fn refused(refusal: TransportError, kept: Kept) -> Response<Answer> {
+pub(super) fn refused(refusal: TransportError, kept: Kept) -> Response<AnswerBody> {
     let trailers = fields(api::refusal_trailers(&Refusal::from(refusal)));
-    response(trailers, Payload::Nothing, kept)
+    response(trailers, Vec::new(), None, kept)
 }
 
-fn response(mut headers: HeaderMap, payload: Payload, kept: Kept) -> Response<Answer> {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    let mut response = Response::new(Answer { payload, kept });
-    *response.headers_mut() = headers;
+/// An answer of reflection.
+pub(super) fn of_reflection(
+    response: Response<tonic::body::Body>,
+    kept: Kept,
+) -> Response<AnswerBody> {
+    let mut response = response.map(|body| AnswerBody {
+        payload: Payload::Reflection(body),
+        kept,
+    });
     insert_every(response.headers_mut());
+    response
+}
+
+fn response(
+    mut headers: HeaderMap,
+    parts: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    kept: Kept,
+) -> Response<AnswerBody> {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    insert_every(&mut headers);
+    let payload = Payload::Message(parts.into_iter(), trailers);
+    let mut response = Response::new(AnswerBody { payload, kept });
+    *response.headers_mut() = headers;
     response
 }
 
@@ -100,27 +100,6 @@ fn fields(pairs: Vec<(&'static str, String)>) -> HeaderMap {
         Some((name, HeaderValue::try_from(value).ok()?))
     });
     pairs.collect()
-}
-
-impl Answer {
-    pub(super) fn of_reflection(
-        response: Response<tonic::body::Body>,
-        kept: Kept,
-    ) -> Response<Self> {
-        let mut response = response.map(|body| Self {
-            payload: Payload::Reflection(body),
-            kept,
-        });
-        insert_every(response.headers_mut());
-        response
-    }
-
-    fn part(&self, bytes: Bytes) -> Part {
-        Part {
-            bytes,
-            _kept: self.kept.clone(),
-        }
-    }
 }
 
 /// A part of an answer. hyper is done with a body as soon as h2 has all of it, whatever the client's window; h2 drops
@@ -144,7 +123,7 @@ impl Buf for Part {
     }
 }
 
-impl Body for Answer {
+impl Body for AnswerBody {
     type Data = Part;
     type Error = Status;
 
@@ -153,19 +132,21 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Part>, Status>>> {
         let frame = match &mut self.payload {
-            Payload::Nothing => None,
             Payload::Message(parts, trailers) => match parts.next() {
                 Some(bytes) => Some(Ok(Frame::data(bytes))),
                 None => trailers.take().map(|it| Ok(Frame::trailers(it))),
             },
             Payload::Reflection(body) => ready!(Pin::new(body).poll_frame(context)),
         };
-        Poll::Ready(frame.map(|it| it.map(|it| it.map_data(|bytes| self.part(bytes)))))
+        let part = |bytes| Part {
+            bytes,
+            _kept: self.kept.clone(),
+        };
+        Poll::Ready(frame.map(|it| it.map(|it| it.map_data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.payload {
-            Payload::Nothing => true,
             Payload::Message(parts, trailers) => parts.len() == 0 && trailers.is_none(),
             Payload::Reflection(body) => body.is_end_stream(),
         }

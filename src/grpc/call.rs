@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -11,9 +12,8 @@ use hyper::http::uri::PathAndQuery;
 use hyper::http::{Method, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Answer, Kept, answer, refused};
-use super::body::{CountedBody, read_whole};
-use super::calls::{Call, Calls};
+use super::answer::{AnswerBody, answer, of_reflection, refused};
+use super::calls::{Calls, UnaryCall};
 use crate::api::http::Reply;
 use crate::api::status::TransportError;
 use crate::connections::{Connection, InFlight, Lease, Limits, Share};
@@ -31,6 +31,8 @@ const LONGEST_HEAD: usize = 4;
 /// What a conversation with reflection holds: questions go on for as long as the client likes, and an answer of
 /// several KiB may wait at each step of its way.
 const CONVERSATION_BYTES: usize = 64 * 1024;
+/// By how much the buffer of a message grows at least.
+const GROWTH_BYTES: usize = 1024;
 /// What of a request's head is measured with the request: a token, a path, and a few hops.
 const USUAL_HEAD_BYTES: usize = 512;
 /// What a field counts beyond its name and value (RFC 9113 §6.5.2).
@@ -73,24 +75,21 @@ impl CallContext {
     pub(super) fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Answer>, h2::Error>> {
+    ) -> impl Future<Output = Result<Response<AnswerBody>, h2::Error>> {
         let (parts, body) = request.into_parts();
         let request_ids = &self.calls.connections.request_ids;
         let request_id = request_ids.choose(self.connection.peer, sent_id(&parts.headers));
         let name = HeaderValue::try_from(request_id.as_str());
         let admitted = is_grpc(&parts).then(|| {
             let limit = self.calls.connections.limits.head_bytes;
-            let head = Head::read(&parts, request_id, limit)?;
+            let head = CallHead::read(&parts, request_id, limit)?;
             let (share, bytes) = if self.calls.reflection.of(&head.path).is_some() {
                 (&self.conversations, CONVERSATION_BYTES)
             } else {
                 (&self.share, REQUEST_BYTES)
             };
             let bytes = bytes.saturating_add(head.bytes_beyond_usual());
-            let lease = share
-                .lease(bytes)
-                .map(Arc::new)
-                .ok_or(TransportError::Busy)?;
+            let lease = share.lease(bytes).ok_or(TransportError::Busy)?;
             // Boxed, so that the future's memory is allocated only after the request was admitted.
             Ok(Box::pin(self.answer_to(head, body, lease)))
         });
@@ -98,7 +97,7 @@ impl CallContext {
         async move {
             let mut response = match admitted.ok_or(h2::Reason::HTTP_1_1_REQUIRED)? {
                 Ok(answer) => answer.await,
-                Err(refusal) => refused(refusal, Kept::default()),
+                Err(refusal) => refused(refusal, None),
             };
             if let Ok(name) = name {
                 response.headers_mut().insert(REQUEST_ID, name);
@@ -109,37 +108,32 @@ impl CallContext {
 
     async fn answer_to(
         self: Arc<Self>,
-        head: Head,
+        head: CallHead,
         body: Incoming,
-        lease: Arc<Lease>,
-    ) -> Response<Answer> {
+        mut lease: Lease,
+    ) -> Response<AnswerBody> {
         if let Some(reflect) = self.calls.reflection.of(&head.path) {
-            let counted = CountedBody {
-                body,
-                lease: Arc::clone(&lease),
-            };
-            let response = reflect(head.onto(counted)).await;
-            return Answer::of_reflection(response, Kept::new(None, lease, None));
+            let response = reflect(head.onto(body)).await;
+            return of_reflection(response, Some(Arc::new((None, lease, None))));
         }
         let Some(mut in_flight) = self.connection.begin() else {
-            return refused(TransportError::Stopping, Kept::default());
+            return refused(TransportError::Stopping, None);
         };
-        let outcome = self.unary(head, body, &lease, &mut in_flight).await;
+        let outcome = self.unary(head, body, &mut lease, &mut in_flight).await;
         in_flight.responded();
+        let kept = |of_answer| Some(Arc::new((Some(in_flight), lease, of_answer)));
         match outcome {
-            Ok((reply, of_answer)) => {
-                answer(reply, Kept::new(Some(in_flight), lease, Some(of_answer)))
-            }
-            Err(refusal) => refused(refusal, Kept::new(Some(in_flight), lease, None)),
+            Ok((reply, of_answer)) => answer(reply, kept(Some(of_answer))),
+            Err(refusal) => refused(refusal, kept(None)),
         }
     }
 
     /// A call with one message in and one out, within its deadlines.
     async fn unary(
         &self,
-        head: Head,
+        head: CallHead,
         body: Incoming,
-        lease: &Lease,
+        lease: &mut Lease,
         in_flight: &mut InFlight,
     ) -> Result<(Reply, Lease), TransportError> {
         let now = Instant::now();
@@ -163,7 +157,7 @@ impl CallContext {
         if deadline.is_some_and(|it| it <= Instant::now()) {
             return Err(TransportError::DeadlinePassed);
         }
-        let carried = self.calls.carry_out(Call {
+        let carried = self.calls.carry_out(UnaryCall {
             path: head.path,
             authorization: head.authorization,
             peer: client.address,
@@ -179,6 +173,35 @@ impl CallContext {
             },
         }
     }
+}
+
+/// Reads all of a body, if that is no more than `at_most` bytes and the memory budget has them.
+///
+/// It is copied, because a `Bytes` slice would keep the whole read buffer alive.
+async fn read_whole(
+    mut body: Incoming,
+    lease: &mut Lease,
+    at_most: usize,
+) -> Result<Vec<u8>, TransportError> {
+    const CUT_SHORT: TransportError = TransportError::BadFraming("the request was cut short");
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(part) = frame.map_err(|_| CUT_SHORT)?.into_data() else {
+            continue;
+        };
+        if part.len() > at_most.saturating_sub(whole.len()) {
+            return Err(TransportError::BodyTooLarge);
+        }
+        if !lease.grow(part.len()) {
+            return Err(TransportError::Busy);
+        }
+        if part.len() > whole.capacity().saturating_sub(whole.len()) {
+            // Not twice as much each time: what is counted is what came.
+            whole.reserve_exact(part.len().max(GROWTH_BYTES));
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole)
 }
 
 /// The message of a unary call: one frame, and nothing after it.
@@ -211,7 +234,7 @@ fn is_grpc(parts: &Parts) -> bool {
 }
 
 /// What is kept of a request's head.
-struct Head {
+struct CallHead {
     /// With the query, if there is one: no path that is known has one.
     path: String,
     authorization: Option<String>,
@@ -224,7 +247,7 @@ struct Head {
     request_id: RequestId,
 }
 
-impl Head {
+impl CallHead {
     fn read(parts: &Parts, request_id: RequestId, at_most: usize) -> Result<Self, TransportError> {
         let headers = &parts.headers;
         let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -265,7 +288,7 @@ impl Head {
     }
 
     /// A request with what reflection needs to know, and this body.
-    fn onto<B>(&self, body: B) -> Request<B> {
+    fn onto(&self, body: Incoming) -> Request<Incoming> {
         let mut request = Request::new(body);
         *request.uri_mut() = self.path.parse().unwrap_or_default();
         request

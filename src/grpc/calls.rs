@@ -20,8 +20,8 @@ use crate::model::RequestId;
 /// this budget keeps others from reflection, and from nothing else.
 const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
 
-/// A call, its message complete.
-pub(super) struct Call {
+/// A call with one message in and one out. Its message is complete.
+pub(super) struct UnaryCall {
     pub(super) path: String,
     pub(super) authorization: Option<String>,
     pub(super) peer: Option<IpAddr>,
@@ -30,14 +30,12 @@ pub(super) struct Call {
     pub(super) answers: Arc<Share>,
 }
 
-/// What came of a call, and its permit: that is free again when the answer is taken over, so that no more answers lie
-/// about than there are permits.
-type Outcome = (Result<Reply, TransportError>, Permit);
-
 /// A call that has its permit.
 pub(super) struct Job {
-    call: Call,
-    answer: oneshot::Sender<Outcome>,
+    call: UnaryCall,
+    /// Takes the answer, and the permit: that is free again when the answer is taken over, so that no more answers lie
+    /// about than there are permits.
+    answer: oneshot::Sender<(Result<Reply, TransportError>, Permit)>,
     permit: Permit,
 }
 
@@ -107,20 +105,20 @@ impl Calls {
 
     /// Carries a call out, and returns its answer with the memory that this holds. If the future is dropped before the call
     /// was begun, nothing happens; after that the call goes on without it. Runs on the `grpc` thread, which it never blocks.
-    pub(super) async fn carry_out(&self, call: Call) -> Result<(Reply, Lease), TransportError> {
+    pub(super) async fn carry_out(
+        &self,
+        call: UnaryCall,
+    ) -> Result<(Reply, Lease), TransportError> {
         let kind = api::kind_of_grpc(&call.path);
+        let limits = &self.connections.limits;
         let gate = self.connections.gates.of(kind);
         let waiting = gate.acquire(call.peer).ok_or(TransportError::Busy)?;
-        let patience = self.connections.limits.answer_time;
-        let permit = timeout(patience, waiting)
-            .await
-            .map_err(|_| TransportError::Busy)?;
-        let (expected, budget) = (
-            kind.answer_bytes(),
-            self.connections.limits.answer_memory_bytes,
-        );
+        let permit = timeout(limits.answer_time, waiting).await;
+        let permit = permit.map_err(|_| TransportError::Busy)?;
+        let no_memory = |bytes| TransportError::no_answer_memory(bytes, limits.answer_memory_bytes);
+        let expected = kind.answer_bytes();
         let lease = call.answers.lease(expected);
-        let lease = lease.ok_or_else(|| TransportError::no_answer_memory(expected, budget))?;
+        let mut lease = lease.ok_or_else(|| no_memory(expected))?;
         let (answer, outcome) = oneshot::channel();
         let job = Job {
             call,
@@ -142,7 +140,7 @@ impl Calls {
         let reply = reply?;
         // The answer to a change is sent in any case; it is short.
         if !lease.resize(reply.body.len()) && kind != Kind::Change {
-            return Err(TransportError::no_answer_memory(reply.body.len(), budget));
+            return Err(no_memory(reply.body.len()));
         }
         Ok((reply, lease))
     }

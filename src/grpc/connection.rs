@@ -17,7 +17,6 @@ use tokio_rustls::StartHandshake;
 use super::call::{CallContext, h2_head_bytes};
 use super::calls::Calls;
 use super::socket::Socket;
-use crate::connections::stream::Stream;
 use crate::connections::{Connection, ConnectionGuard, Health};
 
 /// Requests at once on one connection. RFC 9113 §6.5.2 would have a hundred; but what they hold of memory is there for
@@ -37,14 +36,12 @@ const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 /// How often a connection's health is looked at, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// A connection that turned out to speak HTTP/2.
-pub(crate) struct Handover {
-    pub(crate) connection: ConnectionGuard,
-    pub(crate) stream: Stream,
-    /// What was read of it already.
-    pub(crate) first: Vec<u8>,
-    /// The handshake that has begun, if there is TLS.
-    pub(crate) tls: Option<(Accepted, Arc<ServerConfig>)>,
+/// How far a connection had come when it turned out to speak HTTP/2.
+pub(crate) enum Handover {
+    /// These bytes were read of it.
+    Plain(Vec<u8>),
+    /// Its ClientHello was read.
+    Tls(Box<Accepted>, Arc<ServerConfig>),
 }
 
 /// How far stopping has come.
@@ -57,17 +54,26 @@ pub(super) enum Stage {
 }
 
 /// Serves a connection until it ends: the whole of its task.
-pub(super) async fn serve(handover: Handover, calls: Arc<Calls>, stage: watch::Receiver<Stage>) {
-    let connection = &handover.connection;
+pub(super) async fn serve(
+    connection: ConnectionGuard,
+    handover: Handover,
+    calls: Arc<Calls>,
+    stage: watch::Receiver<Stage>,
+) {
     let outcome = async {
-        let socket = Socket::new(handover.stream, handover.first, Arc::clone(connection))?;
-        let Some((accepted, config)) = handover.tls else {
-            return speak(socket, &calls, connection, stage).await;
-        };
-        let handshake = StartHandshake::from_parts(accepted, socket).into_stream(config);
-        let request_time = calls.connections.limits.request_time;
-        let stream = timeout(request_time, handshake).await??;
-        speak(stream, &calls, connection, stage).await
+        match handover {
+            Handover::Plain(first) => {
+                let socket = Socket::new(Arc::clone(&connection), first)?;
+                speak(socket, &calls, &connection, stage).await
+            }
+            Handover::Tls(accepted, config) => {
+                let socket = Socket::new(Arc::clone(&connection), Vec::new())?;
+                let handshake = StartHandshake::from_parts(*accepted, socket).into_stream(config);
+                let request_time = calls.connections.limits.request_time;
+                let stream = timeout(request_time, handshake).await??;
+                speak(stream, &calls, &connection, stage).await
+            }
+        }
     };
     if let Err(error) = outcome.await {
         log::debug!("a connection of HTTP/2 has ended: {error}");

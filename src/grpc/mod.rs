@@ -5,7 +5,6 @@
 //! module knows framing and deadlines, and nothing of users or codes.
 
 mod answer;
-mod body;
 mod call;
 mod calls;
 mod connection;
@@ -18,12 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use crate::api::handler::Handler;
-use crate::connections::{Connections, PROBES, READS, SEARCHES};
-use calls::Calls;
+use crate::connections::{ConnectionGuard, Connections, PROBES, READS, SEARCHES};
+use calls::{Calls, Job};
 pub(crate) use connection::Handover;
 use connection::Stage;
 use reflection::Reflection;
@@ -37,25 +37,19 @@ const READ_THREADS: usize = READS + SEARCHES + PROBES;
 /// How long the blocking threads have to finish once all connections are closed.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// How calls are carried out.
-pub(crate) struct Settings {
-    pub(crate) connections: Arc<Connections>,
-    /// Changes that share a commit, at most.
-    pub(crate) commit_batch: usize,
-}
-
 /// The server of gRPC.
 pub(crate) struct GrpcServer {
-    handover_tx: mpsc::UnboundedSender<Handover>,
+    handover_tx: UnboundedSender<(ConnectionGuard, Handover)>,
     stage: watch::Sender<Stage>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl GrpcServer {
-    /// Starts the runtime's thread. `on_fatal_error` is called if it ends before [`Self::end`].
+    /// Starts the threads `grpc` and `grpc-change`. `on_fatal_error` is called if one of them ends before [`Self::close`].
     pub(crate) fn start(
         handler: Arc<Handler>,
-        settings: Settings,
+        connections: Arc<Connections>,
+        commit_batch: usize,
         on_fatal_error: impl FnOnce(&str) + Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -66,58 +60,28 @@ impl GrpcServer {
             .thread_name("grpc-read")
             .build()?;
         let reflection = Reflection::new().map_err(io::Error::other)?;
-        // Unbounded, but no more connections are handed over than are admitted.
-        let (handover_tx, mut handover_rx) = mpsc::unbounded_channel::<Handover>();
-        let (stage, mut stopping) = watch::channel(Stage::Open);
+        // Unbounded, but each job has its permit, and no more connections are handed over than are admitted.
+        let (jobs_tx, jobs_rx) = unbounded_channel();
+        let (handover_tx, handover_rx) = unbounded_channel();
+        let (stage, stage_rx) = watch::channel(Stage::Open);
+        let changes_ended = start_change_thread(jobs_rx, commit_batch, Arc::clone(&handler))?;
+        let calls = Calls::new(connections, handler, reflection, jobs_tx.downgrade());
+        let expected = stage.subscribe();
         let run = move || {
-            let (jobs_tx, jobs_rx) = mpsc::unbounded_channel();
-            let (batch, changes) = (settings.commit_batch.max(1), Arc::clone(&handler));
-            let connections = settings.connections;
-            let calls = Calls::new(connections, handler, reflection, jobs_tx.downgrade());
-            let calls = Arc::new(calls);
-            // Dropped when the thread ends, for whatever reason.
-            let (ended_tx, mut ended_rx) = watch::channel(());
-            let mut last_rx = ended_rx.clone();
-            let change_thread = thread::Builder::new()
-                .name("grpc-change".to_owned())
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
-                    let _ended = ended_tx;
-                    calls::run_changes(jobs_rx, batch, &changes);
-                });
-            if let Err(error) = change_thread {
-                log::error!("no thread for changes over gRPC: {error}");
-            }
-            runtime.block_on(async move {
-                let stage_rx = stopping.clone();
-                loop {
-                    tokio::select! {
-                        handover = handover_rx.recv() => match handover {
-                            Some(handover) => {
-                                let (calls, stage) = (Arc::clone(&calls), stage_rx.clone());
-                                tokio::spawn(connection::serve(handover, calls, stage));
-                            }
-                            None => return,
-                        },
-                        _ = stopping.wait_for(|it| *it == Stage::Ended) => return,
-                        _ = ended_rx.changed() => return,
-                    }
-                }
-            });
+            let serving = serve_connections(handover_rx, Arc::new(calls), stage_rx, &jobs_tx);
+            runtime.block_on(serving);
             // Without this `grpc-change` would wait for more.
             drop(jobs_tx);
-            let _ended = runtime.block_on(async { timeout(LAST_CALLS, last_rx.changed()).await });
+            let _ended = runtime.block_on(async { timeout(LAST_CALLS, changes_ended).await });
             runtime.shutdown_timeout(LAST_CALLS);
         };
-        let expected = stage.subscribe();
-        let thread = thread::Builder::new()
-            .name("grpc".to_owned())
-            .spawn(move || {
-                let ended = catch_unwind(AssertUnwindSafe(run));
-                if ended.is_err() || *expected.borrow() == Stage::Open {
-                    on_fatal_error("the thread of gRPC has ended");
-                }
-            })?;
+        let thread = thread::Builder::new().name("grpc".to_owned());
+        let thread = thread.spawn(move || {
+            let ended = catch_unwind(AssertUnwindSafe(run));
+            if ended.is_err() || *expected.borrow() == Stage::Open {
+                on_fatal_error("the thread of gRPC has ended");
+            }
+        })?;
         Ok(Self {
             handover_tx,
             stage,
@@ -126,9 +90,9 @@ impl GrpcServer {
     }
 
     /// Takes a connection over.
-    pub(crate) fn take_over(&self, handover: Handover) {
+    pub(crate) fn take_over(&self, connection: ConnectionGuard, handover: Handover) {
         // Where the runtime has ended, the connection ends with it.
-        let _taken = self.handover_tx.send(handover);
+        let _taken = self.handover_tx.send((connection, handover));
     }
 
     /// Sends all clients a GOAWAY. Requests in progress are answered.
@@ -142,6 +106,46 @@ impl GrpcServer {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
             let _ended = thread.join();
+        }
+    }
+}
+
+/// Starts the `grpc-change` thread. What it returns is told when that thread ends, for whatever reason.
+fn start_change_thread(
+    jobs_rx: UnboundedReceiver<Job>,
+    commit_batch: usize,
+    handler: Arc<Handler>,
+) -> io::Result<oneshot::Receiver<()>> {
+    let (ended_tx, ended_rx) = oneshot::channel();
+    thread::Builder::new()
+        .name("grpc-change".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            let _ended = ended_tx;
+            calls::run_changes(jobs_rx, commit_batch.max(1), &handler);
+        })?;
+    Ok(ended_rx)
+}
+
+/// Gives each connection that is handed over a task, until the server stops or `grpc-change` has ended.
+async fn serve_connections(
+    mut handover_rx: UnboundedReceiver<(ConnectionGuard, Handover)>,
+    calls: Arc<Calls>,
+    mut stage: watch::Receiver<Stage>,
+    jobs_tx: &UnboundedSender<Job>,
+) {
+    let stages = stage.clone();
+    loop {
+        tokio::select! {
+            handover = handover_rx.recv() => {
+                let Some((connection, handover)) = handover else {
+                    return;
+                };
+                let calls = Arc::clone(&calls);
+                tokio::spawn(connection::serve(connection, handover, calls, stages.clone()));
+            }
+            _ = stage.wait_for(|it| *it == Stage::Ended) => return,
+            () = jobs_tx.closed() => return,
         }
     }
 }

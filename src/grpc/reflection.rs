@@ -3,12 +3,11 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use hyper::body::Incoming;
 use hyper::http::{Request, Response};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic_reflection::server::{Builder, Error};
-
-use super::body::CountedBody;
 
 const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
 /// A question is a name.
@@ -17,33 +16,27 @@ const V1: &str = "/grpc.reflection.v1.ServerReflection/";
 const V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-type Answer = Box<dyn Fn(Request<CountedBody>) -> Answering + Send + Sync>;
+/// Begins a conversation.
+type Reflect = Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
 
 /// Both versions, made once: reading the protos costs more than answering from them.
 pub(super) struct Reflection {
-    v1: Answer,
-    v1_alpha: Answer,
+    v1: Reflect,
+    v1_alpha: Reflect,
 }
 
 impl Reflection {
     pub(super) fn new() -> Result<Self, Error> {
         let builder = || Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        let (v1, v1_alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
         Ok(Self {
-            v1: answer(
-                builder()
-                    .build_v1()?
-                    .max_decoding_message_size(QUESTION_BYTES),
-            ),
-            v1_alpha: answer(
-                builder()
-                    .build_v1alpha()?
-                    .max_decoding_message_size(QUESTION_BYTES),
-            ),
+            v1: reflect(v1.max_decoding_message_size(QUESTION_BYTES)),
+            v1_alpha: reflect(v1_alpha.max_decoding_message_size(QUESTION_BYTES)),
         })
     }
 
     /// What answers calls of this path, if it is one of reflection's.
-    pub(super) fn of(&self, path: &str) -> Option<&Answer> {
+    pub(super) fn of(&self, path: &str) -> Option<&Reflect> {
         if path.starts_with(V1) {
             Some(&self.v1)
         } else {
@@ -52,9 +45,9 @@ impl Reflection {
     }
 }
 
-fn answer<S>(service: S) -> Answer
+fn reflect<S>(service: S) -> Reflect
 where
-    S: Service<Request<CountedBody>, Response = Response<Body>, Error = std::convert::Infallible>,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {

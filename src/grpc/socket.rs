@@ -8,13 +8,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connections::Connection;
-use crate::connections::stream::Stream;
+use crate::connections::{Connection, Stream};
 
 /// A socket that does not block.
 pub(super) struct Socket {
     inner: AsyncFd<Stream>,
-    /// What was read already, last byte first.
+    /// What was read already.
     first: Vec<u8>,
     connection: Arc<Connection>,
 }
@@ -25,14 +24,9 @@ impl Socket {
         reason = "what takes its place is unsafe code, which is forbidden here; what is handed over keeps its \
                   descriptor open as long as it lives, and that is all that is asked"
     )]
-    pub(super) fn new(
-        stream: Stream,
-        mut first: Vec<u8>,
-        connection: Arc<Connection>,
-    ) -> io::Result<Self> {
-        first.reverse();
+    pub(super) fn new(connection: Arc<Connection>, first: Vec<u8>) -> io::Result<Self> {
         Ok(Self {
-            inner: AsyncFd::new(stream)?,
+            inner: AsyncFd::new(Arc::clone(&connection.stream))?,
             first,
             connection,
         })
@@ -45,18 +39,15 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while buffer.remaining() > 0
-            && let Some(byte) = self.first.pop()
-        {
-            buffer.put_slice(&[byte]);
-        }
-        if !buffer.filled().is_empty() {
+        if !self.first.is_empty() {
+            let bytes = self.first.len().min(buffer.remaining());
+            buffer.put_slice(self.first.drain(..bytes).as_slice());
             return Poll::Ready(Ok(()));
         }
         loop {
-            let mut guard = ready!(self.inner.poll_read_ready_mut(context))?;
+            let mut guard = ready!(self.inner.poll_read_ready(context))?;
             let unfilled = buffer.initialize_unfilled();
-            match guard.try_io(|it| it.get_mut().read(unfilled)) {
+            match guard.try_io(|it| it.get_ref().as_ref().read(unfilled)) {
                 Ok(Ok(read)) => {
                     if !self.connection.count_read(read) {
                         let why = "too many bytes without a request";
@@ -75,16 +66,16 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let Poll::Ready(guard) = self.inner.poll_write_ready_mut(context) else {
+            let Poll::Ready(guard) = self.inner.poll_write_ready(context) else {
                 self.connection.note_write(false);
                 return Poll::Pending;
             };
-            match guard?.try_io(|it| it.get_mut().write(bytes)) {
+            match guard?.try_io(|it| it.get_ref().as_ref().write(bytes)) {
                 Ok(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(result) => {
                     self.connection.note_write(true);

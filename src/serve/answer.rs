@@ -7,9 +7,10 @@ use crate::model::{RequestId, Timestamp};
 
 /// The last second of the year 9999: a date in a header has four digits for the year.
 const LAST_DATE_S: u64 = 253_402_300_799;
+const CLOSE: &str = "Connection: close\r\n";
 
 /// An answer whose header fields are written, and whose framing is not.
-pub(super) struct Answer {
+pub(super) struct Http1Answer {
     pub(super) status: u16,
     /// The header fields but for those of the framing, each with its CRLF.
     pub(super) fields: Vec<u8>,
@@ -18,7 +19,7 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl Http1Answer {
     /// An answer that the front end gives by itself.
     pub(super) fn of(reply: Reply, now: Timestamp, is_head: bool) -> Self {
         let mut fields = Vec::with_capacity(256);
@@ -44,24 +45,15 @@ impl Answer {
         }
     }
 
-    /// Adds the header that names the request.
-    pub(super) fn add_request_id(&mut self, request: &RequestId) {
-        for part in [REQUEST_ID, ": ", request.as_str(), "\r\n"] {
-            self.fields.extend_from_slice(part.as_bytes());
-        }
-    }
-
-    /// The answer as it goes over the wire.
-    pub(super) fn into_bytes(mut self, keep_alive: bool) -> Vec<u8> {
+    /// The answer to the request of that id, as it goes over the wire.
+    pub(super) fn into_bytes(mut self, request: &RequestId, keep_alive: bool) -> Vec<u8> {
         let reason = tiny_http::StatusCode(self.status).default_reason_phrase();
         let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", self.status).into_bytes();
         bytes.append(&mut self.fields);
-        bytes.extend_from_slice(format!("Content-Length: {}\r\n", self.content_length).as_bytes());
-        bytes.extend_from_slice(if keep_alive {
-            b"\r\n"
-        } else {
-            b"Connection: close\r\n\r\n"
-        });
+        let id = request.as_str();
+        let (length, close) = (self.content_length, if keep_alive { "" } else { CLOSE });
+        let last = format!("{REQUEST_ID}: {id}\r\nContent-Length: {length}\r\n{close}\r\n");
+        bytes.extend_from_slice(last.as_bytes());
         bytes.append(&mut self.body);
         bytes
     }

@@ -2,14 +2,13 @@
 //! requests, not calls.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Limits;
-use super::head::{self, BodyLength, Head};
+use super::head::{BodyLength, RequestHead};
 use crate::api::status::TransportError;
+use crate::connections::Lease;
 use crate::connections::wire::Wire;
-use crate::connections::{Lease, Share};
 
 /// How much is read at once. Nearly every request fits.
 const READ_BYTES: usize = 4096;
@@ -28,141 +27,152 @@ pub(super) enum Ended {
     Refused(TransportError),
 }
 
-/// A client's bytes: read, and not yet understood.
-pub(super) struct Incoming {
-    wire: Wire,
-    buffer: Vec<u8>,
-    share: Arc<Share>,
+impl From<TransportError> for Ended {
+    fn from(refusal: TransportError) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
-impl Incoming {
-    pub(super) const fn new(wire: Wire, share: Arc<Share>) -> Self {
+const BAD_CHUNK: TransportError = TransportError::BadFraming("a chunk's size is malformed");
+
+/// A client's bytes: read, and not yet understood.
+pub(super) struct Incoming<'a> {
+    pub(super) wire: Wire,
+    buffer: Vec<u8>,
+    limits: &'a Limits,
+    /// The memory of the request that is being read or carried out.
+    lease: Lease,
+    /// When that request must be complete.
+    deadline: Instant,
+}
+
+impl<'a> Incoming<'a> {
+    pub(super) fn new(wire: Wire, limits: &'a Limits, lease: Lease) -> Self {
         Self {
             wire,
             buffer: Vec::new(),
-            share,
+            limits,
+            lease,
+            deadline: Instant::now(),
         }
     }
 
-    /// The socket, to write answers to.
-    pub(super) const fn wire(&mut self) -> &mut Wire {
-        &mut self.wire
-    }
-
     /// Waits until a request begins.
-    pub(super) fn first_byte(&mut self, idle: Duration) -> Result<(), Ended> {
+    pub(super) fn first_byte(&mut self) -> Result<(), Ended> {
         loop {
-            // A CRLF too many between requests is overlooked (RFC 9112 §2.2), and begins none.
-            while self.buffer.starts_with(b"\r\n") {
-                self.buffer.drain(..2);
-            }
+            self.skip_empty_lines();
             if !self.buffer.is_empty() {
                 return Ok(());
             }
             // An idle client holds no buffer.
             self.buffer = Vec::new();
-            self.read(idle).map_err(|_| Ended::Closed)?;
+            let read = self.read(self.limits.idle_time);
+            read.map_err(|_| Ended::Closed)?;
         }
+    }
+
+    /// A CRLF too many between requests is overlooked (RFC 9112 §2.2), and begins none. Returns whether there was one.
+    fn skip_empty_lines(&mut self) -> bool {
+        let before = self.buffer.len();
+        while self.buffer.starts_with(b"\r\n") {
+            self.buffer.drain(..2);
+        }
+        self.buffer.len() != before
+    }
+
+    /// Begins to read a request, whose first byte was here at `begun`. What has been read of it counts already.
+    pub(super) fn begin(&mut self, begun: Instant) -> Result<(), Ended> {
+        self.set_deadline(begun)?;
+        self.hold(self.buffer.len())
+    }
+
+    fn set_deadline(&mut self, begun: Instant) -> Result<(), Ended> {
+        let deadline = begun.checked_add(self.limits.request_time);
+        self.deadline = deadline.ok_or(Ended::Closed)?;
+        Ok(())
+    }
+
+    /// The request was answered or refused: its memory is free.
+    pub(super) fn end(&mut self) {
+        self.lease.resize(0);
     }
 
     /// Whether the client begins as one that speaks HTTP/2: then what was read of it. Nothing else begins so.
     #[cfg(feature = "grpc")]
-    pub(super) fn http2(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>, Ended> {
+    pub(super) fn http2(&mut self, begun: Instant) -> Result<Option<Vec<u8>>, Ended> {
+        self.set_deadline(begun)?;
         let preface = crate::grpc::PREFACE;
         while preface.starts_with(&self.buffer) && self.buffer.len() < preface.len() {
-            self.more(deadline)?;
+            self.more()?;
         }
         let speaks = self.buffer.starts_with(preface);
         Ok(speaks.then(|| std::mem::take(&mut self.buffer)))
     }
 
-    /// What this request may hold of memory; what has been read of it counts already.
-    pub(super) fn lease(&self) -> Result<Arc<Lease>, Ended> {
-        let lease = self.share.lease(self.buffer.len());
-        lease
-            .map(Arc::new)
-            .ok_or(Ended::Refused(TransportError::Busy))
+    /// Reads the head of a request. Also where that fails, `head` is then what could be read.
+    pub(super) fn head(&mut self, head: &mut RequestHead) -> Result<(), Ended> {
+        let read = self.complete_head(head);
+        if read.is_err() {
+            let _incomplete = head.parse(&self.buffer);
+        }
+        read
     }
 
-    /// What was read and not understood yet.
-    pub(super) fn unread(&self) -> &[u8] {
-        &self.buffer
-    }
-
-    /// Reads the head of a request.
-    ///
-    /// It is parsed where it may be complete, and else only when it has doubled: the cost is linear however it drips.
-    pub(super) fn head(
-        &mut self,
-        lease: &Lease,
-        limits: &Limits,
-        deadline: Instant,
-    ) -> Result<Head, Ended> {
+    /// A head is parsed where it may be complete, and else only when it has doubled: the cost is linear however it drips.
+    fn complete_head(&mut self, head: &mut RequestHead) -> Result<(), Ended> {
+        let max = self.limits.head_bytes;
         let mut parse_at = 0;
         let mut searched = 0_usize;
         loop {
-            while self.buffer.starts_with(b"\r\n") {
-                self.buffer.drain(..2);
+            if self.skip_empty_lines() {
                 searched = 0;
             }
-            let within = self.buffer.get(..limits.head_bytes).unwrap_or(&self.buffer);
+            let within = self.buffer.get(..max).unwrap_or(&self.buffer);
             let unsearched = within.get(searched..).unwrap_or_default();
             let has_end = unsearched.windows(4).any(|it| it == b"\r\n\r\n");
             searched = within.len().saturating_sub(3);
-            let is_too_long = self.buffer.len() >= limits.head_bytes;
+            let is_too_long = self.buffer.len() >= max;
             if has_end || is_too_long || within.len() >= parse_at {
                 parse_at = within.len().saturating_mul(2);
-                if let Some(head) = head::parse(within).map_err(Ended::Refused)? {
-                    self.buffer.drain(..head.length);
-                    return Ok(head);
+                if let Some(length) = head.parse(within)? {
+                    self.buffer.drain(..length);
+                    return Ok(());
                 }
             }
             if is_too_long {
-                return Err(Ended::Refused(TransportError::HeadTooLarge));
+                return Err(TransportError::HeadTooLarge.into());
             }
-            self.more_within(lease, deadline)?;
+            self.more_held()?;
         }
     }
 
-    /// Reads the body that belongs to `length`.
-    pub(super) fn body(
-        &mut self,
-        length: BodyLength,
-        lease: &Lease,
-        limits: &Limits,
-        deadline: Instant,
-    ) -> Result<Vec<u8>, Ended> {
+    /// Reads a body of that length.
+    pub(super) fn body(&mut self, length: BodyLength) -> Result<Vec<u8>, Ended> {
         match length {
             BodyLength::Bytes(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
-                if length > limits.body_bytes {
-                    return Err(Ended::Refused(TransportError::BodyTooLarge));
+                if length > self.limits.body_bytes {
+                    return Err(TransportError::BodyTooLarge.into());
                 }
                 while self.buffer.len() < length {
-                    self.more_within(lease, deadline)?;
+                    self.more_held()?;
                 }
                 Ok(self.buffer.drain(..length).collect())
             }
-            BodyLength::Chunked => self.chunks(lease, limits, deadline),
+            BodyLength::Chunked => self.chunks(),
         }
     }
 
     /// Whether a body of that length is yet to come, and may: its client waits to be told to go on.
-    pub(super) fn awaits(&self, length: BodyLength, limits: &Limits) -> bool {
+    pub(super) fn awaits(&self, length: BodyLength) -> bool {
         match length {
             BodyLength::Bytes(length) => usize::try_from(length)
-                .is_ok_and(|it| self.buffer.len() < it && it <= limits.body_bytes),
+                .is_ok_and(|it| self.buffer.len() < it && it <= self.limits.body_bytes),
             BodyLength::Chunked => self.buffer.is_empty(),
         }
     }
 
-    fn chunks(
-        &mut self,
-        lease: &Lease,
-        limits: &Limits,
-        deadline: Instant,
-    ) -> Result<Vec<u8>, Ended> {
-        let refused = |why| Ended::Refused(TransportError::BadFraming(why));
+    fn chunks(&mut self) -> Result<Vec<u8>, Ended> {
         let mut body = Vec::new();
         let mut framing = 0_usize;
         loop {
@@ -170,30 +180,30 @@ impl Incoming {
                 match httparse::parse_chunk_size(&self.buffer) {
                     Ok(httparse::Status::Complete(found)) => break found,
                     Ok(httparse::Status::Partial) if self.buffer.len() < READ_BYTES => {
-                        self.more(deadline)?;
+                        self.more()?;
                     }
-                    _ => return Err(refused("a chunk's size is malformed")),
+                    _ => return Err(BAD_CHUNK.into()),
                 }
             };
             only_visible(self.buffer.get(..line).unwrap_or_default())?;
             self.buffer.drain(..line);
             framing = framing.saturating_add(line).saturating_add(2);
             let size = usize::try_from(size).unwrap_or(usize::MAX);
-            if size > limits.body_bytes.saturating_sub(body.len()) {
-                return Err(Ended::Refused(TransportError::BodyTooLarge));
+            if size > self.limits.body_bytes.saturating_sub(body.len()) {
+                return Err(TransportError::BodyTooLarge.into());
             }
             if framing > MAX_FRAMING_BYTES {
-                return Err(refused("too much framing for so little body"));
+                let why = "too much framing for so little body";
+                return Err(TransportError::BadFraming(why).into());
             }
             while self.buffer.len() < size.saturating_add(2) {
-                self.more_within(lease, deadline)?;
+                self.more_held()?;
             }
             body.extend(self.buffer.drain(..size));
             // After the last chunk trailers could stand; totpd knows none, and takes none.
             if !self.buffer.starts_with(b"\r\n") {
-                return Err(refused(
-                    "a chunk does not end where it says, or has trailers",
-                ));
+                let why = "a chunk does not end where it says, or has trailers";
+                return Err(TransportError::BadFraming(why).into());
             }
             self.buffer.drain(..2);
             if size == 0 {
@@ -203,24 +213,23 @@ impl Incoming {
     }
 
     /// Reads more of a request, if the memory budget has enough left.
-    fn more_within(&mut self, lease: &Lease, deadline: Instant) -> Result<(), Ended> {
+    fn more_held(&mut self) -> Result<(), Ended> {
         let before = self.buffer.len();
-        self.more(deadline)?;
-        let grown = lease.grow(self.buffer.len().saturating_sub(before));
-        grown
-            .then_some(())
-            .ok_or(Ended::Refused(TransportError::Busy))
+        self.more()?;
+        self.hold(self.buffer.len().saturating_sub(before))
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), Ended> {
+        let has_memory = self.lease.grow(bytes);
+        has_memory.then_some(()).ok_or(TransportError::Busy.into())
     }
 
     /// Reads more of a request that has begun.
-    fn more(&mut self, deadline: Instant) -> Result<(), Ended> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Ended::Refused(TransportError::TooSlow));
-        }
+    fn more(&mut self) -> Result<(), Ended> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
         self.read(left).map_err(|error| {
-            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-                Ended::Refused(TransportError::TooSlow)
+            if error.kind() == ErrorKind::TimedOut {
+                TransportError::TooSlow.into()
             } else {
                 Ended::Closed
             }
@@ -230,11 +239,10 @@ impl Incoming {
     fn read(&mut self, time: Duration) -> io::Result<()> {
         let old = self.buffer.len();
         self.buffer.resize(old.saturating_add(READ_BYTES), 0);
-        let read = self
-            .wire
-            .read(self.buffer.get_mut(old..).unwrap_or_default(), time);
-        self.buffer
-            .truncate(old.saturating_add(*read.as_ref().unwrap_or(&0)));
+        let unfilled = self.buffer.get_mut(old..).unwrap_or_default();
+        let read = self.wire.read(unfilled, time);
+        let length = old.saturating_add(*read.as_ref().unwrap_or(&0));
+        self.buffer.truncate(length);
         match read? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
@@ -243,15 +251,15 @@ impl Incoming {
 
     /// Reads on for a short time and drops what comes.
     pub(super) fn drain(&mut self) {
-        let deadline = Instant::now().checked_add(DRAIN_TIME);
+        let begun = Instant::now();
         let mut drained = self.buffer.len();
         self.buffer = Vec::new();
         while drained < DRAIN_BYTES {
             self.buffer.clear();
-            let left = deadline.map_or(Duration::ZERO, |it| {
-                it.saturating_duration_since(Instant::now())
-            });
-            if left.is_zero() || self.read(left).is_err() {
+            if self
+                .read(DRAIN_TIME.saturating_sub(begun.elapsed()))
+                .is_err()
+            {
                 return;
             }
             drained = drained.saturating_add(self.buffer.len());
@@ -261,16 +269,13 @@ impl Incoming {
 
 /// A chunk's size line begins with a digit, and its extension, which is ignored, is text: a parser before us that ends the
 /// line at a bare LF would see other chunks.
-fn only_visible(line: &[u8]) -> Result<(), Ended> {
+fn only_visible(line: &[u8]) -> Result<(), TransportError> {
     let text = line.strip_suffix(b"\r\n").unwrap_or_default();
     let is_text = text
         .iter()
         .all(|it| *it == b'\t' || (b' '..=b'~').contains(it));
-    if is_text && text.first().is_some_and(u8::is_ascii_hexdigit) {
-        Ok(())
-    } else {
-        Err(Ended::Refused(TransportError::BadFraming(
-            "a chunk's size is malformed",
-        )))
-    }
+    let begins_with_digit = text.first().is_some_and(u8::is_ascii_hexdigit);
+    (is_text && begins_with_digit)
+        .then_some(())
+        .ok_or(BAD_CHUNK)
 }

@@ -15,6 +15,7 @@ mod workers;
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,16 +25,13 @@ use std::time::Duration;
 
 pub use crate::api::handler::Handler;
 use crate::connections::listen::{BindSettings, Listener};
-pub use crate::connections::listen::{Bound, Inherited, Listen};
-use crate::connections::stream::Stream;
+pub use crate::connections::listen::{Bound, Listen};
 use crate::connections::tls::Tls;
 pub use crate::connections::tls::TlsFiles;
 pub use crate::connections::{Cidr, Limits};
-use crate::connections::{
-    Connections, Gates, MemoryBudget, Peer, Registry, RequestIds, descriptors,
-};
+use crate::connections::{ConnectionGuard, Connections, Peer, descriptors};
 #[cfg(feature = "grpc")]
-use crate::grpc::{self, GrpcServer};
+use crate::grpc::GrpcServer;
 use relay::Relay;
 
 /// A client's thread only parses and copies, its buffers are on the heap; a TLS handshake needs most of this.
@@ -45,8 +43,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub struct Config {
     /// Where to listen.
     pub listen: Vec<Listen>,
-    /// Sockets that listen already.
-    pub inherited: Vec<Inherited>,
+    /// Sockets that listen already, TCP or Unix, as systemd opens them.
+    pub inherited: Vec<OwnedFd>,
     /// Certificate and key, where TCP clients are to speak TLS.
     pub tls: Option<TlsFiles>,
     /// Proxies whose `X-Forwarded-For` counts.
@@ -98,6 +96,14 @@ struct FatalError {
 }
 
 impl FatalError {
+    fn new(report: Box<dyn Fn(&str) + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self {
+            once: Once::new(),
+            report,
+            is_stopping: AtomicBool::new(false),
+        })
+    }
+
     fn report(&self, why: &str) {
         if !self.is_stopping.load(Ordering::Acquire) {
             self.once.call_once(|| (self.report)(why));
@@ -119,55 +125,24 @@ pub struct Running {
 /// Starts serving. When this returns, clients are accepted.
 pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Error> {
     descriptors::fit(&mut config.limits, relay::CONNECTIONS).map_err(Error)?;
-    let tls = config
-        .tls
-        .map(Tls::load)
-        .transpose()
-        .map_err(|why| Error(format!("TLS: {why}")))?;
-    let settings = BindSettings {
-        tls: tls.is_some(),
-        insecure_plaintext: config.insecure_plaintext,
-        unix_mode: config.unix_mode,
+    let tls = config.tls.take().map(Tls::load).transpose();
+    let tls = tls.map_err(|why| Error(format!("TLS: {why}")))?;
+    let listeners = listen(&mut config, tls.is_some())?;
+    let unix_path = |it: &Listen| match it {
+        Listen::Unix(path) => Some(path.clone()),
+        Listen::Tcp(_) => None,
     };
-    let mut listeners = Vec::new();
-    for listen in &config.listen {
-        let bound = Listener::bind(listen, &settings);
-        listeners
-            .push(bound.map_err(|error| Error(format!("cannot listen on {listen}: {error}")))?);
-    }
-    let paths = listeners
-        .iter()
-        .filter_map(|(_, bound)| bound.path())
-        .collect();
-    for inherited in config.inherited {
-        let bound = Listener::inherit(inherited, &settings);
-        listeners
-            .push(bound.map_err(|error| Error(format!("cannot take a socket over: {error}")))?);
-    }
+    let paths = config.listen.iter().filter_map(unix_path).collect();
 
-    let fatal = Arc::new(FatalError {
-        once: Once::new(),
-        report: config.on_fatal_error,
-        is_stopping: AtomicBool::new(false),
-    });
-    let connections = Arc::new(Connections {
-        registry: Registry::new(&config.limits),
-        requests: MemoryBudget::new(config.limits.request_memory_bytes),
-        answers: MemoryBudget::new(config.limits.answer_memory_bytes),
-        gates: Gates::new(config.changes_at_once, config.limits.waiting),
-        request_ids: RequestIds::default(),
-        limits: config.limits,
-        trusted_proxies: config.trusted_proxies,
-        tls,
-    });
+    let fatal = FatalError::new(config.on_fatal_error);
+    let (limits, proxies) = (config.limits, config.trusted_proxies);
+    let connections = Connections::new(limits, proxies, tls, config.changes_at_once);
     #[cfg(feature = "grpc")]
     let grpc = {
-        let settings = grpc::Settings {
-            connections: Arc::clone(&connections),
-            commit_batch: config.commit_batch,
-        };
+        let (handler, connections) = (Arc::clone(handler), Arc::clone(&connections));
         let fatal = Arc::clone(&fatal);
-        GrpcServer::start(Arc::clone(handler), settings, move |why| fatal.report(why))
+        let on_fatal_error = move |why: &str| fatal.report(why);
+        GrpcServer::start(handler, connections, config.commit_batch, on_fatal_error)
             .map_err(|error| Error(format!("cannot start gRPC: {error}")))?
     };
     let relay = Relay::start(
@@ -186,19 +161,45 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         grpc,
         fatal,
     });
+    start_accepting(front, listeners, paths)
+        .map_err(|error| Error(format!("cannot start accepting: {error}")))
+}
 
-    let cannot_accept = |error: io::Error| Error(format!("cannot start accepting: {error}"));
-    let (accepts, stop) = UnixStream::pair().map_err(cannot_accept)?;
+/// Opens the sockets to listen on, and takes over those that are open already.
+fn listen(config: &mut Config, tls: bool) -> Result<Vec<Listener>, Error> {
+    let settings = BindSettings {
+        tls,
+        insecure_plaintext: config.insecure_plaintext,
+        unix_mode: config.unix_mode,
+    };
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        let listener = Listener::bind(listen, &settings);
+        listeners
+            .push(listener.map_err(|error| Error(format!("cannot listen on {listen}: {error}")))?);
+    }
+    for inherited in config.inherited.drain(..) {
+        let listener = Listener::listen(inherited.into(), &settings);
+        listeners
+            .push(listener.map_err(|error| Error(format!("cannot take a socket over: {error}")))?);
+    }
+    Ok(listeners)
+}
+
+/// Starts an `accept` thread for each address.
+fn start_accepting(
+    front: Arc<FrontEnd>,
+    listeners: Vec<Listener>,
+    paths: Vec<PathBuf>,
+) -> io::Result<Running> {
+    let (accepts, stop) = UnixStream::pair()?;
     let stop = Arc::new(stop);
     let (mut addresses, mut accepting) = (Vec::new(), Vec::new());
-    for (listener, bound) in listeners {
-        addresses.push(bound);
+    for listener in listeners {
+        addresses.push(listener.bound.clone());
         let (front, stop) = (Arc::clone(&front), Arc::clone(&stop));
-        let thread = thread::Builder::new()
-            .name("accept".to_owned())
-            .spawn(move || accept(&listener, &stop, &front))
-            .map_err(cannot_accept)?;
-        accepting.push(thread);
+        let thread = thread::Builder::new().name("accept".to_owned());
+        accepting.push(thread.spawn(move || accept(&listener, &stop, &front))?);
     }
     Ok(Running {
         front,
@@ -262,9 +263,12 @@ fn accept(listener: &Listener, stop: &UnixStream, front: &Arc<FrontEnd>) {
                 let is_proxy = address.is_some_and(|it| front.connections.is_proxy(it));
                 let peer = Peer {
                     address,
-                    is_trusted: is_proxy || listener.is_private_unix(),
+                    is_trusted: is_proxy || listener.is_private,
                 };
-                serve_client(front, stream, peer, listener.speaks_tls());
+                let speaks_tls = matches!(listener.bound, Bound::Tls(_));
+                if let Some(connection) = front.connections.registry.admit(stream, peer) {
+                    serve_client(front, connection, speaks_tls);
+                }
             }
             Err(error) => {
                 if !is_reported {
@@ -287,18 +291,15 @@ fn is_shortage(error: &io::Error) -> bool {
     errno.is_some_and(|it| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&it))
 }
 
-/// Gives a new client a `client` thread of its own, if the limits admit it. Runs on the `accept` thread.
-fn serve_client(front: &Arc<FrontEnd>, stream: Stream, peer: Peer, speaks_tls: bool) {
-    let Some(connection) = front.connections.registry.admit(stream.clone(), peer) else {
-        return;
-    };
+/// Gives a new client a `client` thread of its own. Runs on the `accept` thread.
+fn serve_client(front: &Arc<FrontEnd>, connection: ConnectionGuard, speaks_tls: bool) {
     let front = Arc::clone(front);
     let started = thread::Builder::new()
         .name("client".to_owned())
         .stack_size(CLIENT_STACK_BYTES)
         .spawn(move || {
             let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                client::serve(&front, connection, stream, speaks_tls);
+                client::serve(&front, connection, speaks_tls);
             }));
             if served.is_err() {
                 log::error!("a client's thread panicked; that client alone is gone");
@@ -307,49 +308,5 @@ fn serve_client(front: &Arc<FrontEnd>, stream: Stream, peer: Peer, speaks_tls: b
     if let Err(error) = started {
         // The connection is no longer counted: its guard was dropped with the closure.
         log::warn!("no thread for a client: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::api::Api;
-    use crate::model::{Timestamp, Window};
-    use crate::service::{DataDir, KeyFile, Settings};
-
-    #[test]
-    fn a_worker_that_ends_by_itself_is_reported() {
-        let dir = tempfile::tempdir().unwrap();
-        let (tell, told) = mpsc::channel();
-        let config = Config {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            inherited: Vec::new(),
-            tls: None,
-            trusted_proxies: Vec::new(),
-            unix_mode: 0o600,
-            private_dir: dir.path().to_owned(),
-            changes_at_once: 3,
-            commit_batch: 128,
-            limits: Limits::default(),
-            insecure_plaintext: false,
-            on_fatal_error: Box::new(move |why| tell.send(why.to_owned()).unwrap()),
-        };
-        let data = dir.path().join("data");
-        let now = Timestamp::from_seconds(1_800_000_000);
-        let settings = Settings {
-            issuer: "Test".parse().unwrap(),
-            window: Window::OneEitherSide,
-        };
-        let made = DataDir::create(&data, KeyFile::InDataDir, &settings, now);
-        let (service, _org) = made.unwrap();
-        let handler = Handler::of(Api::new(service, Arc::new(move || now)));
-        let running = start(config, &handler).unwrap();
-        assert!(told.try_recv().is_err());
-        running.front.relay.stop();
-        let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert!(why.contains("tiny_http has stopped"), "{why}");
-        running.stop(Duration::from_secs(1));
     }
 }

@@ -1,19 +1,20 @@
 //! One connection to tiny_http that many `client` threads share. Requests are written one after another without waiting,
 //! and their answers come in the same order. All of this runs on `client` threads: there is no thread of its own.
 //!
-//! The thread whose answer is next reads the connection. When it has its answer it hands over what else has come, and
-//! the reading to the thread whose answer is next then. So a client that is alone reads its own answer, and of many
-//! each is woken once.
+//! The thread whose answer is next reads the connection. When it has its answer it sends the others what else has come,
+//! and passes the reading on to the thread whose answer is next then. So a client that is alone reads its own answer, and
+//! of many each is woken once.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroize;
 
-use super::answer::Answer;
+use super::answer::Http1Answer;
 
 /// Header fields in an answer of tiny_http's: about ten.
 const MAX_FIELDS: usize = 32;
@@ -29,43 +30,30 @@ pub(super) struct Pipeline {
 
 struct Queue {
     /// Requests whose answers have not come yet.
-    waiting: VecDeque<Arc<Slot>>,
-    /// There while no thread reads, which is while no request waits.
-    reader: Option<Reader>,
+    waiting: VecDeque<Waiting>,
+    /// What was read of the next answers. It is here while no thread reads, which is while no request waits.
+    unread: Option<Vec<u8>>,
     is_broken: bool,
 }
 
-/// What was read of the next answers.
-struct Reader {
-    buffer: Vec<u8>,
-}
-
-/// Where a thread waits for its answer.
-struct Slot {
+/// A request whose thread waits. Where this is dropped without a word to it, the connection is broken.
+#[derive(Clone)]
+struct Waiting {
     is_head: bool,
-    wake: Mutex<Option<Wake>>,
-    woken: Condvar,
+    tell: SyncSender<Wake>,
 }
 
 /// Why a waiting thread is woken.
 enum Wake {
-    Answer(Answer),
-    /// Its answer is next: it reads the connection from here on.
-    Read(Reader),
-    Broken,
+    Answer(Http1Answer),
+    /// Its answer is next: it reads the connection from here on, after these bytes.
+    Read(Vec<u8>),
 }
 
-impl Slot {
+impl Waiting {
     fn wake(&self, why: Wake) {
-        *lock(&self.wake) = Some(why);
-        self.woken.notify_one();
-    }
-
-    fn wait(&self) -> Wake {
-        let wake = lock(&self.wake);
-        let woken = self.woken.wait_while(wake, |it| it.is_none());
-        let why = woken.unwrap_or_else(PoisonError::into_inner).take();
-        why.unwrap_or(Wake::Broken)
+        // There is room: each is woken once.
+        let _waits = self.tell.try_send(why);
     }
 }
 
@@ -78,7 +66,7 @@ impl Pipeline {
     fn on(stream: UnixStream) -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
-            reader: Some(Reader { buffer: Vec::new() }),
+            unread: Some(Vec::new()),
             is_broken: false,
         };
         Self {
@@ -89,50 +77,46 @@ impl Pipeline {
     }
 
     /// Sends a request and waits for its answer. An error means that the connection, or tiny_http's side, is broken.
-    pub(super) fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Answer> {
-        let slot = Arc::new(Slot {
-            is_head,
-            wake: Mutex::new(None),
-            woken: Condvar::new(),
-        });
-        let written = {
-            let _writing = lock(&self.writing);
-            let mut queue = lock(&self.queue);
-            if queue.is_broken {
-                return Err(broken());
-            }
-            queue.waiting.push_back(Arc::clone(&slot));
-            if let Some(reader) = queue.reader.take() {
-                slot.wake(Wake::Read(reader));
-            }
-            drop(queue);
-            (&self.stream).write_all(request)
-        };
-        if let Err(error) = written {
-            self.fail();
-            return Err(error);
-        }
-        match slot.wait() {
-            Wake::Answer(answer) => Ok(answer),
-            Wake::Broken => Err(broken()),
-            Wake::Read(reader) => self.read(reader).inspect_err(|_| self.fail()),
-        }
+    pub(super) fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Http1Answer> {
+        let (tell, woken) = sync_channel(1);
+        let exchanged = self
+            .send(request, Waiting { is_head, tell })
+            .and_then(|()| match woken.recv().map_err(|_| broken())? {
+                Wake::Answer(answer) => Ok(answer),
+                Wake::Read(unread) => self.read(unread),
+            });
+        exchanged.inspect_err(|_| self.fail())
     }
 
-    /// Reads until the first answer is complete, which is the caller's, and passes on what came with it.
-    fn read(&self, mut reader: Reader) -> io::Result<Answer> {
+    /// Queues a request and writes it. If no request waits, its own thread is to read.
+    fn send(&self, request: &[u8], waiting: Waiting) -> io::Result<()> {
+        let _writing = lock(&self.writing);
+        let mut queue = lock(&self.queue);
+        if queue.is_broken {
+            return Err(broken());
+        }
+        if let Some(unread) = queue.unread.take() {
+            waiting.wake(Wake::Read(unread));
+        }
+        queue.waiting.push_back(waiting);
+        drop(queue);
+        (&self.stream).write_all(request)
+    }
+
+    /// Reads until the first answer is complete, which is the caller's, and sends the others what came with it.
+    fn read(&self, mut unread: Vec<u8>) -> io::Result<Http1Answer> {
         let mut own = None;
         let mut used = 0_usize;
         loop {
-            let Some(slot) = lock(&self.queue).waiting.front().cloned() else {
+            let Some(next) = lock(&self.queue).waiting.front().cloned() else {
                 break;
             };
-            let rest = reader.buffer.get(used..).unwrap_or_default();
-            if let Some((mut answer, head, end)) = parse(rest, slot.is_head)? {
+            let rest = unread.get(used..).unwrap_or_default();
+            if let Some((mut answer, head, end)) = parse(rest, next.is_head)? {
                 if used == 0 && rest.len() == end {
                     // A long answer is not copied.
-                    answer.body = reader.buffer.split_off(head);
-                    reader.buffer.clear();
+                    answer.body = unread.split_off(head);
+                    unread.clear();
                 } else {
                     answer.body = rest.get(head..end).unwrap_or_default().to_vec();
                     used = used.saturating_add(end);
@@ -141,46 +125,43 @@ impl Pipeline {
                 if own.is_none() {
                     own = Some(answer);
                 } else {
-                    slot.wake(Wake::Answer(answer));
+                    next.wake(Wake::Answer(answer));
                 }
             } else if own.is_some() {
                 break;
             } else {
-                reader.fill(&self.stream)?;
+                self.fill(&mut unread)?;
             }
         }
-        reader.buffer.drain(..used);
-        if reader.buffer.is_empty() {
+        unread.drain(..used);
+        if unread.is_empty() {
             // Emptying a buffer leaves its bytes in memory, and an answer may have shown a secret.
-            reader.buffer.zeroize();
+            unread.zeroize();
         }
         let mut queue = lock(&self.queue);
         match queue.waiting.front() {
-            Some(next) => next.wake(Wake::Read(reader)),
-            None => queue.reader = Some(reader),
+            Some(next) => next.wake(Wake::Read(unread)),
+            None => queue.unread = Some(unread),
         }
         own.ok_or_else(broken)
+    }
+
+    fn fill(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let old = buffer.len();
+        buffer.resize(old.saturating_add(READ_BYTES), 0);
+        let read = (&self.stream).read(buffer.get_mut(old..).unwrap_or_default())?;
+        buffer.truncate(old.saturating_add(read));
+        if read == 0 { Err(broken()) } else { Ok(()) }
     }
 
     /// No request on this connection gets an answer any more.
     fn fail(&self) {
         let mut queue = lock(&self.queue);
         queue.is_broken = true;
-        for slot in queue.waiting.drain(..) {
-            slot.wake(Wake::Broken);
-        }
+        // Their threads are told by that.
+        queue.waiting.clear();
         drop(queue);
         let _gone = self.stream.shutdown(std::net::Shutdown::Both);
-    }
-}
-
-impl Reader {
-    fn fill(&mut self, mut stream: &UnixStream) -> io::Result<()> {
-        let old = self.buffer.len();
-        self.buffer.resize(old.saturating_add(READ_BYTES), 0);
-        let read = stream.read(self.buffer.get_mut(old..).unwrap_or_default())?;
-        self.buffer.truncate(old.saturating_add(read));
-        if read == 0 { Err(broken()) } else { Ok(()) }
     }
 }
 
@@ -194,7 +175,7 @@ fn broken() -> io::Error {
 
 /// Reads the head of the answer at the start of `bytes`, if all of the answer is there, and returns where its body begins
 /// and ends. What concerns this connection alone is dropped, and what names the software.
-fn parse(bytes: &[u8], is_head: bool) -> io::Result<Option<(Answer, usize, usize)>> {
+fn parse(bytes: &[u8], is_head: bool) -> io::Result<Option<(Http1Answer, usize, usize)>> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
@@ -202,7 +183,7 @@ fn parse(bytes: &[u8], is_head: bool) -> io::Result<Option<(Answer, usize, usize
         httparse::Status::Partial => return Ok(None),
         httparse::Status::Complete(length) => length,
     };
-    let mut answer = Answer {
+    let mut answer = Http1Answer {
         status: response.code.unwrap_or_default(),
         fields: Vec::with_capacity(256),
         content_length: 0,

@@ -5,20 +5,17 @@
 //! itself meanwhile, and so has each read: reads may be answered in another order than they came.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::answer::Answer;
-use super::head::Head;
+use super::answer::Http1Answer;
 use super::pipeline::Pipeline;
 use super::workers::{WorkerSettings, Workers};
 use super::{FatalError, Handler};
 use crate::api::Kind;
-use crate::api::http::REQUEST_ID;
+use crate::api::http::{REQUEST_ID, Request};
 use crate::api::status::TransportError;
-use crate::connections::{Connections, Lease, PROBES, Permits, READS, SEARCHES, Share};
-use crate::model::RequestId;
+use crate::connections::{Connections, Lease, PROBES, Permits, READS, SEARCHES};
 
 /// The header that carries the client's address to the worker. Of what a client sends no header of this name is passed
 /// on.
@@ -33,6 +30,9 @@ pub(super) const CONNECTIONS: usize = 1 + LONG_CHANGES + READ_CONNECTIONS;
 /// One for each permit of reads, searches and readiness.
 const READ_CONNECTIONS: usize = READS + SEARCHES + PROBES;
 
+/// Connections of which each carries one request at a time.
+type Pool = Mutex<Vec<Pipeline>>;
+
 /// The connections to tiny_http.
 pub(super) struct Relay {
     connections: Arc<Connections>,
@@ -42,16 +42,6 @@ pub(super) struct Relay {
     reads: Pool,
     workers: [Workers; 2],
     fatal: Arc<FatalError>,
-}
-
-/// A request on its way.
-pub(super) struct Outgoing<'a> {
-    pub(super) kind: Kind,
-    pub(super) head: &'a Head,
-    pub(super) body: &'a [u8],
-    pub(super) client: Option<IpAddr>,
-    pub(super) request_id: &'a RequestId,
-    pub(super) answers: &'a Arc<Share>,
 }
 
 impl Relay {
@@ -84,71 +74,64 @@ impl Relay {
         Ok(Self {
             connections: Arc::clone(shared),
             changes: first,
-            long_changes: Pool(Mutex::new(changes)),
+            long_changes: Mutex::new(changes),
             long_gate: Permits::new(LONG_CHANGES, shared.limits.waiting),
-            reads: Pool(Mutex::new(reads)),
+            reads: Mutex::new(reads),
             workers: [change_workers, read_workers],
             fatal: Arc::clone(fatal),
         })
     }
 
-    /// Has a request answered by a worker, and returns its answer with the memory that this holds. Runs on a `client` thread
-    /// and blocks it meanwhile.
+    /// Has a request answered by a worker. `lease` holds the memory of the answer. Runs on a `client` thread and blocks it
+    /// meanwhile.
     pub(super) fn exchange(
         &self,
-        request: &Outgoing<'_>,
-    ) -> Result<(Answer, Option<Lease>), TransportError> {
+        kind: Kind,
+        request: &Request<'_>,
+        lease: &mut Lease,
+    ) -> Result<Http1Answer, TransportError> {
         let limits = &self.connections.limits;
         let wait = |gate: &Arc<Permits>| {
-            let waiting = gate.acquire(request.client).ok_or(TransportError::Busy)?;
+            let waiting = gate.acquire(request.peer).ok_or(TransportError::Busy)?;
             waiting.wait(limits.answer_time).ok_or(TransportError::Busy)
         };
-        let gate = self.connections.gates.of(request.kind);
-        if request.kind == Kind::Change {
+        let gate = self.connections.gates.of(kind);
+        if kind == Kind::Change {
             // Its answer is short.
-            let is_long = request.body.len() > SHORT_BODY_BYTES;
-            let _long = is_long.then(|| wait(&self.long_gate)).transpose()?;
-            let _permit = wait(gate)?;
-            let answer = if is_long {
-                self.over_own(&self.long_changes, request)
-            } else {
-                self.over(&self.changes, request)
-            };
-            return answer.map(|it| (it, None));
+            if request.body.len() <= SHORT_BODY_BYTES {
+                let _permit = wait(gate)?;
+                return self.over(&self.changes, request);
+            }
+            let _permits = (wait(&self.long_gate)?, wait(gate)?);
+            return self.over_own(&self.long_changes, request);
         }
         let _permit = wait(gate)?;
-        let (expected, budget) = (request.kind.answer_bytes(), limits.answer_memory_bytes);
-        let lease = request.answers.lease(expected);
-        let lease = lease.ok_or_else(|| TransportError::no_answer_memory(expected, budget))?;
+        let mut reserve = |bytes: usize| {
+            let no_memory = TransportError::no_answer_memory(bytes, limits.answer_memory_bytes);
+            lease.resize(bytes).then_some(()).ok_or(no_memory)
+        };
+        reserve(kind.answer_bytes())?;
         let answer = self.over_own(&self.reads, request)?;
-        if lease.resize(answer.body.len()) {
-            Ok((answer, Some(lease)))
-        } else {
-            Err(TransportError::no_answer_memory(answer.body.len(), budget))
-        }
+        reserve(answer.body.len())?;
+        Ok(answer)
     }
 
     /// Sends a request over a connection that no other request uses meanwhile. There is one for each permit.
-    fn over_own(&self, pool: &Pool, request: &Outgoing<'_>) -> Result<Answer, TransportError> {
-        let connection = pool.lock().pop().ok_or(TransportError::Bug)?;
+    fn over_own(&self, pool: &Pool, request: &Request<'_>) -> Result<Http1Answer, TransportError> {
+        let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = lock().pop().ok_or(TransportError::Bug)?;
         let answer = self.over(&connection, request);
-        pool.lock().push(connection);
+        lock().push(connection);
         answer
     }
 
-    fn over(
-        &self,
-        connection: &Pipeline,
-        request: &Outgoing<'_>,
-    ) -> Result<Answer, TransportError> {
-        let is_head = request.head.method == "HEAD";
-        connection
-            .exchange(&request.bytes(), is_head)
-            .map_err(|error| {
-                self.fatal
-                    .report(&format!("a worker's connection broke: {error}"));
-                TransportError::Bug
-            })
+    fn over(&self, to: &Pipeline, request: &Request<'_>) -> Result<Http1Answer, TransportError> {
+        let answer = to.exchange(&bytes_of(request), request.method == "HEAD");
+        answer.map_err(|error| {
+            let why = format!("a worker's connection broke: {error}");
+            self.fatal.report(&why);
+            TransportError::Bug
+        })
     }
 
     /// Tells the workers to end.
@@ -157,42 +140,31 @@ impl Relay {
     }
 }
 
-impl Outgoing<'_> {
-    /// The request as tiny_http reads it. Of what the client sent in its head, only what stands here is passed on.
-    fn bytes(&self) -> Vec<u8> {
-        let client = self.client.map(|it| it.to_string());
-        let length = self.body.len().to_string();
-        let mut bytes = Vec::with_capacity(self.body.len().saturating_add(512));
-        let mut push = |parts: &[&str]| {
-            for part in parts {
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        };
-        push(&[&self.head.method, " ", &self.head.target, " HTTP/1.1\r\n"]);
-        for (name, value) in [
-            ("Host", Some("totpd")),
-            ("Content-Length", Some(length.as_str())),
-            (PEER, client.as_deref()),
-            (REQUEST_ID, Some(self.request_id.as_str())),
-            ("Authorization", self.head.authorization.as_deref()),
-            ("Content-Type", self.head.content_type.as_deref()),
-            ("Origin", self.head.origin.as_deref()),
-        ] {
-            if let Some(value) = value {
-                push(&[name, ": ", value, "\r\n"]);
-            }
+/// The request as tiny_http reads it. Of what the client sent in its head, only what stands here is passed on.
+fn bytes_of(request: &Request<'_>) -> Vec<u8> {
+    let client = request.peer.map(|it| it.to_string());
+    let length = request.body.len().to_string();
+    let mut bytes = Vec::with_capacity(request.body.len().saturating_add(512));
+    let mut push = |parts: &[&str]| {
+        for part in parts {
+            bytes.extend_from_slice(part.as_bytes());
         }
-        push(&["\r\n"]);
-        bytes.extend_from_slice(self.body);
-        bytes
+    };
+    push(&[request.method, " ", request.target, " HTTP/1.1\r\n"]);
+    for (name, value) in [
+        ("Host", Some("totpd")),
+        ("Content-Length", Some(length.as_str())),
+        (PEER, client.as_deref()),
+        (REQUEST_ID, request.request_id),
+        ("Authorization", request.authorization),
+        ("Content-Type", request.content_type),
+        ("Origin", request.origin),
+    ] {
+        if let Some(value) = value {
+            push(&[name, ": ", value, "\r\n"]);
+        }
     }
-}
-
-/// Connections of which each carries one request at a time.
-struct Pool(Mutex<Vec<Pipeline>>);
-
-impl Pool {
-    fn lock(&self) -> MutexGuard<'_, Vec<Pipeline>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    push(&["\r\n"]);
+    bytes.extend_from_slice(request.body);
+    bytes
 }

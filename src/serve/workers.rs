@@ -65,7 +65,9 @@ impl Workers {
             thread::Builder::new()
                 .name(format!("{}-{n}", settings.name))
                 .stack_size(STACK_BYTES)
-                .spawn(move || work(&server, settings.batch, &handler, &fatal))?;
+                .spawn(move || {
+                    work(&server, settings.batch, &fatal, |it| answer(it, &handler));
+                })?;
         }
         let mut connections = Vec::with_capacity(settings.connections);
         let first = format!("GET {FIRST_TARGET} HTTP/1.1\r\nHost: totpd\r\n\r\n");
@@ -90,7 +92,12 @@ impl Workers {
 
 /// A worker's thread, `change-0` or one of `read-0` to `read-7`: takes requests from tiny_http and answers them, one batch
 /// after another, until tiny_http stops.
-fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, fatal: &FatalError) {
+fn work(
+    server: &tiny_http::Server,
+    batch: usize,
+    fatal: &FatalError,
+    answer: impl Fn(Vec<tiny_http::Request>),
+) {
     loop {
         // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
         match server.recv() {
@@ -104,7 +111,7 @@ fn work(server: &tiny_http::Server, batch: usize, handler: &Handler, fatal: &Fat
                 {
                     requests.push(next);
                 }
-                let answered = catch_unwind(AssertUnwindSafe(|| answer(requests, handler)));
+                let answered = catch_unwind(AssertUnwindSafe(|| answer(requests)));
                 if answered.is_err() {
                     // tiny_http has answered 500 to each that was dropped.
                     log::error!("a worker panicked; it goes on");
@@ -124,7 +131,10 @@ fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
     });
     let replies = handler.reply_to_batch(&parsed.collect::<Vec<_>>());
     for (request, reply) in requests.into_iter().zip(replies) {
-        let reply = reply.unwrap_or_else(|it| refused(&request, it, handler));
+        let reply = reply.unwrap_or_else(|refusal| {
+            let (content_type, origin) = (field(&request, CONTENT_TYPE), field(&request, ORIGIN));
+            handler.refuse(refusal, content_type, origin)
+        });
         respond(request, reply);
     }
 }
@@ -141,7 +151,7 @@ fn respond(request: tiny_http::Request, reply: Reply) {
     let mut response = tiny_http::Response::from_data(reply.body)
         .with_status_code(reply.status)
         .with_chunked_threshold(usize::MAX);
-    let content_type = ("Content-Type", reply.content_type.to_owned());
+    let content_type = (CONTENT_TYPE, reply.content_type.to_owned());
     let every = COMMON_HEADERS
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()));
@@ -167,11 +177,6 @@ fn request_of<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8])
         peer: field(from, PEER).and_then(|it| it.parse::<IpAddr>().ok()),
         request_id: field(from, REQUEST_ID),
     }
-}
-
-fn refused(request: &tiny_http::Request, refusal: TransportError, handler: &Handler) -> Reply {
-    let (content_type, origin) = (field(request, CONTENT_TYPE), field(request, ORIGIN));
-    handler.refuse(refusal, content_type, origin)
 }
 
 fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
@@ -214,5 +219,23 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let _gone = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_ends_by_itself_is_reported() {
+        let (tell, told) = mpsc::channel();
+        let fatal = FatalError::new(Box::new(move |why| tell.send(why.to_owned()).unwrap()));
+        let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
+        server.unblock();
+        work(&server, 1, &fatal, |_| ());
+        let why = told.try_recv().unwrap();
+        assert!(why.contains("tiny_http has stopped"), "{why}");
     }
 }

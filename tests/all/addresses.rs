@@ -32,14 +32,24 @@ fn ports_brackets_quotes_and_zones_are_taken_off_what_a_proxy_names() {
     }
 }
 
+/// SECURITY.md 34
 #[test]
 fn the_authority_of_an_absolute_target_is_no_part_of_its_path() {
     let server = TestServer::start();
     let ask = |target: &str| Client::connect(&server.address()).ask("GET", target, "", b"");
-    for whole in ["http://t/debug/healthz", "HTTP://t:80/debug/healthz?"] {
+    for whole in [
+        "/debug/healthz?a=/b",
+        "http://t/debug/healthz",
+        "HTTP://t:80/debug/healthz?",
+    ] {
         ask(whole).expect_status(200);
     }
-    for pathless in ["http://t", "http://t?/debug/healthz", "http://t?"] {
+    for pathless in [
+        "//t/debug/healthz",
+        "http://t",
+        "http://t?/debug/healthz",
+        "http://t?",
+    ] {
         ask(pathless).expect_error(404, 5, None);
     }
     for refused in [
@@ -48,6 +58,11 @@ fn the_authority_of_an_absolute_target_is_no_part_of_its_path() {
         "http:///debug/healthz",
         "http://?/debug/healthz",
         "ftp://t/debug/healthz",
+        "http:/debug/healthz",
+        "*",
+        "debug/healthz",
+        "t:80",
+        "/debug/\u{e9}",
     ] {
         ask(refused).expect_error(400, 3, Some("TOTPD-Field"));
     }

@@ -19,7 +19,7 @@ use rustls::{
 };
 use socket2::{Domain, Socket, Type};
 use totpd::api::Api;
-use totpd::serve::{self, Config, Handler, Inherited, Limits, Listen, TlsFiles};
+use totpd::serve::{self, Config, Handler, Limits, Listen, TlsFiles};
 
 use crate::harness::{Client, TestServer};
 
@@ -227,7 +227,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
     let address = listener.local_addr().unwrap();
     let server = TestServer::builder()
         .config(|it| {
-            it.inherited.push(Inherited::Tcp(listener));
+            it.inherited.push(listener.into());
         })
         .start();
     let mut client = TcpStream::connect(address).unwrap();
@@ -243,7 +243,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
         listen: Vec::new(),
-        inherited: vec![Inherited::Unix(OwnedFd::from(connected).into())],
+        inherited: vec![OwnedFd::from(connected)],
         tls: None,
         trusted_proxies: Vec::new(),
         unix_mode: 0o600,
