@@ -1,7 +1,7 @@
 //! The real binary: its demo, its commands, SIGKILL, SIGTERM, and what a full run prints and stores.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use totpd::model::Timestamp;
 use totpd::totp::Secret;
 
 use crate::harness::{Answer, Client, Phone};
+use crate::wait;
 
 /// A data directory and the real binary on it.
 pub struct Home {
@@ -47,7 +48,7 @@ impl Home {
     }
 
     pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        wait::output(&mut self.command(args))
     }
 
     /// What a command says with `--json`.
@@ -93,17 +94,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map(Result::unwrap);
-        let address = loop {
-            let line = lines
-                .next()
-                .unwrap_or_else(|| panic!("serve ended without listening"));
-            if let Some(address) = line.strip_prefix("listening on http://") {
-                break address.to_owned();
-            }
-        };
+        let (address, _) = wait::listening(&mut child).unwrap();
         Self { child, address }
     }
 
@@ -116,7 +107,7 @@ impl Server {
 
     /// Waits until the process has ended by itself.
     pub fn wait(mut self) {
-        self.child.wait().unwrap();
+        wait::ended(&mut self.child);
     }
 
     pub fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> Answer {
@@ -125,9 +116,9 @@ impl Server {
         Client::connect(&self.address).ask(method, &target, &bearer, body.as_bytes())
     }
 
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// Sends SIGKILL, as does the end of a test that fails.
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Sends SIGTERM, and returns the status and everything printed to stderr.
@@ -140,12 +131,20 @@ impl Server {
                 .unwrap()
                 .success()
         );
-        let status = self.child.wait().unwrap().code().unwrap();
+        let status = wait::ended(&mut self.child).code().unwrap();
         let mut said = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut said).unwrap();
         }
         (status, said)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Of one that has ended there is nothing left to kill.
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
     }
 }
 
@@ -261,15 +260,7 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
         .stderr(file)
         .stdout(Stdio::piped());
     let mut child = serve.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line
-        .trim()
-        .strip_prefix("listening on http://")
-        .unwrap()
-        .to_owned();
+    let (address, _) = wait::listening(&mut child).unwrap();
     let server = Server::new(child, &address);
     let check = format!("/users/{alice}/totp/_check");
     let (good, wrong) = (phone.code_of(now(), 0), phone.wrong_at(now()));
@@ -505,7 +496,7 @@ fn serve_with_files(home: &Home, files: u32) -> Command {
 fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
     let (home, _) = Home::init();
     refused(
-        &serve_with_files(&home, 64).output().unwrap(),
+        &wait::output(&mut serve_with_files(&home, 64)),
         1,
         "LimitNOFILE=",
     );
@@ -516,15 +507,7 @@ fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line
-        .trim()
-        .strip_prefix("listening on http://")
-        .unwrap()
-        .to_owned();
+    let (address, _) = wait::listening(&mut child).unwrap();
     let server = Server::new(child, &address);
     for _ in 0..3 {
         let flood: Vec<_> = (0..400)
@@ -601,9 +584,9 @@ fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
                 }
             });
         }
-        while acknowledged.load(Ordering::SeqCst) < clients * each / 10 {
-            thread::yield_now();
-        }
+        wait::until("a tenth is acknowledged", || {
+            acknowledged.load(Ordering::SeqCst) >= clients * each / 10
+        });
         assert!(
             Command::new("kill")
                 .args(["-TERM", &pid])
@@ -613,7 +596,7 @@ fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
         );
     });
     let mut server = server;
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert_eq!(wait::ended(&mut server.child).code(), Some(0));
     let acknowledged = acknowledged.load(Ordering::SeqCst);
     let count = |sql: &str| -> usize {
         database
@@ -663,7 +646,7 @@ fn a_directory_of_others_is_left_as_it_is() {
     let totpd = |command: &str, file: &[&str]| {
         let mut totpd = Command::new(env!("CARGO_BIN_EXE_totpd"));
         totpd.arg("--data-dir").arg(dir.path()).arg(command);
-        totpd.args(file).output().unwrap()
+        wait::output(totpd.args(file))
     };
     refused(&totpd("init", &[]), 1, "letter");
     assert!(!totpd("restore", &["letter"]).status.success());
@@ -685,12 +668,12 @@ fn an_instance_is_there_in_one_piece() {
             totpd
         };
         let mut init = totpd(&["init"]).spawn().unwrap();
-        while !dir.path().join("totpd.db").exists() {
-            thread::yield_now();
-        }
+        wait::until("there is a database", || {
+            dir.path().join("totpd.db").exists()
+        });
         init.kill().unwrap();
         init.wait().unwrap();
-        let made = totpd(&["user", "create", "alice"]).output().unwrap();
+        let made = wait::output(&mut totpd(&["user", "create", "alice"]));
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "{said}");
     }

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, TestServer};
+use crate::wait::{self, SetOnDrop};
 
 /// A container runtime kills after ten seconds: nobody may hold a stop for longer than that.
 #[test]
@@ -261,9 +262,10 @@ fn a_flood_of_one_address_turns_away_no_call_of_another() {
             });
         })
     };
-    while refused.load(Ordering::SeqCst) < 100 {
-        std::thread::yield_now();
-    }
+    let over = SetOnDrop(&done);
+    wait::until("the flood is refused", || {
+        refused.load(Ordering::SeqCst) >= 100
+    });
     let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
     let mut honest = Client::connect_from([127, 0, 0, 2], &server.address());
     for nth in 0..10 {
@@ -281,7 +283,7 @@ fn a_flood_of_one_address_turns_away_no_call_of_another() {
         let search = format!("{users}/_search");
         honest.ask("POST", &search, &bearer, b"").expect_status(200);
     }
-    done.store(true, Ordering::SeqCst);
+    drop(over);
     flood.join().unwrap();
 }
 

@@ -2,7 +2,6 @@
 //! be pasted, and what a failure after a change tells.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use rusqlite::Connection;
@@ -11,6 +10,7 @@ use totpd::service::{Context, DataDir, KeyFile, Service, SettingsChange};
 
 use crate::binary::{Home, Server, enrolled, now, refused};
 use crate::harness::TestServer;
+use crate::wait;
 
 fn empty_home() -> Home {
     Home {
@@ -20,7 +20,7 @@ fn empty_home() -> Home {
 
 fn with_environment(home: &Home, args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = home.command(args);
-    command.envs(variables.iter().copied()).output().unwrap()
+    wait::output(command.envs(variables.iter().copied()))
 }
 
 fn printed(output: &Output) -> String {
@@ -148,19 +148,8 @@ fn listening(command: &mut Command) -> (Server, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut said = String::new();
-    while let Some(Ok(line)) = lines.next() {
-        if let Some(address) = line.trim().strip_prefix("listening on http://") {
-            let server = Server::new(child, address);
-            return (server, said);
-        }
-        said.push_str(&line);
-        said.push('\n');
-    }
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    panic!("serve ended without listening: {said}");
+    let (address, said) = wait::listening(&mut child).unwrap();
+    (Server::new(child, &address), said)
 }
 
 #[test]
@@ -293,7 +282,7 @@ fn a_printed_command_means_one_thing_to_a_shell() {
             format!("{}:/usr/bin:/bin", bin.parent().unwrap().display()),
         );
         shell.current_dir(home.dir.path());
-        let output = shell.args(["-c", &line]).output().unwrap();
+        let output = wait::output(shell.args(["-c", &line]));
         refused(&output, 1, "code: expected 6 to 9 digits");
         assert!(!home.dir.path().join("pwned").exists(), "{line}");
     }
@@ -476,11 +465,8 @@ fn the_log_shows_no_request_that_nobody_made() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on http://").unwrap();
-    let server = Server::new(child, address);
+    let (address, _) = wait::listening(&mut child).unwrap();
+    let server = Server::new(child, &address);
     server.ask("", "GET", "/users/7", "").expect_status(401);
     assert_eq!(server.terminate().0, 0);
     let logged = fs::read_to_string(&log).unwrap();

@@ -12,6 +12,7 @@ use totpd::service::{ClockFixSummary, Context, DataDir, KeyFile, Level, Role, Se
 
 use crate::binary::Home;
 use crate::harness::TestServer;
+use crate::wait::{self, SetOnDrop};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -465,16 +466,19 @@ fn a_fix_that_was_killed_is_run_again() {
             .query_row::<(bool, i64), _, _>(sql, [now + 3_600_000_000], row)
             .unwrap()
     };
-    let (mut killed, mut delay) = (0, Duration::from_millis(10));
-    let all = look().1;
-    loop {
+    let (mut killed, all) = (0, look().1);
+    // At once, then when so many eighths are left, and then never.
+    for left in [8, 6, 4, 2, 0] {
         let mut fix = Command::new(env!("CARGO_BIN_EXE_totpd"));
         fix.env("TOTPD_DATA_DIR", machine.server.path())
             .args(["doctor", "--fix", "clock"])
             .stdout(Stdio::null());
         let mut fix = fix.spawn().unwrap();
-        thread::sleep(delay);
-        let ended = fix.try_wait().unwrap();
+        let mut ended = None;
+        wait::until("it has come so far", || {
+            ended = fix.try_wait().unwrap();
+            ended.is_some() || (left > 0 && look().1 <= all * left / 8)
+        });
         fix.kill().unwrap();
         fix.wait().unwrap();
         let (refuses, ahead) = look();
@@ -484,7 +488,6 @@ fn a_fix_that_was_killed_is_run_again() {
             assert!(status.success());
             break;
         }
-        delay += Duration::from_millis(40);
     }
     assert!(killed > 0, "it was killed in the middle at least once");
     machine.server.set(crate::binary::now());
@@ -514,6 +517,7 @@ fn a_fix_of_many_events_puts_the_newest_right_last_of_all() {
     let now = machine.server.now().micros();
     let is_done = &AtomicBool::new(false);
     let refusing = thread::scope(|scope| {
+        let done = SetOnDrop(is_done);
         let watcher = scope.spawn(move || {
             let mut refusing = 0;
             while !is_done.load(Ordering::SeqCst) {
@@ -527,7 +531,7 @@ fn a_fix_of_many_events_puts_the_newest_right_last_of_all() {
             refusing
         });
         assert_eq!(machine.fix().events, 5_000);
-        is_done.store(true, Ordering::SeqCst);
+        drop(done);
         watcher.join().unwrap()
     });
     assert!(refusing > 0, "it was seen half done");

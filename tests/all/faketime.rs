@@ -73,7 +73,7 @@ impl Machine {
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        crate::wait::output(&mut self.command(args))
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -207,8 +207,7 @@ fn four_hundred_days_ahead_without_a_request_delete_nothing() {
         .ask(&token, "POST", "/users", "{}")
         .expect_status(201);
     assert_eq!(machine.doctor("clock").0, "ok");
-    server.child.kill().unwrap();
-    server.child.wait().unwrap();
+    server.kill();
 }
 
 /// SECURITY.md 35: 20 minutes ahead, with a code that was accepted.

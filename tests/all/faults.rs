@@ -7,9 +7,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -18,6 +19,7 @@ use totpd::service::{Context, DataDir, KeyFile, NewUser, Service, Verdict};
 
 use crate::binary::{Home, Server, now};
 use crate::harness::{Client, Phone};
+use crate::wait;
 
 const STORE: Option<&str> = Some("TOTPD-Store");
 
@@ -73,14 +75,7 @@ fn ready(server: &Server) -> u16 {
 
 /// Answers about readiness are shared for a moment; this waits for the next one.
 fn becomes_ready(server: &Server) {
-    let begun = Instant::now();
-    while ready(server) != 200 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "ready again by itself"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait::until("ready by itself", || ready(server) == 200);
 }
 
 /// Nothing can be written: what needs it is refused, what does not goes on, and nothing is lost.
@@ -106,8 +101,7 @@ fn refuses_writes_and_recovers(
         let during = server.ask(token, "GET", user, "").expect_status(200);
         assert_eq!(during.json(), before, "nothing refused is there");
     }
-    thread::sleep(Duration::from_millis(250));
-    assert_eq!(ready(server), 503);
+    wait::until("not ready", || ready(server) == 503);
     clear();
     becomes_ready(server);
     let code = format!("\"{}\"", phone.code_at(now()));
@@ -270,23 +264,26 @@ fn killed_under_load(rounds: u32) {
         let pid = Pid::from_child(&server.child);
         let (address, begin) = (&server.address, &Barrier::new(17));
         let (users, phones, bearer) = (&users, &phones, &bearer);
+        let answered = &AtomicUsize::new(0);
         let told: Vec<Told> = thread::scope(|scope| {
             let clients: Vec<_> = (0..16)
                 .map(|client| {
                     scope.spawn(move || {
                         begin.wait();
-                        load(address, bearer, users, phones, client)
+                        load(address, bearer, users, phones, client, answered)
                     })
                 })
                 .collect();
             begin.wait();
-            // Any moment will do; these are spread over the time that the load takes.
-            thread::sleep(Duration::from_millis(u64::from(round % 10) * 7 + 5));
+            // Any moment of the load will do; the rounds spread over all of it.
+            let moment = (round as usize % 10 * 7 + 1) * users.len() / 80;
+            wait::until("so many are answered", || {
+                answered.load(Ordering::SeqCst) >= moment
+            });
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
             clients.into_iter().map(|it| it.join().unwrap()).collect()
         });
-        let mut child = server.child;
-        child.wait().unwrap();
+        drop(server);
         let server = home.serve(&[]);
         home.json(&["doctor"]);
         for it in told {
@@ -307,7 +304,14 @@ fn killed_under_load(rounds: u32) {
 }
 
 /// Removes and checks, each for users of its own, until the server is gone.
-fn load(address: &str, bearer: &str, users: &[String], phones: &[Phone], client: usize) -> Told {
+fn load(
+    address: &str,
+    bearer: &str,
+    users: &[String],
+    phones: &[Phone],
+    client: usize,
+    answered: &AtomicUsize,
+) -> Told {
     let mut told = Told::default();
     let mut connection = Client::connect(address);
     for at in (client..users.len()).step_by(16) {
@@ -328,6 +332,7 @@ fn load(address: &str, bearer: &str, users: &[String], phones: &[Phone], client:
                 None => break,
             }
         }
+        answered.fetch_add(1, Ordering::SeqCst);
     }
     told
 }

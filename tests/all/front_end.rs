@@ -1,7 +1,9 @@
 //! The front end: one reading of a request, limits, bursts, panics, stopping.
 
 use std::io::{Read, Write};
+use std::iter::repeat;
 use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use serde_json::json;
 use totpd::serve::Limits;
 
 use crate::harness::{Client, TestServer};
+use crate::wait;
 
 const FIELD: Option<&str> = Some("TOTPD-Field");
 
@@ -163,36 +166,45 @@ fn a_panic_is_the_end_of_one_request_alone() {
 /// While one change is being made the next ones gather, and are then made together.
 #[test]
 fn changes_that_gather_share_a_commit_and_not_a_panic() {
-    let server = TestServer::start();
-    let lock = server.lock();
-    let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
-    let mut clients: Vec<Client> = (0..16)
-        .map(|nth| {
-            let mut client = Client::connect(&server.address());
-            let target = if nth == 8 {
-                "/panic"
-            } else {
-                "/resources/v3alpha/users"
-            };
-            let request = format!(
-                "POST {target} HTTP/1.1\r\nHost: t\r\n{bearer}Content-Length: 2\r\n\r\n{{}}"
-            );
-            client.send(request.as_bytes());
-            client
+    const PANICS: &str = "/resources/v3alpha/users/panic";
+    // Sixteen are in progress and one waits, so one of eighteen is refused: by then all others have gathered.
+    let server = TestServer::builder()
+        .config(|it| {
+            it.changes_at_once = 16;
+            it.limits.waiting = 1;
         })
-        .collect();
-    thread::sleep(Duration::from_millis(500));
-    drop(lock);
-    for (nth, client) in clients.iter_mut().enumerate() {
-        let answer = client.answer(false, "a change");
-        match nth {
-            8 => answer.expect_error(500, 13, None),
-            _ => answer.expect_status(201),
-        };
+        .start();
+    PANICS.clone_into(&mut server.panics.lock().unwrap());
+    let lock = server.lock();
+    let bearer = &format!("Authorization: Bearer {}\r\n", server.admin);
+    let answers: Vec<(&str, u16)> = thread::scope(|scope| {
+        let (tell, answered) = mpsc::channel();
+        for nth in 0..18 {
+            let (tell, server) = (tell.clone(), &server);
+            let (method, target) = match nth {
+                8 | 9 => ("DELETE", PANICS),
+                _ => ("POST", "/resources/v3alpha/users"),
+            };
+            scope.spawn(move || {
+                let status = server.raw(method, target, bearer, b"{}").status;
+                tell.send((target, status)).unwrap();
+            });
+        }
+        drop(tell);
+        let refused = answered.recv().unwrap();
+        assert_eq!(refused.1, 503);
+        drop(lock);
+        answered.iter().collect()
+    });
+    for (target, status) in &answers {
+        let expected = if *target == PANICS { 500 } else { 201 };
+        assert_eq!(*status, expected, "{target}");
     }
-    assert_eq!(server.count("SELECT count(*) FROM user"), 15);
+    let made: i64 = answers.iter().map(|it| i64::from(it.1 == 201)).sum();
+    assert!(answers.len() == 17 && made < 17, "one panicked at least");
+    assert_eq!(server.count("SELECT count(*) FROM user"), made);
     let shared = server.shared_commits();
-    assert!((1..=2).contains(&shared), "{shared}");
+    assert!((1..=3).contains(&shared), "{shared}");
 }
 
 /// A header of ours that somebody sends from outside says nothing.
@@ -237,19 +249,12 @@ fn a_request_that_is_not_whole_in_time_is_told_so() {
             .ask("GET", "/debug/healthz", "", b"")
             .expect_status(200);
         client.send(b"\r\n");
-        thread::sleep(Duration::from_millis(400));
+        assert!(client.is_silent_for(Duration::from_millis(400)));
     }
     // Dripping buys no time: the limit is on the whole request.
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    let begun = Instant::now();
-    while stream.write_all(b"x").is_ok() && begun.elapsed() < Duration::from_secs(5) {
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "closed after {:?}",
-        begun.elapsed()
-    );
+    let took = wait::drip(&mut stream, repeat(b"x"), Duration::from_millis(20));
+    assert!(took < Duration::from_secs(3), "closed after {took:?}");
 }
 
 /// What might become HTTP/2 has no more time than anything else.
@@ -345,6 +350,7 @@ fn the_silent_make_room_before_those_who_have_just_come() {
     };
     let server = TestServer::builder().limits(limits).start();
     let mut silent = Client::connect_from([127, 0, 0, 2], &server.address());
+    // The time itself makes the difference: the silence has to be longer than the server's second.
     thread::sleep(Duration::from_millis(1_100));
     let _came: Vec<_> = (0..8).map(|_| Client::connect(&server.address())).collect();
     assert!(silent.is_closed());
@@ -413,11 +419,15 @@ fn over_the_limit_of_its_address_a_request_that_dawdles_makes_room() {
     let mut slow: Vec<_> = (0..3).map(|_| drip()).collect();
     let mut newest = Client::connect(&server.address());
     assert!(newest.is_closed() || begun.elapsed() >= Duration::from_millis(500));
-    thread::sleep(Duration::from_millis(600).saturating_sub(begun.elapsed()));
-    let mut honest = Client::connect(&server.address());
-    honest
-        .ask("GET", "/debug/healthz", "", b"")
-        .expect_status(200);
+    wait::until("there is room", || {
+        let mut honest = Client::connect(&server.address());
+        let healthy = honest.try_ask("GET", "/debug/healthz", "", b"");
+        healthy.is_some_and(|it| it.status == 200)
+    });
+    assert!(
+        begun.elapsed() >= Duration::from_millis(500),
+        "none is slow before"
+    );
     assert!(slow[0].is_closed(), "the one that dawdled longest");
 }
 

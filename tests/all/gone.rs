@@ -21,6 +21,7 @@ use totpd::totp::{Parameters, Secret, code_at};
 use crate::binary::{Home, enrolled, now};
 use crate::forensics::{Found, Sought, sealed_secrets, search};
 use crate::harness::{Client, tidy};
+use crate::wait;
 
 const START_S: i64 = 1_795_453_575;
 /// Changes that share a commit, so that thousands take seconds.
@@ -327,9 +328,12 @@ fn nothing_of_10_000_removed_secrets_is_left_by_a_stop_a_kill_or_a_rest() {
                 "SIGKILL and the next start"
             }
             _ => {
-                thread::sleep(Duration::from_mins(1));
+                let wal = home.data().join("totpd.db-wal");
+                wait::until_within(Duration::from_mins(1), "an empty WAL", || {
+                    fs::metadata(&wal).map_or(0, |it| it.len()) == 0
+                });
                 server = Some(running);
-                "60 s of rest"
+                "a rest"
             }
         };
         let begun = Instant::now();

@@ -8,6 +8,7 @@ use std::thread;
 use totpd::service::Context;
 
 use crate::harness::{Client, Phone, TestServer};
+use crate::wait;
 
 const WRONG: Option<&str> = Some("EVENT-8isk2");
 const WAIT: Option<&str> = Some("TOTPD-Wait1");
@@ -170,10 +171,7 @@ fn a_guess_counts_even_if_nobody_waits_for_the_answer() {
         stream.shutdown(std::net::Shutdown::Both).unwrap();
     }
     let counted = "SELECT coalesce(max(in_a_row), 0) FROM failure";
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while server.count(counted) < 5 && std::time::Instant::now() < deadline {
-        thread::yield_now();
-    }
+    wait::until("all five are counted", || server.count(counted) >= 5);
     server
         .check(&alice, &phone.code_at(server.now()))
         .expect_error(429, 8, WAIT);

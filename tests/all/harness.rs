@@ -3,6 +3,7 @@
 //! Requests go over real sockets. What an answer should have been is said in the test; when it was
 //! something else, everything that went over the wire is printed.
 
+use std::io::ErrorKind::WouldBlock;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -21,6 +22,8 @@ use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
 use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Service, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
+use crate::wait::PATIENCE;
+
 /// An ordinary moment, in the middle of a step.
 const START_S: i64 = 1_795_453_575;
 /// Enough to race, few enough to start at once.
@@ -36,6 +39,8 @@ pub struct TestServer {
     shared_commits: Arc<AtomicUsize>,
     /// While a test holds it, a request whose target ends in `stuck` keeps its worker.
     pub stuck: Arc<Mutex<()>>,
+    /// A request for this target panics while it is carried out.
+    pub panics: Arc<Mutex<String>>,
 }
 
 impl TestServer {
@@ -58,9 +63,11 @@ impl TestServer {
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let shared_commits = Arc::clone(&self.shared_commits);
         let stuck = Arc::clone(&self.stuck);
+        let panics = Arc::clone(&self.panics);
         let observer = Observer {
             on_request: Some(Box::new(move |target| {
-                assert!(target != "/panic", "on purpose");
+                let panics = panics.lock().is_ok_and(|it| *it == target);
+                assert!(!panics, "on purpose");
                 if target.ends_with("stuck") {
                     drop(stuck.lock());
                 }
@@ -288,6 +295,7 @@ impl<'a> Builder<'a> {
             now_us,
             shared_commits: Arc::default(),
             stuck: Arc::default(),
+            panics: Arc::new(Mutex::new("/panic".to_owned())),
         };
         server.admin = server.token(Role::Admin);
         server.running = Some(server.start_serving(self.change));
@@ -302,9 +310,6 @@ impl Drop for TestServer {
         }
     }
 }
-
-/// Longer than anything takes that a test waits for.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tidies up at the end of an hour in which the clock ran evenly.
 pub fn tidy(service: &Service, keep_events: Duration, now: Timestamp) {
@@ -440,6 +445,17 @@ impl Client {
     /// Reads until the server closes.
     pub fn read_rest(&mut self, into: &mut Vec<u8>) -> std::io::Result<usize> {
         self.stream.read_to_end(into)
+    }
+
+    /// Whether the server neither sends a byte nor closes for so long.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let silent = self
+            .stream
+            .peek(&mut [0])
+            .is_err_and(|it| it.kind() == WouldBlock);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
     }
 
     /// Whether the server closes without another byte.

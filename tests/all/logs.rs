@@ -49,16 +49,8 @@ fn logged(format: &str, level: &str, to_journal: bool) -> (String, String) {
 /// A server whose log goes to `stderr`.
 fn started(mut serve: Command, stderr: Stdio) -> Server {
     let mut child = serve.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
-    let mut said = Vec::new();
-    let mut byte = [0];
-    let stdout = child.stdout.as_mut().unwrap();
-    while byte != *b"\n" {
-        stdout.read_exact(&mut byte).unwrap();
-        said.push(byte[0]);
-    }
-    let line = String::from_utf8(said).unwrap();
-    let address = line.trim().strip_prefix("listening on http://").unwrap();
-    Server::new(child, address)
+    let (address, _) = crate::wait::listening(&mut child).unwrap();
+    Server::new(child, &address)
 }
 
 #[test]

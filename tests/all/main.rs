@@ -58,6 +58,7 @@ mod states;
 mod structure;
 #[cfg(feature = "grpc")]
 mod transports;
+mod wait;
 mod wal;
 #[cfg(feature = "grpc")]
 mod web;

@@ -124,7 +124,7 @@ fn no_other_process_of_the_user_reads_the_memory() {
         }
         command
     };
-    let made = command(&["init"]).output().unwrap();
+    let made = crate::wait::output(&mut command(&["init"]));
     assert!(made.status.success(), "{made:?}");
     let server = Server::start(command(&["serve", "--listen", "127.0.0.1:0"]));
     let memory = format!("/proc/{}/mem", server.child.id());

@@ -74,7 +74,7 @@ impl Elsewhere {
         command.args(ids).arg(GROUP.to_string()).arg(&self.binary);
         command.env_clear().env("PATH", "/usr/bin:/bin");
         command.arg("--data-dir").arg(data).args(args);
-        command.stdin(Stdio::null()).output().unwrap()
+        crate::wait::output(command.stdin(Stdio::null()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads beside changes: a slow search is stopped, and holds up neither a change nor a read by id. SECURITY.md 37.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,9 +14,12 @@ use crate::binary::{Home, Server, now};
 use crate::harness::{Client, TestServer};
 #[cfg(feature = "grpc")]
 use crate::rpc::{Rpc, encode, method};
+use crate::wait::{self, SetOnDrop};
 
 /// Users of the organization that is searched: a search of all of them takes seconds.
 const USERS: usize = 60_000;
+/// Searches that the server runs at once. All others wait for one of these.
+const SEARCHES_AT_ONCE: usize = 3;
 const SEARCH: Option<&str> = Some("TOTPD-Search");
 
 /// A search that looks at every user and finds none.
@@ -179,28 +182,35 @@ impl Met {
 
 /// Removes authenticators one after another, and reads bob with a token of his organization, while each of `searchers`
 /// goes on searching.
-fn beside_searches(
+fn beside_searches<S: FnMut()>(
     crowd: &Crowd,
     server: &Server,
     searchers: usize,
-    search: impl Fn(&AtomicBool) + Sync,
+    searcher: impl Fn() -> S + Sync,
     removals: &[String],
 ) -> Met {
-    let goes_on = &AtomicBool::new(true);
+    let (is_over, answered) = (&AtomicBool::new(false), AtomicUsize::new(0));
     let mut met = Met {
         removals: Vec::new(),
         reads: Vec::new(),
     };
     thread::scope(|scope| {
+        let over = SetOnDrop(is_over);
         for _ in 0..searchers {
-            scope.spawn(|| search(goes_on));
+            scope.spawn(|| {
+                let mut search = searcher();
+                while !is_over.load(Ordering::SeqCst) {
+                    search();
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            });
         }
         let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
         let other = bearer(&crowd.other);
         let reading = scope.spawn(move || {
             let mut client = Client::connect(&server.address);
             let mut took = Vec::new();
-            while goes_on.load(Ordering::SeqCst) {
+            while !is_over.load(Ordering::SeqCst) {
                 let begun = Instant::now();
                 client
                     .ask("GET", "/resources/v3alpha/users/bob", &other, b"")
@@ -211,7 +221,6 @@ fn beside_searches(
         });
         let mut client = Client::connect(&server.address);
         let bearer = bearer(&crowd.admin);
-        let begun = Instant::now();
         for path in removals {
             let begun = Instant::now();
             client
@@ -219,9 +228,10 @@ fn beside_searches(
                 .expect_status(200);
             met.removals.push(begun.elapsed());
         }
-        // Searches of several rounds, whatever the machine.
-        thread::sleep(Duration::from_secs(5).saturating_sub(begun.elapsed()));
-        goes_on.store(false, Ordering::SeqCst);
+        wait::until("two rounds of searches", || {
+            answered.load(Ordering::SeqCst) >= 2 * SEARCHES_AT_ONCE
+        });
+        drop(over);
         met.reads = reading.join().unwrap();
     });
     met
@@ -233,15 +243,16 @@ fn searches_over_rest(removal_p99: Duration, longest_read: Duration) {
     let server = crowd.home.serve(&[]);
     let body = slow_search().to_string();
     let bearer = format!("Authorization: Bearer {}\r\n", crowd.manager);
-    let search = |goes_on: &AtomicBool| {
+    let searcher = || {
         let mut client = Client::connect(&server.address);
-        while goes_on.load(Ordering::SeqCst) {
+        let (bearer, body) = (&bearer, &body);
+        move || {
             let target = "/resources/v3alpha/users/_search";
-            let answer = client.ask("POST", target, &bearer, body.as_bytes());
+            let answer = client.ask("POST", target, bearer, body.as_bytes());
             assert!([200, 429, 503].contains(&answer.status), "{}", answer.head);
         }
     };
-    let mut met = beside_searches(&crowd, &server, 12, search, &removals);
+    let mut met = beside_searches(&crowd, &server, 12, searcher, &removals);
     let (p99, longest) = (met.removal_p99(), met.longest_read());
     println!("12 searches over REST: removal p99 {p99:?}, longest read {longest:?}");
     assert!(p99 <= removal_p99, "{p99:?}");
@@ -258,14 +269,15 @@ fn searches_over_grpc(removal_p99: Duration, longest_read: Duration) {
         method("SearchUsers").input(),
         &json!({"filters": slow_search()}),
     );
-    let search = |goes_on: &AtomicBool| {
+    let searcher = || {
         let mut rpc = Rpc::connect(&server.address);
-        while goes_on.load(Ordering::SeqCst) {
-            let outcome = rpc.call(Some(&crowd.manager), "SearchUsers", &message);
+        let (manager, message) = (&crowd.manager, &message);
+        move || {
+            let outcome = rpc.call(Some(manager), "SearchUsers", message);
             assert!([0, 8, 14].contains(&outcome.code), "{outcome:?}");
         }
     };
-    let mut met = beside_searches(&crowd, &server, 28, search, &removals);
+    let mut met = beside_searches(&crowd, &server, 28, searcher, &removals);
     let (p99, longest) = (met.removal_p99(), met.longest_read());
     println!("28 searches over gRPC: removal p99 {p99:?}, longest read {longest:?}");
     assert!(p99 <= removal_p99, "{p99:?}");

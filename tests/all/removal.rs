@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{Client, TestServer, tidy};
+use crate::wait::SetOnDrop;
 
 const NOT_FOUND: Option<&str> = Some("COMMAND-Hd9sd");
 const NONE: Option<&str> = Some("COMMAND-3Mif9s");
@@ -66,10 +67,10 @@ fn removals_race_checks(rounds: i64) {
             scope.spawn(|| {
                 let mut client = Client::connect(&server.address());
                 barrier.wait();
+                let _removed = SetOnDrop(&removed);
                 client
                     .ask("DELETE", &remove, &bearer, b"")
                     .expect_status(200);
-                removed.store(true, Ordering::SeqCst);
             });
             for _ in 0..2 {
                 scope.spawn(|| {
