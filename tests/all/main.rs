@@ -30,12 +30,16 @@ mod errors;
 mod faketime;
 mod faults;
 mod forensics;
+#[cfg(feature = "grpc")]
+mod frames;
 mod front_end;
 mod gone;
 mod guessing;
 mod harness;
 #[cfg(feature = "grpc")]
 mod http2;
+#[cfg(feature = "grpc")]
+mod http2_memory;
 mod keep;
 mod logs;
 mod memory;

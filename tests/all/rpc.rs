@@ -1,5 +1,6 @@
 //! A client of gRPC for the tests: HTTP/2 by a library, frames and trailers in plain sight.
 
+use h2::PingPong;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Request};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
@@ -149,6 +150,8 @@ pub type Raw = (HeaderMap, Vec<u8>, Vec<(String, String)>);
 pub struct Rpc {
     pub runtime: Runtime,
     pub send: SendRequest<Bytes>,
+    /// The answer to a ping means that the server has read all that was sent before.
+    pub pings: PingPong,
 }
 
 impl Rpc {
@@ -157,16 +160,21 @@ impl Rpc {
             .enable_all()
             .build()
             .unwrap();
-        let send = runtime.block_on(async {
+        let (send, pings) = runtime.block_on(async {
             let socket = TcpStream::connect(address).await.unwrap();
             socket.set_nodelay(true).unwrap();
-            let (send, connection) = h2::client::handshake(socket).await.unwrap();
+            let (send, mut connection) = h2::client::handshake(socket).await.unwrap();
+            let pings = connection.ping_pong().unwrap();
             tokio::spawn(async move {
                 let _ended = connection.await;
             });
-            send
+            (send, pings)
         });
-        Self { runtime, send }
+        Self {
+            runtime,
+            send,
+            pings,
+        }
     }
 
     /// One request: its headers and body as they are, and what came back.
