@@ -1,5 +1,7 @@
 //! A client of gRPC for the tests: HTTP/2 by a library, frames and trailers in plain sight.
 
+use std::sync::LazyLock;
+
 use h2::PingPong;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Request};
@@ -14,8 +16,11 @@ const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
 pub const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
 pub const TOTPS: &str = "totpd.v1.TOTPService";
 
-pub fn pool() -> DescriptorPool {
-    DescriptorPool::decode(DESCRIPTORS).unwrap()
+/// The services and messages. Decoded once: that takes longer than most calls.
+pub fn pool() -> &'static DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> =
+        LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap());
+    &POOL
 }
 
 /// The method of an rpc of either service.
