@@ -69,6 +69,8 @@ pub(super) enum Command {
     Restore(Restore),
     /// Check the data directory, and print what is wrong and what to do
     Doctor(Doctor),
+    /// Ask the server of this data directory whether it is healthy; status 0 if it is
+    Health(Health),
     /// Change the master key
     #[command(subcommand)]
     Key(Key),
@@ -112,6 +114,16 @@ pub(super) struct Restore {
     /// The master key of the time of the backup, if the key was rotated since
     #[arg(long, value_name = "FILE")]
     pub(super) old_key: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Health {
+    /// Also ask whether the database can be read and written
+    #[arg(long)]
+    pub(super) ready: bool,
+    /// Ask this server instead: HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/path
+    #[arg(long, value_name = "ADDR")]
+    pub(super) address: Option<String>,
 }
 
 #[derive(Subcommand)]

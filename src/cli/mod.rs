@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod clock;
 mod demo;
+mod health;
 mod key;
 mod logging;
 mod maintenance;
@@ -90,6 +91,7 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::Doctor(args::Doctor {
             fix: Some(args::Fix::Clock),
         }) => clock::fix(&location.open()?, &out),
+        Command::Health(it) => health::run(&location, &out, &it),
         Command::Key(args::Key::Rotate) => key::rotate(&location.open()?, &out),
         Command::Token(it) => admin::token(&location.open()?, &out, it),
         Command::Org(it) => admin::org(&location.open()?, &out, it),

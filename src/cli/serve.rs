@@ -16,6 +16,7 @@ use totpd::model::{Name, Window};
 use totpd::serve::{self, Config, Handler, Limits, TlsFiles};
 use totpd::service::{DataDir, Options, Service, Settings};
 
+use super::health::RunFile;
 use super::{DataLocation, admin, args, clock_reading, now, operator, output};
 
 /// How often expired enrolments and old events are deleted.
@@ -78,6 +79,8 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     let running = serve::start(config, &handler)
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
     start_tidying(&service, args.keep_events)?;
+    let addresses = running.addresses().iter().map(ToString::to_string);
+    let run_file = RunFile::create(&location.path, addresses.collect())?;
     for address in running.addresses() {
         output::print_line(&format!("listening on {address}"));
     }
@@ -93,6 +96,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
         }
     }
     log::info!("stopping");
+    drop(run_file);
     tell_systemd(&NotifyState::Stopping);
     let second = thread::Builder::new()
         .name("second-signal".to_owned())

@@ -29,6 +29,7 @@ const KEY: &str = "master.key";
 const NEXT_KEY: &str = "master.key.next";
 const LOCK: &str = "lock";
 const SERVING: &str = "serving";
+const RUN: &str = "run.json";
 /// The files that totpd opens in the directory, if they exist.
 const OWN_FILES: [&str; 8] = [
     DATABASE,
@@ -221,16 +222,23 @@ impl DataDir {
 
     /// Whether another value holds the server's lock, in this process or in another.
     pub(super) fn is_served_by_another(&self) -> bool {
-        if self.is_server() {
-            return false;
-        }
-        let Ok(serving) = File::open(self.path.join(SERVING)) else {
+        !self.is_server() && Self::is_served(&self.path)
+    }
+
+    /// Whether a server runs on the directory at `path`.
+    pub fn is_served(path: &Path) -> bool {
+        let Ok(serving) = File::open(path.join(SERVING)) else {
             return false;
         };
         // A shared lock, so that two concurrent callers do not take each other for a server.
         let is_free = serving.try_lock_shared().is_ok();
         let _unlocked = serving.unlock();
         !is_free
+    }
+
+    /// The file in which a server may leave where it is reached.
+    pub fn run_file(path: &Path) -> PathBuf {
+        path.join(RUN)
     }
 
     /// Runs `upgrade` with an exclusive lock on the directory. Fails if another process uses it.

@@ -36,6 +36,7 @@ mod front_end;
 mod gone;
 mod guessing;
 mod harness;
+mod health;
 #[cfg(feature = "grpc")]
 mod http2;
 #[cfg(feature = "grpc")]

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{DATABASE, DataDir, KEY, KeyFile, LOCK, OWN_FILES, SERVING, cannot};
+use super::{DATABASE, DataDir, KEY, KeyFile, LOCK, OWN_FILES, RUN, SERVING, cannot};
 use crate::error::{Error, Result};
 use crate::ownership::{self, Access, Identity, Reach};
 
@@ -23,7 +23,7 @@ pub(super) fn require_no_foreign_files(path: &Path, key: &KeyFile) -> Result<()>
         let (name, file) = (entry.file_name(), entry.path());
         let name = name.to_string_lossy();
         let is_key = key.given().any(|it| it.path == file);
-        let is_ours = [LOCK, SERVING].contains(&&*name)
+        let is_ours = [LOCK, SERVING, RUN].contains(&&*name)
             || [DATABASE, KEY].iter().any(|it| name.starts_with(it));
         // The file system's own directory, where one is mounted here.
         let is_system = name == "lost+found";
