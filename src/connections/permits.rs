@@ -241,31 +241,9 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
-
-    #[test]
-    fn the_request_that_has_waited_longest_is_next() {
-        let permits = Permits::new(1, 16);
-        let first = permits.acquire(None).unwrap().wait(PATIENCE).unwrap();
-        let (tell, told) = mpsc::channel();
-        thread::scope(|scope| {
-            for nth in 0..3 {
-                let (acquire, tell) = (permits.acquire(None).unwrap(), tell.clone());
-                scope.spawn(move || {
-                    let _permit = acquire.wait(PATIENCE).unwrap();
-                    tell.send(nth).unwrap();
-                });
-            }
-            drop(first);
-            let order: Vec<_> = (0..3).map(|_| told.recv().unwrap()).collect();
-            assert_eq!(order, [0, 1, 2]);
-        });
-        assert_eq!(permits.lock().free, 1);
-    }
 
     #[test]
     fn one_address_has_a_quarter_of_the_places_and_who_has_none_has_all() {

@@ -339,33 +339,3 @@ fn timeout_of(text: &str) -> Result<Duration, ()> {
         _ => Err(()),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_timeout_is_digits_and_a_unit() {
-        assert_eq!(timeout_of("1S"), Ok(Duration::from_secs(1)));
-        assert_eq!(
-            timeout_of("99999999H"),
-            Ok(Duration::from_hours(99_999_999))
-        );
-        assert_eq!(timeout_of("250m"), Ok(Duration::from_millis(250)));
-        for bad in [
-            "",
-            "S",
-            "1",
-            "1s",
-            "-1S",
-            "+1S",
-            "1.5S",
-            "123456789S",
-            "1 S",
-            "١S",
-            "1ü",
-        ] {
-            assert_eq!(timeout_of(bad), Err(()), "{bad}");
-        }
-    }
-}

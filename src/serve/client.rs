@@ -4,7 +4,7 @@
 use std::thread;
 
 use super::FrontEnd;
-use super::answer::Http1Answer;
+use super::answer::{close_after, head_of};
 use super::head::RequestHead;
 use super::incoming::{Ended, Incoming};
 use crate::api::http::{Reply, Request, Via};
@@ -128,7 +128,7 @@ impl Client<'_> {
             Ok(true) if request.finish() => return true,
             Ok(_) => self.leave(request),
             Err(Ended::Closed) => {}
-            Err(Ended::Refused(refusal)) => self.refuse(refusal, request, head),
+            Err(Ended::Refused(refusal)) => self.refuse(refusal, request, &head),
         }
         false
     }
@@ -151,10 +151,13 @@ impl Client<'_> {
         if !request.received() {
             return Err(Ended::Closed);
         }
-        let answer = self.answer(head, &body, &request_id)?;
+        let mut answer = self.answer(head, &body, &request_id)?;
         request.responded();
         let keep_alive = head.keep_alive && !request.is_last();
-        self.send(&answer.into_bytes(&request_id, keep_alive))?;
+        if !keep_alive {
+            close_after(&mut answer);
+        }
+        self.send(&answer)?;
         Ok(keep_alive)
     }
 
@@ -165,7 +168,7 @@ impl Client<'_> {
         head: &RequestHead,
         body: &[u8],
         request_id: &RequestId,
-    ) -> Result<Http1Answer, TransportError> {
+    ) -> Result<Vec<u8>, TransportError> {
         let mut request = Request {
             via: Via::Http,
             method: &head.method,
@@ -182,7 +185,7 @@ impl Client<'_> {
             // Clients that ask for nothing else, again and again, give way to those who have just come.
             thread::yield_now();
             let reply = self.front.handler.reply_to(&request)?;
-            return Ok(self.own_answer(reply, head));
+            return Ok(self.own_answer(&reply, head, request_id));
         }
         let shared = &self.front.connections;
         let client = shared.client(self.connection.peer, &head.forwarded_for);
@@ -193,22 +196,27 @@ impl Client<'_> {
     }
 
     /// Tells the client why its request is refused, in the form that it asked for as far as that was read.
-    fn refuse(&mut self, refusal: TransportError, mut request: InFlight, head: RequestHead) {
+    fn refuse(&mut self, refusal: TransportError, mut request: InFlight, head: &RequestHead) {
         let (content_type, origin) = (head.content_type.as_deref(), head.origin.as_deref());
         let reply = self.front.handler.refuse(refusal, content_type, origin);
-        let answer = self.own_answer(reply, &head);
         let ids = &self.front.connections.request_ids;
-        let request_id = head.request_id.unwrap_or_else(|| ids.make());
+        let request_id = head.request_id.clone().unwrap_or_else(|| ids.make());
+        let mut answer = self.own_answer(&reply, head, &request_id);
+        close_after(&mut answer);
         // A refused client may be closed in favour of others like one that has not asked yet.
         request.linger();
-        if self.send(&answer.into_bytes(&request_id, false)).is_ok() {
+        if self.send(&answer).is_ok() {
             self.leave(request);
         }
     }
 
     /// An answer that no worker gives.
-    fn own_answer(&self, reply: Reply, head: &RequestHead) -> Http1Answer {
-        Http1Answer::of(reply, self.front.handler.now(), head.method == "HEAD")
+    fn own_answer(&self, reply: &Reply, head: &RequestHead, request_id: &RequestId) -> Vec<u8> {
+        let mut answer = head_of(reply, request_id.as_str(), self.front.handler.now()).into_bytes();
+        if head.method != "HEAD" {
+            answer.extend_from_slice(&reply.body);
+        }
+        answer
     }
 
     /// Writes an answer within the time that a client has to take it.

@@ -60,7 +60,10 @@ impl<'a> Incoming<'a> {
     /// Waits until a request begins.
     pub(super) fn first_byte(&mut self) -> Result<(), Ended> {
         loop {
-            self.skip_empty_lines();
+            // A CRLF too many between requests is overlooked (RFC 9112 §2.2), and begins none.
+            while self.buffer.starts_with(b"\r\n") {
+                self.buffer.drain(..2);
+            }
             if !self.buffer.is_empty() {
                 return Ok(());
             }
@@ -69,15 +72,6 @@ impl<'a> Incoming<'a> {
             let read = self.read(self.limits.idle_time);
             read.map_err(|_| Ended::Closed)?;
         }
-    }
-
-    /// A CRLF too many between requests is overlooked (RFC 9112 §2.2), and begins none. Returns whether there was one.
-    fn skip_empty_lines(&mut self) -> bool {
-        let before = self.buffer.len();
-        while self.buffer.starts_with(b"\r\n") {
-            self.buffer.drain(..2);
-        }
-        self.buffer.len() != before
     }
 
     /// Begins to read a request, whose first byte was here at `begun`. What has been read of it counts already.
@@ -124,9 +118,6 @@ impl<'a> Incoming<'a> {
         let mut parse_at = 0;
         let mut searched = 0_usize;
         loop {
-            if self.skip_empty_lines() {
-                searched = 0;
-            }
             let within = self.buffer.get(..max).unwrap_or(&self.buffer);
             let unsearched = within.get(searched..).unwrap_or_default();
             let has_end = unsearched.windows(4).any(|it| it == b"\r\n\r\n");

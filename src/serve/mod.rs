@@ -18,7 +18,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
 use std::time::Duration;
@@ -91,8 +90,6 @@ struct FrontEnd {
 struct FatalError {
     once: Once,
     report: Box<dyn Fn(&str) + Send + Sync>,
-    /// While the server stops, workers end, and that is no fault.
-    is_stopping: AtomicBool,
 }
 
 impl FatalError {
@@ -100,14 +97,16 @@ impl FatalError {
         Arc::new(Self {
             once: Once::new(),
             report,
-            is_stopping: AtomicBool::new(false),
         })
     }
 
     fn report(&self, why: &str) {
-        if !self.is_stopping.load(Ordering::Acquire) {
-            self.once.call_once(|| (self.report)(why));
-        }
+        self.once.call_once(|| (self.report)(why));
+    }
+
+    /// Reports nothing from now on: the server stops, so workers end, and that is no fault.
+    fn disarm(&self) {
+        self.once.call_once(|| ());
     }
 }
 
@@ -229,7 +228,7 @@ impl Running {
     /// Stops: no connection is accepted any more, idle ones are closed, and requests in progress are answered, if that
     /// takes no longer than `within`. Returns whether all clients have left by then.
     pub fn stop(self, within: Duration) -> bool {
-        self.front.fatal.is_stopping.store(true, Ordering::Release);
+        self.front.fatal.disarm();
         self.front.connections.registry.close();
         #[cfg(feature = "grpc")]
         self.front.grpc.close();

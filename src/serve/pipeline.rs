@@ -1,5 +1,6 @@
 //! One connection to tiny_http that many `client` threads share. Requests are written one after another without waiting,
-//! and their answers come in the same order. All of this runs on `client` threads: there is no thread of its own.
+//! and their answers come in the same order, each after its length. All of this runs on `client` threads: there is no
+//! thread of its own.
 //!
 //! The thread whose answer is next reads the connection. When it has its answer it sends the others what else has come,
 //! and passes the reading on to the thread whose answer is next then. So a client that is alone reads its own answer, and
@@ -14,11 +15,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroize;
 
-use super::answer::Http1Answer;
-
-/// Header fields in an answer of tiny_http's: about ten.
-const MAX_FIELDS: usize = 32;
+/// How much is read at once, unless an answer is longer.
 const READ_BYTES: usize = 4096;
+/// No worker gives a longer answer: a page of a search has 4 MiB. What claims to be longer has no length before it.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+const PREFIX_BYTES: usize = 4;
+
+/// What stands before an answer of `bytes` bytes on this connection.
+pub(super) fn length_prefix(bytes: usize) -> [u8; PREFIX_BYTES] {
+    u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes()
+}
 
 /// A connection to tiny_http.
 pub(super) struct Pipeline {
@@ -30,31 +37,17 @@ pub(super) struct Pipeline {
 
 struct Queue {
     /// Requests whose answers have not come yet.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<SyncSender<Wake>>,
     /// What was read of the next answers. It is here while no thread reads, which is while no request waits.
     unread: Option<Vec<u8>>,
     is_broken: bool,
 }
 
-/// A request whose thread waits. Where this is dropped without a word to it, the connection is broken.
-#[derive(Clone)]
-struct Waiting {
-    is_head: bool,
-    tell: SyncSender<Wake>,
-}
-
-/// Why a waiting thread is woken.
+/// Why a waiting thread is woken, once. Where its sender is dropped instead, the connection is broken.
 enum Wake {
-    Answer(Http1Answer),
+    Answer(Vec<u8>),
     /// Its answer is next: it reads the connection from here on, after these bytes.
     Read(Vec<u8>),
-}
-
-impl Waiting {
-    fn wake(&self, why: Wake) {
-        // There is room: each is woken once.
-        let _waits = self.tell.try_send(why);
-    }
 }
 
 impl Pipeline {
@@ -77,81 +70,78 @@ impl Pipeline {
     }
 
     /// Sends a request and waits for its answer. An error means that the connection, or tiny_http's side, is broken.
-    pub(super) fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Http1Answer> {
-        let (tell, woken) = sync_channel(1);
-        let exchanged = self
-            .send(request, Waiting { is_head, tell })
-            .and_then(|()| match woken.recv().map_err(|_| broken())? {
-                Wake::Answer(answer) => Ok(answer),
-                Wake::Read(unread) => self.read(unread),
-            });
-        exchanged.inspect_err(|_| self.fail())
+    pub(super) fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        let (wake, woken) = sync_channel(1);
+        let sent = self.send(request, wake);
+        let answer = sent.and_then(|()| match woken.recv().map_err(|_| broken())? {
+            Wake::Answer(answer) => Ok(answer),
+            Wake::Read(unread) => self.read(unread),
+        });
+        answer.inspect_err(|_| self.fail())
     }
 
     /// Queues a request and writes it. If no request waits, its own thread is to read.
-    fn send(&self, request: &[u8], waiting: Waiting) -> io::Result<()> {
+    fn send(&self, request: &[u8], wake: SyncSender<Wake>) -> io::Result<()> {
         let _writing = lock(&self.writing);
         let mut queue = lock(&self.queue);
         if queue.is_broken {
             return Err(broken());
         }
         if let Some(unread) = queue.unread.take() {
-            waiting.wake(Wake::Read(unread));
+            let _waits = wake.try_send(Wake::Read(unread));
         }
-        queue.waiting.push_back(waiting);
+        queue.waiting.push_back(wake);
         drop(queue);
         (&self.stream).write_all(request)
     }
 
     /// Reads until the first answer is complete, which is the caller's, and sends the others what came with it.
-    fn read(&self, mut unread: Vec<u8>) -> io::Result<Http1Answer> {
-        let mut own = None;
-        let mut used = 0_usize;
-        loop {
-            let Some(next) = lock(&self.queue).waiting.front().cloned() else {
-                break;
-            };
-            let rest = unread.get(used..).unwrap_or_default();
-            if let Some((mut answer, head, end)) = parse(rest, next.is_head)? {
-                if used == 0 && rest.len() == end {
-                    // A long answer is not copied.
-                    answer.body = unread.split_off(head);
-                    unread.clear();
-                } else {
-                    answer.body = rest.get(head..end).unwrap_or_default().to_vec();
-                    used = used.saturating_add(end);
-                }
-                lock(&self.queue).waiting.pop_front();
-                if own.is_none() {
-                    own = Some(answer);
-                } else {
-                    next.wake(Wake::Answer(answer));
-                }
-            } else if own.is_some() {
-                break;
-            } else {
-                self.fill(&mut unread)?;
+    fn read(&self, mut own: Vec<u8>) -> io::Result<Vec<u8>> {
+        let length = loop {
+            match first_answer(&own)? {
+                Ok(answer) => break answer.len(),
+                Err(missing) => self.fill(&mut own, missing)?,
             }
+        };
+        let mut unread = own.split_off(length.saturating_add(PREFIX_BYTES));
+        own.drain(..PREFIX_BYTES);
+        let mut used = 0_usize;
+        let mut queue = lock(&self.queue);
+        queue.waiting.pop_front();
+        while let Ok(answer) = first_answer(unread.get(used..).unwrap_or_default())?
+            && let Some(next) = queue.waiting.pop_front()
+        {
+            used = used
+                .saturating_add(answer.len())
+                .saturating_add(PREFIX_BYTES);
+            let _waits = next.try_send(Wake::Answer(answer.to_vec()));
         }
         unread.drain(..used);
         if unread.is_empty() {
             // Emptying a buffer leaves its bytes in memory, and an answer may have shown a secret.
             unread.zeroize();
         }
-        let mut queue = lock(&self.queue);
         match queue.waiting.front() {
-            Some(next) => next.wake(Wake::Read(unread)),
+            Some(next) => drop(next.try_send(Wake::Read(unread))),
             None => queue.unread = Some(unread),
         }
-        own.ok_or_else(broken)
+        Ok(own)
     }
 
-    fn fill(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        let old = buffer.len();
-        buffer.resize(old.saturating_add(READ_BYTES), 0);
-        let read = (&self.stream).read(buffer.get_mut(old..).unwrap_or_default())?;
-        buffer.truncate(old.saturating_add(read));
-        if read == 0 { Err(broken()) } else { Ok(()) }
+    /// Reads more, and no less than `missing` bytes.
+    fn fill(&self, buffer: &mut Vec<u8>, missing: usize) -> io::Result<()> {
+        let mut at = buffer.len();
+        let end = at.saturating_add(missing);
+        buffer.resize(end.max(at.saturating_add(READ_BYTES)), 0);
+        while at < end {
+            let read = (&self.stream).read(buffer.get_mut(at..).unwrap_or_default())?;
+            if read == 0 {
+                return Err(broken());
+            }
+            at = at.saturating_add(read);
+        }
+        buffer.truncate(at);
+        Ok(())
     }
 
     /// No request on this connection gets an answer any more.
@@ -173,40 +163,17 @@ fn broken() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
 }
 
-/// Reads the head of the answer at the start of `bytes`, if all of the answer is there, and returns where its body begins
-/// and ends. What concerns this connection alone is dropped, and what names the software.
-fn parse(bytes: &[u8], is_head: bool) -> io::Result<Option<(Http1Answer, usize, usize)>> {
-    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
-    let head = match response.parse(bytes).map_err(|_| invalid())? {
-        httparse::Status::Partial => return Ok(None),
-        httparse::Status::Complete(length) => length,
+/// The answer at the start of `bytes`, or how many bytes are missing, at least.
+fn first_answer(bytes: &[u8]) -> io::Result<Result<&[u8], usize>> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+        return Ok(Err(PREFIX_BYTES.saturating_sub(bytes.len())));
     };
-    let mut answer = Http1Answer {
-        status: response.code.unwrap_or_default(),
-        fields: Vec::with_capacity(256),
-        content_length: 0,
-        body: Vec::new(),
-    };
-    for field in response.headers.iter() {
-        match field.name.to_ascii_lowercase().as_str() {
-            "server" | "connection" => {}
-            "content-length" => {
-                let text = str::from_utf8(field.value).ok();
-                let length = text.and_then(|it| it.parse().ok());
-                answer.content_length = length.ok_or_else(invalid)?;
-            }
-            _ => {
-                for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
-                    answer.fields.extend_from_slice(part);
-                }
-            }
-        }
+    let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
+    if length > MAX_ANSWER_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
     }
-    let body = if is_head { 0 } else { answer.content_length };
-    let end = head.saturating_add(body);
-    Ok((bytes.len() >= end).then_some((answer, head, end)))
+    let answer = rest.get(..length);
+    Ok(answer.ok_or(length.saturating_sub(rest.len())))
 }
 
 #[cfg(test)]
@@ -222,11 +189,8 @@ mod tests {
         (Pipeline::on(ours), theirs)
     }
 
-    fn answer(body: &str) -> String {
-        format!(
-            "HTTP/1.1 200 OK\r\nServer: x\r\nX-Kept: y\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
+    fn framed(answer: &str) -> Vec<u8> {
+        [&length_prefix(answer.len()), answer.as_bytes()].concat()
     }
 
     #[test]
@@ -239,10 +203,8 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..rounds {
                         let sent = format!("{client}-{round}");
-                        let told = pipeline.exchange(format!("{sent}\n").as_bytes(), false);
-                        let told = told.unwrap();
-                        assert_eq!(told.body, sent.as_bytes());
-                        assert_eq!(told.fields, b"X-Kept: y\r\n");
+                        let told = pipeline.exchange(format!("{sent}\n").as_bytes());
+                        assert_eq!(told.unwrap(), sent.as_bytes());
                     }
                 });
             }
@@ -250,8 +212,7 @@ mod tests {
             for nth in 0..clients * rounds {
                 let mut line = String::new();
                 lines.read_line(&mut line).unwrap();
-                let bytes = answer(line.trim_end()).into_bytes();
-                for part in bytes.chunks(1 + nth % 97) {
+                for part in framed(line.trim_end()).chunks(1 + nth % 17) {
                     theirs.write_all(part).unwrap();
                 }
             }
@@ -263,7 +224,7 @@ mod tests {
         let (pipeline, theirs) = pipeline();
         thread::scope(|scope| {
             let waiting: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| pipeline.exchange(b"x\n", false).is_err()))
+                .map(|_| scope.spawn(|| pipeline.exchange(b"x\n").is_err()))
                 .collect();
             while lock(&pipeline.queue).waiting.len() < 4 {
                 thread::yield_now();
@@ -271,18 +232,13 @@ mod tests {
             drop(theirs);
             assert!(waiting.into_iter().all(|it| it.join().unwrap()));
         });
-        assert!(pipeline.exchange(b"x\n", false).is_err());
+        assert!(pipeline.exchange(b"x\n").is_err());
     }
 
     #[test]
-    fn an_answer_to_head_has_no_body() {
+    fn what_has_no_length_before_it_is_no_answer() {
         let (pipeline, mut theirs) = pipeline();
-        let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
-        theirs
-            .write_all(format!("{text}{}", answer("ok")).as_bytes())
-            .unwrap();
-        let head = pipeline.exchange(b"x\n", true).unwrap();
-        assert_eq!((head.content_length, head.body.len()), (2, 0));
-        assert_eq!(pipeline.exchange(b"x\n", false).unwrap().body, b"ok");
+        theirs.write_all(b"HTTP/1.1 500 ...").unwrap();
+        assert!(pipeline.exchange(b"x\n").is_err());
     }
 }

@@ -8,7 +8,6 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::answer::Http1Answer;
 use super::pipeline::Pipeline;
 use super::workers::{WorkerSettings, Workers};
 use super::{FatalError, Handler};
@@ -89,7 +88,7 @@ impl Relay {
         kind: Kind,
         request: &Request<'_>,
         lease: &mut Lease,
-    ) -> Result<Http1Answer, TransportError> {
+    ) -> Result<Vec<u8>, TransportError> {
         let limits = &self.connections.limits;
         let wait = |gate: &Arc<Permits>| {
             let waiting = gate.acquire(request.peer).ok_or(TransportError::Busy)?;
@@ -112,12 +111,12 @@ impl Relay {
         };
         reserve(kind.answer_bytes())?;
         let answer = self.over_own(&self.reads, request)?;
-        reserve(answer.body.len())?;
+        reserve(answer.len())?;
         Ok(answer)
     }
 
     /// Sends a request over a connection that no other request uses meanwhile. There is one for each permit.
-    fn over_own(&self, pool: &Pool, request: &Request<'_>) -> Result<Http1Answer, TransportError> {
+    fn over_own(&self, pool: &Pool, request: &Request<'_>) -> Result<Vec<u8>, TransportError> {
         let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = lock().pop().ok_or(TransportError::Bug)?;
         let answer = self.over(&connection, request);
@@ -125,8 +124,8 @@ impl Relay {
         answer
     }
 
-    fn over(&self, to: &Pipeline, request: &Request<'_>) -> Result<Http1Answer, TransportError> {
-        let answer = to.exchange(&bytes_of(request), request.method == "HEAD");
+    fn over(&self, to: &Pipeline, request: &Request<'_>) -> Result<Vec<u8>, TransportError> {
+        let answer = to.exchange(&bytes_of(request));
         answer.map_err(|error| {
             let why = format!("a worker's connection broke: {error}");
             self.fatal.report(&why);

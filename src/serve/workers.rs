@@ -4,7 +4,7 @@
 //! after a first request was answered on the one before; and one failed accept would end it, so it never accepts again.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::pipeline::Pipeline;
+use super::answer::head_of;
+use super::pipeline::{Pipeline, length_prefix};
 use super::relay::PEER;
 use super::{FatalError, Handler};
-use crate::api::http::{COMMON_HEADERS, REQUEST_ID, Reply, Request, Via};
+use crate::api::http::{REQUEST_ID, Request, Via};
 use crate::api::status::TransportError;
 
 /// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
@@ -73,7 +74,7 @@ impl Workers {
         let first = format!("GET {FIRST_TARGET} HTTP/1.1\r\nHost: totpd\r\n\r\n");
         for _ in 0..settings.connections {
             let connection = Pipeline::open(&socket.path)?;
-            connection.exchange(first.as_bytes(), false)?;
+            connection.exchange(first.as_bytes())?;
             connections.push(connection);
         }
         // From here on no one can connect to it.
@@ -102,7 +103,7 @@ fn work(
         // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
         match server.recv() {
             Ok(first) if first.url() == FIRST_TARGET => {
-                let _answered = first.respond(tiny_http::Response::empty(204));
+                write(first, &[], &[]);
             }
             Ok(first) => {
                 let mut requests = vec![first];
@@ -113,7 +114,6 @@ fn work(
                 }
                 let answered = catch_unwind(AssertUnwindSafe(|| answer(requests)));
                 if answered.is_err() {
-                    // tiny_http has answered 500 to each that was dropped.
                     log::error!("a worker panicked; it goes on");
                 }
             }
@@ -135,7 +135,11 @@ fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
             let (content_type, origin) = (field(&request, CONTENT_TYPE), field(&request, ORIGIN));
             handler.refuse(refusal, content_type, origin)
         });
-        respond(request, reply);
+        let id = field(&request, REQUEST_ID).unwrap_or_default();
+        let head = head_of(&reply, id, handler.now());
+        let is_head = *request.method() == tiny_http::Method::Head;
+        let body = if is_head { &[] } else { &reply.body[..] };
+        write(request, head.as_bytes(), body);
     }
 }
 
@@ -147,20 +151,14 @@ fn read(request: &mut tiny_http::Request) -> Result<(String, Vec<u8>), Transport
     Ok((request.method().to_string(), body))
 }
 
-fn respond(request: tiny_http::Request, reply: Reply) {
-    let mut response = tiny_http::Response::from_data(reply.body)
-        .with_status_code(reply.status)
-        .with_chunked_threshold(usize::MAX);
-    let content_type = (CONTENT_TYPE, reply.content_type.to_owned());
-    let every = COMMON_HEADERS
-        .iter()
-        .map(|(name, value)| (*name, (*value).to_owned()));
-    for (name, value) in reply.headers.into_iter().chain(every).chain([content_type]) {
-        if let Ok(header) = tiny_http::Header::from_bytes(name, value) {
-            response.add_header(header);
-        }
-    }
-    if let Err(error) = request.respond(response) {
+/// Writes an answer to the private connection, after its length. tiny_http keeps the order of the requests.
+fn write(request: tiny_http::Request, head: &[u8], body: &[u8]) {
+    let mut writer = request.into_writer();
+    let length = length_prefix(head.len().saturating_add(body.len()));
+    let parts = [&length, head, body];
+    let mut written = parts.iter().try_for_each(|it| writer.write_all(it));
+    written = written.and_then(|()| writer.flush());
+    if let Err(error) = written {
         log::debug!("an answer of a worker was not taken: {error}");
     }
 }

@@ -160,6 +160,14 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     let mut rpc = Rpc::connect(&server.address());
     let bearer = format!("Bearer {}", server.admin);
     let headers = [GRPC[0], ("authorization", bearer.as_str())];
+    for timeout in ["99999999H", "1M", "60S", "60000m", "60000000u"] {
+        let headers = [GRPC[0], headers[1], ("grpc-timeout", timeout)];
+        assert_eq!(
+            rpc.call_with(&headers, "CreateUser", b"").code,
+            0,
+            "{timeout}"
+        );
+    }
     let target = path("CreateUser");
     let mut told = |headers: &[(&str, &str)], body: &[u8]| {
         let (_, message, trailers) = rpc.raw(&target, headers, body).unwrap();
@@ -177,7 +185,17 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     for rest in [&frame(0, b"")[..], &frame(7, b""), b"abc"] {
         assert_eq!(told(&headers, &[&frame(0, b""), rest].concat()), field);
     }
-    for timeout in ["", "1", "1s", "-1S", "123456789S"] {
+    for timeout in [
+        "",
+        "S",
+        "1",
+        "1s",
+        "-1S",
+        "+1S",
+        "1.5S",
+        "1 S",
+        "123456789S",
+    ] {
         let headers = [GRPC[0], headers[1], ("grpc-timeout", timeout)];
         assert_eq!(told(&headers, &frame(0, b"")), field, "{timeout}");
     }
