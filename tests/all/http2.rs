@@ -160,13 +160,11 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     let mut rpc = Rpc::connect(&server.address());
     let bearer = format!("Bearer {}", server.admin);
     let headers = [GRPC[0], ("authorization", bearer.as_str())];
+    let nobody = encode(method("GetUser").input(), &json!({"id": "nobody"}));
     for timeout in ["99999999H", "1M", "60S", "60000m", "60000000u"] {
         let headers = [GRPC[0], headers[1], ("grpc-timeout", timeout)];
-        assert_eq!(
-            rpc.call_with(&headers, "CreateUser", b"").code,
-            0,
-            "{timeout}"
-        );
+        let told = rpc.call_with(&headers, "GetUser", &nobody);
+        assert_eq!(told.code, 5, "{timeout}");
     }
     let target = path("CreateUser");
     let mut told = |headers: &[(&str, &str)], body: &[u8]| {
