@@ -573,6 +573,37 @@ fn a_key_that_is_a_credential_is_rotated_where_the_server_has_both() {
     crate::binary::refused(&alone, 1, "leave this out");
 }
 
+/// SECURITY.md 31 and 43: half of the secrets would not open.
+#[test]
+fn nothing_starts_without_a_key_that_secrets_are_sealed_under() {
+    let (home, _) = Home::init();
+    Users::enrol(&home, 4);
+    let rotated = Rotated::of(&home);
+    let middle = rotated.make(State::HalfSealed);
+    fs::remove_file(middle.data().join("master.key.next")).unwrap();
+    let it = Credentials::init();
+    let name = "UPDATE instance SET next_key_id = ?1";
+    let named = database(&it.home).execute(name, (id_of(&[2; 32]),));
+    assert_eq!(named, Ok(1));
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let in_dir = middle.command(&serve);
+    let given = it.command(&serve);
+    for (mut serve, told) in [
+        (in_dir, "neither here nor in master.key.next; put it back"),
+        (given, "give the new one with --next-master-key"),
+    ] {
+        crate::binary::refused(&serve.output().unwrap(), 1, told);
+    }
+    let told = middle.run(&["doctor"]);
+    assert_eq!(told.status.code(), Some(1));
+    let told = String::from_utf8(told.stdout).unwrap();
+    let is_told = |it: &str| it.starts_with("wrong master key") && it.contains("put it back");
+    assert!(told.lines().any(is_told), "{told}");
+    // With it the rotation goes on.
+    it.put("master.key.next", [2; 32]);
+    assert!(it.prints(&["key", "rotate"]).contains("completed"));
+}
+
 #[test]
 fn a_new_key_that_others_can_read_is_refused() {
     let (home, _) = Home::init();
