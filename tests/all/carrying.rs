@@ -169,7 +169,7 @@ fn early_refusals_have_the_form_of_what_was_asked() {
     let server = TestServer::builder().limits(limits).start();
     let web = "POST /x/Y HTTP/1.1\r\nHost: t\r\nOrigin: https://pages.test\r\n\
                Content-Type: application/grpc-web+proto\r\n";
-    for (rest, code, id) in [
+    let cases = [
         (
             format!("X-Long: {}\r\n\r\n", "x".repeat(20_000)),
             8,
@@ -181,9 +181,16 @@ fn early_refusals_have_the_form_of_what_was_asked() {
         // Not complete in time: in the head, and in the body.
         ("X-Cut: ".to_owned(), 4, "TOTPD-Slow"),
         ("Content-Length: 5\r\n\r\n\0".to_owned(), 4, "TOTPD-Slow"),
-    ] {
-        let mut client = Client::connect(&server.address());
-        client.send(format!("{web}{rest}").as_bytes());
+    ];
+    let clients: Vec<Client> = cases
+        .iter()
+        .map(|(rest, ..)| {
+            let mut client = Client::connect(&server.address());
+            client.send(format!("{web}{rest}").as_bytes());
+            client
+        })
+        .collect();
+    for ((rest, code, id), mut client) in cases.into_iter().zip(clients) {
         let answer = client.answer(false, &rest).expect_status(200);
         let told = crate::transports::web_outcome(&answer, "GetUser");
         assert_eq!(

@@ -120,7 +120,7 @@ fn nobody_finishes(first: &[u8], further: &[u8]) {
 #[test]
 fn messages_that_are_never_finished_share_what_there_is() {
     let limits = Limits {
-        request_time: Duration::from_secs(3),
+        request_time: Duration::from_secs(2),
         ..Limits::default()
     };
     let server = TestServer::builder().limits(limits).start();

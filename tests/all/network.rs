@@ -312,7 +312,7 @@ fn silent_and_dripping_peers_shut_out_no_honest_one() {
     let limits = Limits {
         connections: 200,
         connections_per_peer: 120,
-        request_time: Duration::from_secs(2),
+        request_time: Duration::from_secs(1),
         ..Limits::default()
     };
     let server = TestServer::builder().limits(limits).start();
@@ -379,16 +379,19 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
     let lingering: Vec<Client> = (0..connections * 3).map(|_| ask()).collect();
     drop(lingering);
 
-    let mut deaf = Vec::new();
-    for _ in 0..connections {
+    let deaf = || {
         let mut stream = UnixStream::connect(&path).unwrap();
         stream
             .set_write_timeout(Some(Duration::from_millis(300)))
             .unwrap();
         // Until nothing goes in any more: the answers fill all that is between the two, then the questions do.
         while stream.write_all(HEALTH).is_ok() {}
-        deaf.push(stream);
-    }
+        stream
+    };
+    let _deaf: Vec<UnixStream> = thread::scope(|scope| {
+        let filling: Vec<_> = (0..connections).map(|_| scope.spawn(deaf)).collect();
+        filling.into_iter().map(|it| it.join().unwrap()).collect()
+    });
     // Each makes room once it has taken nothing for a second, and none before.
     wait::until("there is room", || {
         let mut client = Client::connect(&server.address());
