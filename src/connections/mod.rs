@@ -27,7 +27,6 @@ pub(crate) use memory::{Lease, MemoryBudget};
 #[cfg(feature = "grpc")]
 pub(crate) use permits::Permit;
 pub(crate) use permits::{Gates, PROBES, Permits, READS, SEARCHES};
-use registry::NamedRequest;
 pub(crate) use registry::{ConnectionGuard, Registry};
 pub(crate) use request_ids::RequestIds;
 use socket2::Socket;
@@ -97,10 +96,18 @@ pub(crate) struct Connections {
     pub(crate) request_ids: RequestIds,
 }
 
-/// The client of a request. Where a proxy named it, the request is counted as its own until this is dropped.
-pub(crate) struct Client {
+/// Whose request it is. Where a trusted proxy named the client, the request is counted as its own until this is dropped.
+pub(crate) struct RequestClient {
     pub(crate) address: Option<IpAddr>,
-    _named: Option<NamedRequest>,
+    counted_by: Option<Arc<Registry>>,
+}
+
+impl Drop for RequestClient {
+    fn drop(&mut self) {
+        if let (Some(registry), Some(address)) = (&self.counted_by, self.address) {
+            registry.uncount_named(address);
+        }
+    }
 }
 
 impl Connections {
@@ -124,18 +131,15 @@ impl Connections {
 
     /// Finds the client of a request that came from `peer` with this `X-Forwarded-For`; `None` if that client has too many
     /// requests in progress. Clients behind a proxy share its connections, so their requests are counted instead.
-    pub(crate) fn client(&self, peer: Peer, forwarded_for: &str) -> Option<Client> {
+    pub(crate) fn client(&self, peer: Peer, forwarded_for: &str) -> Option<RequestClient> {
         let named = peer
             .is_trusted
             .then(|| last_untrusted_hop(forwarded_for, &self.trusted_proxies))
             .flatten();
-        let counted = match named {
-            Some(address) => Some(self.registry.count_named(address)?),
-            None => None,
-        };
-        Some(Client {
+        let may_begin = named.is_none_or(|it| self.registry.count_named(it));
+        may_begin.then(|| RequestClient {
             address: named.or(peer.address),
-            _named: counted,
+            counted_by: named.map(|_| Arc::clone(&self.registry)),
         })
     }
 

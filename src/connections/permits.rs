@@ -1,5 +1,7 @@
-//! How many requests are in progress at once, and how many wait for that, over both transports. `client` threads wait
-//! here, and the tasks of gRPC do.
+//! How many requests are in progress at once, and how many wait for that, over both transports.
+//!
+//! A `client` thread blocks in [`Acquire::wait`]; a task of gRPC awaits [`Acquire`]. Where a [`Permit`] is dropped, on
+//! whichever thread, it passes to the next request and wakes it. No thread runs here by itself.
 //!
 //! Waiting is fair: the addresses take turns, and of one address the request that has waited longest is next. At most a
 //! quarter of the requests that wait are of one address. So a client that floods turns away and delays its own requests
@@ -57,13 +59,14 @@ impl Gates {
 /// Of the requests that may wait, one address has at most this part.
 const ADDRESS_SHARE: usize = 4;
 
-/// Permits of one kind.
+/// Permits of one kind. While one is free no request waits.
 pub(crate) struct Permits {
     max_waiting: usize,
     state: Mutex<State>,
 }
 
 struct State {
+    /// Permits that no request has.
     free: usize,
     next_number: u64,
     /// Requests that wait: the addresses in the order of their turns, each with its requests in the order in which they
@@ -135,7 +138,6 @@ impl Permits {
     pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Acquire> {
         let mut state = self.lock();
         let number = state.next_number;
-        // While a permit is free no request waits.
         if let Some(left) = state.free.checked_sub(1) {
             state.free = left;
             state.granted.insert(number);
@@ -197,6 +199,7 @@ impl Acquire {
 impl Future for Acquire {
     type Output = Permit;
 
+    /// Takes the permit if it was granted, else leaves the waker that is called when it is.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
         let mut state = self.permits.lock();
         if state.granted.remove(&self.number) {
@@ -210,6 +213,7 @@ impl Future for Acquire {
     }
 }
 
+/// A request that gives up leaves the queue. If it was granted a permit that it has not taken, the next one gets that.
 impl Drop for Acquire {
     fn drop(&mut self) {
         let mut state = self.permits.lock();

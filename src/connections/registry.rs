@@ -1,4 +1,8 @@
 //! All open connections, and which of them is closed when a new one would exceed a limit.
+//!
+//! An `accept` thread admits a connection, its `client` thread has it counted as HTTP/2, and the guard takes it out where it
+//! ends: on its `client` thread or in its task on `grpc`. The main thread stops all. They share one lock, and take the lock
+//! of a single connection only inside it.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -46,7 +50,7 @@ impl Table {
     }
 }
 
-/// A connection that is counted, until this is dropped.
+/// A connection that is counted until this is dropped. Whoever serves the connection holds it.
 pub(crate) struct ConnectionGuard {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
@@ -64,24 +68,6 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.registry.lock().connections.remove(&self.connection.id);
         self.registry.left.notify_all();
-    }
-}
-
-/// A request in progress of a client that a trusted proxy names, counted until this is dropped.
-pub(crate) struct NamedRequest {
-    registry: Arc<Registry>,
-    block: IpAddr,
-}
-
-impl Drop for NamedRequest {
-    fn drop(&mut self) {
-        let mut table = self.registry.lock();
-        if let Some(count) = table.named.get_mut(&self.block) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                table.named.remove(&self.block);
-            }
-        }
     }
 }
 
@@ -135,19 +121,24 @@ impl Registry {
         has_room
     }
 
-    /// Counts a request of a client that a trusted proxy names; `None` if it has too many in progress.
-    pub(crate) fn count_named(self: &Arc<Self>, client: IpAddr) -> Option<NamedRequest> {
-        let block = block(client);
+    /// Counts a request of a client that a trusted proxy names. Returns `false` if it has too many in progress.
+    pub(super) fn count_named(&self, client: IpAddr) -> bool {
         let mut table = self.lock();
-        let count = table.named.entry(block).or_insert(0);
-        if *count >= self.connections_per_peer {
-            return None;
+        let count = table.named.entry(block(client)).or_insert(0);
+        let may_begin = *count < self.connections_per_peer;
+        *count = count.saturating_add(usize::from(may_begin));
+        may_begin
+    }
+
+    /// A request that was counted so has ended.
+    pub(super) fn uncount_named(&self, client: IpAddr) {
+        let (mut table, block) = (self.lock(), block(client));
+        let left = table.named.get(&block).map_or(0, |it| it.saturating_sub(1));
+        if left == 0 {
+            table.named.remove(&block);
+        } else {
+            table.named.insert(block, left);
         }
-        *count = count.saturating_add(1);
-        Some(NamedRequest {
-            registry: Arc::clone(self),
-            block,
-        })
     }
 
     /// Closes connections until `more` weight for `connection` is within the limits: first those of its own address, then
@@ -179,7 +170,7 @@ impl Registry {
         self.lock().is_stopping
     }
 
-    /// Admits no more connections, and closes the idle ones.
+    /// Admits no more connections, and closes the idle ones. The server stops.
     pub(crate) fn close(&self) {
         let mut table = self.lock();
         table.is_stopping = true;
@@ -188,8 +179,8 @@ impl Registry {
         }
     }
 
-    /// Waits until all clients have left, and returns whether they had. Requests that are not complete have a part of
-    /// that time.
+    /// Waits on the main thread until all clients have left, and returns whether they had. Requests that are not complete
+    /// have a part of that time.
     pub(crate) fn wait(&self, within: Duration) -> bool {
         let unfinished = within.min(STOP_UNFINISHED);
         if self.wait_until_empty(unfinished) {

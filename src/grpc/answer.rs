@@ -68,7 +68,7 @@ pub(super) fn of_reflection(
         payload: Payload::Reflection(body),
         kept,
     });
-    insert_every(response.headers_mut());
+    response.headers_mut().extend(common_headers());
     response
 }
 
@@ -79,22 +79,18 @@ fn response(
     kept: Kept,
 ) -> Response<AnswerBody> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    insert_every(&mut headers);
+    headers.extend(common_headers());
     let payload = Payload::Message(parts.into_iter(), trailers);
     let mut response = Response::new(AnswerBody { payload, kept });
     *response.headers_mut() = headers;
     response
 }
 
-fn insert_every(headers: &mut HeaderMap) {
-    for (name, value) in COMMON_HEADERS {
-        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-    }
+fn common_headers() -> HeaderMap {
+    fields(COMMON_HEADERS.map(|(name, value)| (name, value.to_owned())))
 }
 
-fn fields(pairs: Vec<(&'static str, String)>) -> HeaderMap {
+fn fields(pairs: impl IntoIterator<Item = (&'static str, String)>) -> HeaderMap {
     let pairs = pairs.into_iter().filter_map(|(name, value)| {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
         Some((name, HeaderValue::try_from(value).ok()?))

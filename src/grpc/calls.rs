@@ -16,10 +16,6 @@ use crate::api::{self, Kind};
 use crate::connections::{Connections, Lease, MemoryBudget, Permit, Share};
 use crate::model::RequestId;
 
-/// What all conversations with reflection may hold. They stay open for nothing and cost a client nothing: holding all of
-/// this budget keeps others from reflection, and from nothing else.
-const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
-
 /// A call with one message in and one out. Its message is complete.
 pub(super) struct UnaryCall {
     pub(super) path: String,
@@ -77,32 +73,17 @@ pub(super) fn run_changes(mut jobs_rx: UnboundedReceiver<Job>, batch: usize, han
     }
 }
 
-/// What all connections share.
+/// What all connections of HTTP/2 share.
 pub(super) struct Calls {
     pub(super) connections: Arc<Connections>,
     pub(super) reflection: Reflection,
     pub(super) conversations: MemoryBudget,
-    handler: Arc<Handler>,
-    /// Unbounded, but each job in it has its permit.
-    jobs_tx: WeakUnboundedSender<Job>,
+    pub(super) handler: Arc<Handler>,
+    /// The queue of `grpc-change`. Weak, so that this thread ends with the runtime and not with the last connection.
+    pub(super) jobs_tx: WeakUnboundedSender<Job>,
 }
 
 impl Calls {
-    pub(super) fn new(
-        connections: Arc<Connections>,
-        handler: Arc<Handler>,
-        reflection: Reflection,
-        jobs_tx: WeakUnboundedSender<Job>,
-    ) -> Self {
-        Self {
-            connections,
-            reflection,
-            conversations: MemoryBudget::new(CONVERSATIONS_BYTES),
-            handler,
-            jobs_tx,
-        }
-    }
-
     /// Carries a call out, and returns its answer with the memory that this holds. If the future is dropped before the call
     /// was begun, nothing happens; after that the call goes on without it. Runs on the `grpc` thread, which it never blocks.
     pub(super) async fn carry_out(

@@ -33,8 +33,9 @@ const MAX_RESETS_UNSEEN: usize = 20;
 const MAX_RESETS_FOR_ERRORS: usize = 64;
 /// How long a client may keep a connection without a request in progress once it was sent a GOAWAY.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
-/// How often a connection's health is looked at, at most and at least.
-const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// How long it is between two looks at a connection's health, at least and at most.
+const MIN_CHECK_PERIOD: Duration = Duration::from_millis(20);
+const MAX_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// How far a connection had come when it turned out to speak HTTP/2.
 pub(crate) enum Handover {
@@ -80,7 +81,9 @@ pub(super) async fn serve(
     }
 }
 
-/// Speaks HTTP/2 over a socket until the client leaves, or is cut off.
+/// Speaks HTTP/2 over a socket until the client leaves, or is cut off. hyper reads requests and calls
+/// [`CallContext::answer`] for each; beside it this looks at the connection's health, and sends a GOAWAY where the client
+/// asks for nothing or the server stops.
 async fn speak(
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     calls: &Arc<Calls>,
@@ -102,15 +105,15 @@ async fn speak(
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
 
-    let often = limits.idle_time.min(limits.take_time).div_f32(4.0);
-    let mut looks = interval(often.clamp(LOOK_EVERY.0, LOOK_EVERY.1));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let period = limits.idle_time.min(limits.take_time).div_f32(4.0);
+    let mut checks = interval(period.clamp(MIN_CHECK_PERIOD, MAX_CHECK_PERIOD));
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut goaway_at: Option<Instant> = None;
     loop {
         let sends_goaway = tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
             _ = stage.wait_for(|it| *it != Stage::Open), if goaway_at.is_none() => true,
-            _ = looks.tick() => match shared.health(limits.idle_time, limits.take_time) {
+            _ = checks.tick() => match shared.health(limits.idle_time, limits.take_time) {
                 Health::Well => false,
                 Health::Idle => goaway_at.is_none(),
                 Health::Stalled => return Err(io::ErrorKind::TimedOut.into()),
@@ -121,13 +124,13 @@ async fn speak(
             connection.as_mut().graceful_shutdown();
             goaway_at = Some(Instant::now());
         }
-        let Some(gone_for) = goaway_at.map(|it| it.elapsed()) else {
+        let Some(since_goaway) = goaway_at.map(|it| it.elapsed()) else {
             continue;
         };
         // By then a request begun before the GOAWAY is complete or refused. A client that begins more ignores it.
         let patience = limits.request_time.saturating_add(GOAWAY_GRACE);
-        let is_done = !shared.is_busy() || (gone_for > patience && !shared.is_at_work());
-        if gone_for > GOAWAY_GRACE && is_done {
+        let is_done = !shared.is_busy() || (since_goaway > patience && !shared.is_at_work());
+        if since_goaway > GOAWAY_GRACE && is_done {
             return Ok(());
         }
     }

@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use crate::api::handler::Handler;
-use crate::connections::{ConnectionGuard, Connections, PROBES, READS, SEARCHES};
+use crate::connections::{ConnectionGuard, Connections, MemoryBudget, PROBES, READS, SEARCHES};
 use calls::{Calls, Job};
 pub(crate) use connection::Handover;
 use connection::Stage;
@@ -34,6 +34,9 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const STACK_BYTES: usize = 512 * 1024;
 /// Blocking threads: one for each permit of reads, searches and readiness.
 const READ_THREADS: usize = READS + SEARCHES + PROBES;
+/// What all conversations with reflection may hold. They stay open for nothing and cost a client nothing: holding all of
+/// this budget keeps others from reflection, and from nothing else.
+const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
 /// How long the blocking threads have to finish once all connections are closed.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
@@ -59,13 +62,18 @@ impl GrpcServer {
             .thread_stack_size(STACK_BYTES)
             .thread_name("grpc-read")
             .build()?;
-        let reflection = Reflection::new().map_err(io::Error::other)?;
         // Unbounded, but each job has its permit, and no more connections are handed over than are admitted.
         let (jobs_tx, jobs_rx) = unbounded_channel();
         let (handover_tx, handover_rx) = unbounded_channel();
         let (stage, stage_rx) = watch::channel(Stage::Open);
         let changes_ended = start_change_thread(jobs_rx, commit_batch, Arc::clone(&handler))?;
-        let calls = Calls::new(connections, handler, reflection, jobs_tx.downgrade());
+        let calls = Calls {
+            connections,
+            reflection: Reflection::new().map_err(io::Error::other)?,
+            conversations: MemoryBudget::new(CONVERSATIONS_BYTES),
+            handler,
+            jobs_tx: jobs_tx.downgrade(),
+        };
         let expected = stage.subscribe();
         let run = move || {
             let serving = serve_connections(handover_rx, Arc::new(calls), stage_rx, &jobs_tx);

@@ -43,7 +43,7 @@ struct Queue {
     is_broken: bool,
 }
 
-/// Why a waiting thread is woken, once. Where its sender is dropped instead, the connection is broken.
+/// Why a waiting `client` thread is woken. It is woken once; where its sender is dropped instead, the connection is broken.
 enum Wake {
     Answer(Vec<u8>),
     /// Its answer is next: it reads the connection from here on, after these bytes.

@@ -1,5 +1,8 @@
 //! tiny_http behind the front end: a private socket, a fixed number of connections, and the threads that work.
 //!
+//! tiny_http has a thread of its own for each connection, which parses requests and puts them into one queue. Worker
+//! threads take them from there and write the answers.
+//!
 //! tiny_http accepts exactly these connections and no others. It starves a burst of new connections, so each is opened
 //! after a first request was answered on the one before; and one failed accept would end it, so it never accepts again.
 
@@ -56,7 +59,7 @@ impl Workers {
         handler: &Arc<Handler>,
         fatal: &Arc<FatalError>,
     ) -> io::Result<(Self, Vec<Pipeline>)> {
-        let socket = Socket::in_dir(dir)?;
+        let socket = PrivateSocket::in_dir(dir)?;
         let server = tiny_http::Server::from_listener(UnixListener::bind(&socket.path)?, None)
             .map_err(io::Error::other)?;
         let server = Arc::new(server);
@@ -77,8 +80,6 @@ impl Workers {
             connection.exchange(first.as_bytes())?;
             connections.push(connection);
         }
-        // From here on no one can connect to it.
-        drop(socket);
         let threads = settings.threads;
         Ok((Self { server, threads }, connections))
     }
@@ -122,7 +123,7 @@ fn work(
     }
 }
 
-/// Answers a batch.
+/// Answers a batch, whose changes share a commit. Runs on a worker's thread, as all below.
 fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
     let read: Vec<_> = requests.iter_mut().map(read).collect();
     let parsed = requests.iter().zip(&read).map(|(request, read)| {
@@ -182,14 +183,14 @@ fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a 
     found.map(|it| it.value.as_str())
 }
 
-/// The private socket's name, there only while the pool is being opened.
-struct Socket {
+/// The name of the private socket. It is removed when all connections are open, so that nobody else can connect.
+struct PrivateSocket {
     path: PathBuf,
-    /// Keeps the short way to a long directory open.
+    /// The directory, where its name is too long for a socket's. The path leads through this handle then.
     _dir: Option<File>,
 }
 
-impl Socket {
+impl PrivateSocket {
     fn in_dir(dir: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!(
@@ -214,7 +215,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for PrivateSocket {
     fn drop(&mut self) {
         let _gone = fs::remove_file(&self.path);
     }
