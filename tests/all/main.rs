@@ -26,6 +26,7 @@ mod carrying;
 mod cli;
 mod clock;
 mod codes;
+mod docs;
 mod errors;
 mod faketime;
 mod faults;

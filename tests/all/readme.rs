@@ -14,7 +14,7 @@ use crate::harness::{Phone, TestServer};
 
 const README: &str = include_str!("../../README.md");
 /// Only this file of totpd's knows the ids of refusals.
-const STATUS: &str = include_str!("../../src/api/status.rs");
+pub(crate) const STATUS: &str = include_str!("../../src/api/status.rs");
 
 /// Ids that no login form meets, and why.
 const ELSEWHERE: [(&str, &str); 11] = [
@@ -32,7 +32,7 @@ const ELSEWHERE: [(&str, &str); 11] = [
 ];
 
 /// Everything in `text` that looks like the id of a refusal.
-fn ids(text: &str) -> BTreeSet<&str> {
+pub(crate) fn ids(text: &str) -> BTreeSet<&str> {
     let words = text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-'));
     let is_id = |it: &&str| {
         let rest = ["COMMAND-", "EVENT-", "TOTPD-", "AUTH-"]

@@ -1,0 +1,170 @@
+//! What the pages in `docs` say is so.
+
+use std::collections::BTreeSet;
+
+use totpd::api::status::{Code, Refusal, TransportError};
+use totpd::error::{Error, Missing, WrongState};
+
+use crate::readme::{STATUS, ids};
+
+const ERRORS: &str = include_str!("../../docs/errors.md");
+
+/// A row of `docs/errors.md`: the id, the HTTP status, and the code of gRPC as number and name.
+type Row = (Option<String>, u16, i32, String);
+
+/// Every refusal that can reach a client.
+fn refusals() -> Vec<Refusal> {
+    let text = String::new;
+    let errors = [
+        Error::invalid("field", "problem"),
+        Error::NoToken,
+        Error::BadToken,
+        Error::ExpiredToken(text()),
+        Error::Forbidden,
+        Error::NotFound(Missing::User),
+        Error::NotFound(Missing::UserToRemove),
+        Error::NotFound(Missing::UserToLock),
+        Error::NotFound(Missing::UserToUnlock),
+        Error::NotFound(Missing::UserToDeactivate),
+        Error::NotFound(Missing::UserToActivate),
+        Error::NotFound(Missing::Totp),
+        Error::NotFound(Missing::TotpToCheck),
+        Error::NotFound(Missing::Organization),
+        Error::WrongState(WrongState::AlreadyConfirmed),
+        Error::WrongState(WrongState::NoneConfirmed),
+        Error::WrongState(WrongState::UserNotActive),
+        Error::WrongState(WrongState::TooManyTotps),
+        Error::AlreadyExists("id"),
+        Error::TooOften { retry_after_s: 1 },
+        Error::SearchTooLong,
+        Error::Unavailable(text()),
+        Error::Bug(text()),
+    ];
+    let of_transports = [
+        TransportError::BadFraming("why"),
+        TransportError::BodyTooLarge,
+        TransportError::HeadTooLarge,
+        TransportError::AnswerTooLarge,
+        TransportError::Compressed,
+        TransportError::TooSlow,
+        TransportError::DeadlinePassed,
+        TransportError::Busy,
+        TransportError::Stopping,
+        TransportError::CommitFailed,
+        TransportError::Bug,
+    ];
+    let others = [
+        Refusal::no_such_path(),
+        Refusal::no_page(),
+        Refusal::method_not_allowed("GET"),
+        Refusal::not_offered(),
+        Refusal::wrong_code(None),
+        Refusal::used_code(),
+        Refusal::wait(1),
+    ];
+    let errors = errors.into_iter().map(Refusal::from);
+    let of_transports = of_transports.into_iter().map(Refusal::from);
+    errors.chain(of_transports).chain(others).collect()
+}
+
+/// The name of a code as gRPC writes it: `NotFound` is `NOT_FOUND`.
+fn grpc_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+/// The rows of the page's table of all refusals.
+fn rows() -> Vec<Row> {
+    let table = ERRORS.split("|---|---|---|---|---|\n").nth(1).unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, id, http, grpc, when, what_to_do, _] = cells[..] else {
+            panic!("{line}: it has not five cells");
+        };
+        assert!(!when.is_empty() && !what_to_do.is_empty(), "{line}");
+        let (number, name) = grpc.split_once(' ').unwrap();
+        let id = Some(id.trim_matches('`').to_owned()).filter(|it| it != "none");
+        let name = name.trim_matches('`').to_owned();
+        (id, http.parse().unwrap(), number.parse().unwrap(), name)
+    };
+    table.lines().map(row).collect()
+}
+
+#[test]
+fn the_page_of_errors_has_every_refusal_with_its_statuses() {
+    let row = |it: Refusal| {
+        let id = it.id.map(str::to_owned);
+        (id, it.http, it.code.number(), grpc_name(it.code))
+    };
+    let in_code: BTreeSet<Row> = refusals().into_iter().map(row).collect();
+    let listed = rows();
+    let on_page: BTreeSet<Row> = listed.iter().cloned().collect();
+    assert_eq!(on_page.len(), listed.len(), "a row is there twice");
+    let missing: Vec<_> = in_code.difference(&on_page).collect();
+    assert!(missing.is_empty(), "no row in docs/errors.md: {missing:?}");
+    let too_many: Vec<_> = on_page.difference(&in_code).collect();
+    assert!(too_many.is_empty(), "no refusal is so: {too_many:?}");
+}
+
+/// A new refusal has to be added to the list above, which the other test compares with the page.
+#[test]
+fn this_test_knows_every_id_and_every_status_of_the_code() {
+    let known: BTreeSet<&str> = refusals().iter().filter_map(|it| it.id).collect();
+    assert_eq!(known, ids(STATUS));
+    let known: BTreeSet<u16> = refusals().iter().map(|it| it.http).collect();
+    let numbers = STATUS.split(|it: char| !it.is_ascii_digit());
+    let statuses = numbers.filter_map(|it| it.parse().ok());
+    let in_code: BTreeSet<u16> = statuses.filter(|it| (400..600).contains(it)).collect();
+    assert_eq!(known, in_code);
+}
+
+#[test]
+fn the_page_of_errors_names_no_other_id() {
+    for id in ids(ERRORS) {
+        assert!(ids(STATUS).contains(id), "{id} is in no code");
+    }
+}
+
+/// The HTTP status and the id of each row of a program's table, `"404 COMMAND-Hd9sd"` or `"401"`.
+fn outcomes(program: &str) -> Vec<String> {
+    let table = program.split("OUTCOMES = ").nth(1).unwrap();
+    let table = table.split("\n}").next().unwrap();
+    let table = table.split("\n]").next().unwrap();
+    let rows = table.lines().filter(|it| it.contains("Outcome."));
+    let key = |it: &str| it.split("Outcome.").next().unwrap().to_owned();
+    let is_kept = |it: &char| it.is_ascii_alphanumeric() || "- ".contains(*it);
+    rows.map(|it| key(it).chars().filter(is_kept).collect::<String>())
+        .map(|it| it.trim().trim_end_matches(" None").to_owned())
+        .collect()
+}
+
+#[test]
+fn the_programs_for_applications_know_every_refusal() {
+    let row = |(id, http, ..): Row| match id {
+        Some(id) => format!("{http} {id}"),
+        None => http.to_string(),
+    };
+    let on_page: BTreeSet<String> = rows().into_iter().map(row).collect();
+    for (name, program) in [
+        (
+            "login.py",
+            include_str!("../../examples/integrate/login.py"),
+        ),
+        (
+            "login.mjs",
+            include_str!("../../examples/integrate/login.mjs"),
+        ),
+    ] {
+        let known = outcomes(program);
+        let set: BTreeSet<String> = known.iter().cloned().collect();
+        assert_eq!(known.len(), set.len(), "{name} has a row twice");
+        assert_eq!(set, on_page, "{name}");
+    }
+}
