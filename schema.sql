@@ -26,7 +26,12 @@ CREATE TABLE instance (
     -- confirms the clock. NULL: there is no such doubt.
     clock_doubted_from INTEGER,
     -- When a person last confirmed that the clock is right. NULL: never.
-    clock_confirmed_at INTEGER
+    clock_confirmed_at INTEGER,
+    -- The sweep of old events: the event up to which it has come, and when it last began with the first one.
+    swept_event  INTEGER NOT NULL DEFAULT 0,
+    sweep_began  INTEGER NOT NULL DEFAULT 0,
+    -- The time of the newest event that was deleted. All later events are on record.
+    newest_deleted_event INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE organization (
@@ -113,6 +118,13 @@ CREATE TABLE totp (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX totp_pending ON totp (created) WHERE state = 'pending';
 
+-- The authenticators that are or were confirmed, as long as their user is there. Their events are kept so long.
+CREATE TABLE confirmed_totp (
+    user_id TEXT NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    totp_id TEXT NOT NULL,
+    PRIMARY KEY (user_id, totp_id)
+) STRICT, WITHOUT ROWID;
+
 -- Failures in a row, counted per user. The count remains when authenticators are removed.
 CREATE TABLE failure (
     user_id   TEXT    NOT NULL PRIMARY KEY REFERENCES user (id) ON DELETE CASCADE,
@@ -176,5 +188,11 @@ CREATE TABLE event (
     -- The id of the authenticator, token or organization.
     about_id TEXT,
     -- The original time of an event whose time was corrected because the clock was ahead.
-    original_at INTEGER
+    original_at INTEGER,
+    -- The id of the request that made the change. NULL: it was no request.
+    request_id TEXT,
+    -- The name at that time of the authenticator, token or organization.
+    about_name TEXT
 ) STRICT;
+-- Ends in the event's number, as every index does: the events of one organization, newest or oldest first.
+CREATE INDEX event_in_org ON event (org_id);

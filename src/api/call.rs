@@ -5,13 +5,13 @@
 
 use zeroize::Zeroizing;
 
-use super::filters;
 use super::messages::{
-    CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, Organization,
-    SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest, UserRequest,
+    CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, ListEventsRequest,
+    Organization, SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest, UserRequest,
 };
+use super::{events, filters};
 use crate::error::{Error, Result};
-use crate::model::{Code, Name, Search, TotpId, UserId};
+use crate::model::{Code, EventSearch, Name, Search, TotpId, UserId};
 use crate::service::{NamedBy, NewUser, NewUsername, Permission, Target};
 
 /// A call, independent of the transport.
@@ -25,6 +25,7 @@ pub(super) enum Call {
         target: Target,
         search: Search,
     },
+    ListEvents(EventSearch),
     DeleteUser(UserRef),
     LockUser(UserRef),
     UnlockUser(UserRef),
@@ -88,6 +89,10 @@ pub(super) fn search_users(request: SearchUsersRequest) -> Result<Call> {
         search: filters::search(&request)?,
         target: target(request.instance, None)?,
     })
+}
+
+pub(super) fn list_events(request: ListEventsRequest) -> Result<Call> {
+    events::search(request).map(Call::ListEvents)
 }
 
 /// A call that names a user and nothing else.

@@ -7,8 +7,8 @@ use super::call::{Call, ParsedCall, UserRef};
 use super::messages::{DetailsResponse, Encoding, GetUserResponse, Page, StartResponse};
 use super::status::Refusal;
 use crate::error::Result;
-use crate::model::{Search, Timestamp, UserId};
-use crate::service::{Caller, Context, Details, Service, Verdict};
+use crate::model::{EventSearch, Search, Timestamp, UserId};
+use crate::service::{Caller, Context, Details, Service, Target, Verdict};
 
 /// How an answer is encoded, and what bounds its length.
 pub(super) struct AnswerSettings {
@@ -21,13 +21,13 @@ pub(super) struct AnswerSettings {
 /// existence and state.
 pub(super) fn carry_out(
     service: &Service,
-    caller: Caller,
+    caller: &Caller,
     now: Timestamp,
     parsed: ParsedCall,
     settings: &AnswerSettings,
 ) -> Result<Answer, Refusal> {
     let in_context = |target| Context {
-        caller,
+        caller: caller.clone(),
         target,
         now,
     };
@@ -35,7 +35,7 @@ pub(super) fn carry_out(
     let call = match parsed.call {
         Ok(call) => call,
         Err(malformed) => {
-            let context = Context::new(caller, now);
+            let context = in_context(Target::default());
             return Err(service
                 .refusal(&context, parsed.permission, malformed)
                 .into());
@@ -54,6 +54,10 @@ pub(super) fn carry_out(
         }
         Call::SearchUsers { target, search } => {
             search_users(service, &in_context(target), &search, settings)
+        }
+        Call::ListEvents(search) => {
+            let context = in_context(Target::default());
+            list_events(service, &context, &search, settings)
         }
         Call::DeleteUser(user) => details(on(user), service, Service::remove_user),
         Call::LockUser(user) => details(on(user), service, Service::lock_user),
@@ -92,6 +96,18 @@ fn search_users(
     let mut page = Page::new(settings.encoding, settings.page_bytes);
     let found = service.search_users(context, search, |user| page.push(user))?;
     Ok(Answer::Encoded(page.finish(&found, search.limit)?))
+}
+
+fn list_events(
+    service: &Service,
+    context: &Context,
+    search: &EventSearch,
+    settings: &AnswerSettings,
+) -> Result<Answer, Refusal> {
+    let mut page = Page::new(settings.encoding, settings.page_bytes);
+    let instance = service.instance_id();
+    service.list_events(context, search, |event| page.push_event(&event, instance))?;
+    Ok(Answer::Encoded(page.finish_events()?))
 }
 
 /// A call that names a user and nothing else.

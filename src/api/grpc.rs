@@ -11,14 +11,15 @@ use super::messages::rpc::{
     Any, Duration, ErrorDetail, HealthCheckRequest, HealthCheckResponse, RetryInfo, ServingStatus,
     Status,
 };
-use super::messages::{Bound, FILTERS_OF_SEARCH, USERNAMES_OF_USER};
+use super::messages::{Bound, FILTERS_OF_SEARCH, TYPES_OF_EVENTS, USERNAMES_OF_USER};
 use super::routes::Kind;
 use super::status::Refusal;
 use crate::error::Error;
 use crate::service::Permission;
 
-/// The service whose clients ZITADEL publishes, and our own.
+/// The services whose clients ZITADEL publishes, and our own.
 const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
+const ADMIN: &str = "zitadel.admin.v1.AdminService";
 const TOTPS: &str = "totpd.v1.TOTPService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
@@ -29,6 +30,7 @@ const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rpc {
     SearchUsers,
+    ListEvents,
     GetUser,
     CreateUser,
     DeleteUser,
@@ -62,6 +64,7 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
             _ => return Err(Refusal::not_offered()),
         },
         Some((TOTPS, "CheckTOTP")) => Rpc::CheckTotp,
+        Some((ADMIN, "ListEvents")) => Rpc::ListEvents,
         Some((HEALTH, "Check")) => Rpc::Health,
         _ => return Err(Refusal::not_offered()),
     })
@@ -72,7 +75,7 @@ impl Rpc {
         match self {
             Self::Health => Kind::Readiness,
             Self::GetUser => Kind::Read,
-            Self::SearchUsers => Kind::Search,
+            Self::SearchUsers | Self::ListEvents => Kind::Search,
             Self::CreateUser
             | Self::DeleteUser
             | Self::LockUser
@@ -100,6 +103,12 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
             message,
             &FILTERS_OF_SEARCH,
             call::search_users,
+        ),
+        Rpc::ListEvents => parse_counted(
+            Permission::ReadEvents,
+            message,
+            &TYPES_OF_EVENTS,
+            call::list_events,
         ),
         Rpc::GetUser => parse_message(Permission::ReadUser, message, |it| {
             call::get_user(&it, RestOnly::default())
@@ -151,7 +160,7 @@ fn parse_counted<Q: Message + Default>(
 /// Readiness, which needs no token.
 fn health(message: &[u8]) -> Result<Operation, Refusal> {
     let request: HealthCheckRequest = decode(message)?;
-    if !["", USERS, TOTPS].contains(&request.service.as_str()) {
+    if !["", USERS, ADMIN, TOTPS].contains(&request.service.as_str()) {
         return Err(Refusal::unknown_service());
     }
     Ok(Operation::Health)

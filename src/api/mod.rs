@@ -8,6 +8,7 @@ mod call;
 mod calls;
 #[cfg(test)]
 mod cost;
+mod events;
 mod filters;
 mod grpc;
 mod grpc_web;
@@ -25,7 +26,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::log_limit::AddressLimits;
-use crate::model::{Clock, Timestamp};
+use crate::model::{Clock, RequestId, Timestamp};
 use crate::service::{Caller, Service};
 use answer::Answer;
 use call::ParsedCall;
@@ -117,7 +118,9 @@ impl Api {
             encoding: context.form.encoding(),
             page_bytes: context.form.page_bytes(),
         };
-        let answer = operation.and_then(|it| self.run(it, authorization, peer, &settings));
+        let request_id = context.request_id.and_then(|it| it.parse().ok());
+        let answer =
+            operation.and_then(|it| self.run(it, authorization, (peer, request_id), &settings));
         Outcome { context, answer }
     }
 
@@ -125,7 +128,7 @@ impl Api {
         &self,
         operation: Operation,
         authorization: Option<&str>,
-        peer: Option<IpAddr>,
+        (peer, request_id): (Option<IpAddr>, Option<RequestId>),
         settings: &AnswerSettings,
     ) -> Result<Answer, Refusal> {
         let now = (self.clock)();
@@ -138,8 +141,10 @@ impl Api {
             }
             Operation::Preflight(reply) => Ok(Answer::Reply(reply)),
             Operation::Call(parsed) => {
-                let caller = caller(authorization)?.from_peer(peer);
-                calls::carry_out(&self.service, caller, now, parsed, settings)
+                let caller = caller(authorization)?
+                    .from_peer(peer)
+                    .with_request_id(request_id);
+                calls::carry_out(&self.service, &caller, now, parsed, settings)
             }
         }
     }

@@ -61,6 +61,7 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             sorting_column: query.sorting_column()?,
             filters: messages::read_filters(body)?,
         }),
+        Rpc::ListEvents => call::list_events(messages::read_events(body)?),
         Rpc::DeleteUser(raw) => call::on_user(user(raw)?, Call::DeleteUser),
         Rpc::LockUser(raw) => call::on_user(user(raw)?, Call::LockUser),
         Rpc::UnlockUser(raw) => call::on_user(user(raw)?, Call::UnlockUser),

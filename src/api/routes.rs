@@ -22,6 +22,8 @@ pub(super) enum Rpc<'a> {
     CreateUser,
     /// `SearchUsers`
     SearchUsers,
+    /// `ListEvents`
+    ListEvents,
     /// `GetUser`
     GetUser(&'a str),
     /// `DeleteUser`
@@ -63,7 +65,7 @@ impl Kind {
     pub(super) const fn of(permission: Permission) -> Self {
         match permission {
             Permission::ReadUser => Self::Read,
-            Permission::Search => Self::Search,
+            Permission::Search | Permission::ReadEvents => Self::Search,
             Permission::Check | Permission::WriteTotp | Permission::WriteUser => Self::Change,
         }
     }
@@ -93,6 +95,7 @@ impl Rpc<'_> {
         match self {
             Self::GetUser(_) => Permission::ReadUser,
             Self::SearchUsers => Permission::Search,
+            Self::ListEvents => Permission::ReadEvents,
             Self::CreateUser
             | Self::DeleteUser(_)
             | Self::LockUser(_)
@@ -115,9 +118,15 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
         ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),
+        ["admin", "v1", "events", "_search"] => match method {
+            "POST" => Ok(Call::Rpc(Rpc::ListEvents)),
+            _ => Err(Refusal::method_not_allowed("POST")),
+        },
         // gRPC and gRPC-Web requests do not get here; these paths have no REST.
         [
-            "zitadel.resources.user.v3alpha.ZITADELUsers" | "totpd.v1.TOTPService",
+            "zitadel.resources.user.v3alpha.ZITADELUsers"
+            | "zitadel.admin.v1.AdminService"
+            | "totpd.v1.TOTPService",
             rpc,
         ] if !rpc.is_empty() => not_offered(method, "POST"),
         _ => Err(Refusal::no_such_path()),
@@ -219,6 +228,7 @@ mod tests {
                 &format!("{users}/_search?query.limit=1"),
                 Kind::Search,
             ),
+            ("POST", "/admin/v1/events/_search", Kind::Search),
             ("DELETE", &format!("{users}/_search"), Kind::Change),
             ("GET", &format!("{users}/_search"), Kind::Read),
             ("DELETE", &format!("{users}/Check"), Kind::Change),
@@ -240,6 +250,10 @@ mod tests {
             (format!("{service}/SearchUsers"), Kind::Search),
             (format!("{service}/RemoveTOTPAuthenticator"), Kind::Change),
             ("/totpd.v1.TOTPService/CheckTOTP".to_owned(), Kind::Change),
+            (
+                "/zitadel.admin.v1.AdminService/ListEvents".to_owned(),
+                Kind::Search,
+            ),
             ("/grpc.health.v1.Health/Check".to_owned(), Kind::Readiness),
             (format!("{service}/Check"), Kind::Read),
         ] {

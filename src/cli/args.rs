@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
 pub(super) use serve::Serve;
-pub(super) use values::Lifetime;
-use values::lifetime;
+pub(super) use values::{Lifetime, Moment};
+use values::{lifetime, moment};
 
 /// The default issuer, which authenticator apps show beside the account.
 pub(super) const ISSUER: &str = "totpd";
@@ -89,6 +89,9 @@ pub(super) enum Command {
     /// Enrol, confirm, check, list and remove authenticators
     #[command(subcommand)]
     Totp(Totp),
+    /// List events: who changed what, when, for whom
+    #[command(subcommand)]
+    Event(Event),
 }
 
 #[derive(clap::Args)]
@@ -319,6 +322,37 @@ pub(super) enum Totp {
         #[arg(long)]
         all: bool,
     },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Event {
+    /// List events, the newest last
+    List(EventList),
+}
+
+#[derive(clap::Args)]
+pub(super) struct EventList {
+    /// Only events of this user, by id or username; of a removed user by id
+    #[arg(long, value_name = "USER")]
+    pub(super) user: Option<String>,
+    /// USER is an id
+    #[arg(long, requires = "user")]
+    pub(super) id: bool,
+    /// Only events of this kind, such as totp.removed; may be given several times
+    #[arg(long, value_name = "KIND")]
+    pub(super) kind: Vec<String>,
+    /// Only events after this time (2026-11-23T17:06:19Z), or since so long ago (2h)
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(super) since: Option<Moment>,
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub(super) until: Option<Moment>,
+    /// The most events; the newest are listed
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: u32,
+    /// Go on with new events as they come
+    #[arg(long)]
+    pub(super) follow: bool,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod clock;
 mod demo;
+mod events;
 mod health;
 mod key;
 mod logging;
@@ -97,6 +98,7 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::Org(it) => admin::org(&location.open()?, &out, it),
         Command::Settings(it) => settings::run(&location.open()?, &out, it),
         Command::User(it) => users::run(&location.open()?, &out, it),
+        Command::Event(it) => events::run(&location.open()?, &out, it),
         Command::Totp(it) => totps::run(&location, &location.open()?, &out, it),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use totpd::error::{Error, Result};
 
@@ -23,6 +24,21 @@ impl Output {
         } else {
             print_answer(&text())
         }
+    }
+
+    /// Prints one line of an answer that goes on. Returns whether it was taken: a closed pipe is not an error.
+    pub(super) fn line(
+        &self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<bool> {
+        let line = if self.json {
+            let document = serde_json::to_string(document);
+            document.map_err(|error| Error::Bug(error.to_string()))?
+        } else {
+            text()
+        };
+        write_line(&line)
     }
 
     /// The same after a change, which `done` describes. If the answer cannot be written, the error says that the change was
@@ -86,12 +102,41 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Prints an answer to stdout. A closed pipe is not an error, because the reader wanted no more; a full disk is one.
 fn print_answer(text: &str) -> Result<()> {
+    write_line(text).map(|_| ())
+}
+
+/// Writes a line to stdout. Returns whether there was a reader.
+fn write_line(text: &str) -> Result<bool> {
     match writeln!(io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::invalid(
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::invalid(
             "stdout",
             format!("the answer cannot be written: {error}"),
         )),
-        _ => Ok(()),
+    }
+}
+
+/// Whether stdout still has a reader, as far as the system tells.
+pub(super) fn has_reader() -> bool {
+    let stdout = io::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+    let told = poll(&mut polled, Some(&at_once));
+    told.is_err() || polled.iter().all(|it| !it.revents().intersects(gone))
+}
+
+/// A value in a line of `name=value`: quoted where it could be read as more than one.
+pub(super) fn word(text: &str) -> String {
+    let is_odd = |it: char| it.is_whitespace() || it.is_control() || it == '"';
+    if text.is_empty() || text.contains(is_odd) {
+        format!("{text:?}")
+    } else {
+        text.to_owned()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod clock;
 mod code;
+mod event_search;
 mod fold;
 mod request_id;
 mod search;
@@ -14,6 +15,7 @@ mod time;
 pub use clock::{ClockReading, VERSION_DATE};
 pub(crate) use clock::{LATEST_PLAUSIBLE_TIME, LONGEST_EVENT_GAP, require_plausible};
 pub use code::{Code, Step, Window};
+pub use event_search::{EventSearch, SubjectKind};
 pub use fold::fold;
 pub use request_id::RequestId;
 pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};

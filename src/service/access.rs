@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
-use crate::model::{OrgId, Timestamp, UserId};
+use crate::model::{OrgId, RequestId, Timestamp, UserId};
 use crate::seal::token_hash;
 use crate::store::{EventSource, ReadTx, TokenRow};
 
@@ -65,11 +65,12 @@ impl Role {
     }
 }
 
-/// The credential of a call, not verified yet, and the address that the call came from.
-#[derive(Clone, Copy)]
+/// The credential of a call, not verified yet, and where the call came from.
+#[derive(Clone)]
 pub struct Caller {
     credential: Credential,
     peer: Option<IpAddr>,
+    request_id: Option<RequestId>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,6 +96,8 @@ pub enum Permission {
     ReadUser,
     /// Searches users.
     Search,
+    /// Lists events.
+    ReadEvents,
     /// Enrols, confirms or removes an authenticator.
     WriteTotp,
     /// Creates or removes a user, or changes its state.
@@ -107,6 +110,7 @@ impl Caller {
         Self {
             credential: Credential::CommandLine,
             peer: None,
+            request_id: None,
         }
     }
 
@@ -115,6 +119,7 @@ impl Caller {
         Self {
             credential: Credential::Token(token_hash(token)),
             peer: None,
+            request_id: None,
         }
     }
 
@@ -122,6 +127,13 @@ impl Caller {
     #[must_use]
     pub fn from_peer(mut self, peer: Option<IpAddr>) -> Self {
         self.peer = peer;
+        self
+    }
+
+    /// The same caller with the id of the request, which events record.
+    #[must_use]
+    pub fn with_request_id(mut self, request_id: Option<RequestId>) -> Self {
+        self.request_id = request_id;
         self
     }
 
@@ -146,11 +158,13 @@ impl Caller {
                     source: EventSource {
                         actor: row.id.to_string(),
                         peer: None,
+                        request_id: None,
                     },
                 }
             }
         };
         principal.source.peer = self.peer;
+        principal.source.request_id.clone_from(&self.request_id);
         Ok(principal)
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::access::Principal;
 use super::{Caller, Inner, NamedBy, Permission, Service, Target};
 use crate::error::{Error, Missing, Result};
-use crate::model::{OrgId, Timestamp, TotpId, UserId};
-use crate::store::{Event, EventKind, ReadKind, ReadTx, UserRow, WriteTx};
+use crate::model::{OrgId, Timestamp, UserId};
+use crate::store::{Event, EventKind, ReadKind, ReadTx, TotpRow, UserRow, WriteTx};
 
 /// What every call needs besides its own arguments.
 #[derive(Clone)]
@@ -132,7 +132,7 @@ impl Service {
     /// in every other call.
     pub fn refusal(&self, context: &Context, permission: Permission, malformed: Error) -> Error {
         let judged = match permission {
-            Permission::ReadUser | Permission::Search => {
+            Permission::ReadUser | Permission::Search | Permission::ReadEvents => {
                 let nothing = |_: &TxContext<'_>, _: &ReadTx<'_>| Ok(());
                 self.read(context, ReadKind::ById, permission, None, nothing)
             }
@@ -208,6 +208,7 @@ impl TxContext<'_> {
             org: Some(&user.org),
             user: Some(&user.id),
             about: None,
+            name: None,
         })
     }
 
@@ -217,14 +218,15 @@ impl TxContext<'_> {
         tx: &WriteTx<'_>,
         kind: EventKind,
         user: &UserRow,
-        totp: Option<&TotpId>,
+        totp: Option<&TotpRow>,
     ) -> Result<()> {
         tx.append(&Event {
             kind,
             source: &self.principal.source,
             org: Some(&user.org),
             user: Some(&user.id),
-            about: totp.map(TotpId::as_str),
+            about: totp.map(|it| it.id.as_str()),
+            name: totp.and_then(|it| it.name.as_ref()),
         })
     }
 }
@@ -235,7 +237,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::model::{Name, Window};
+    use crate::model::{Name, TotpId, Window};
     use crate::service::{DataDir, KeyFile, NewToken, NewUser, Role, Settings};
 
     struct Scene {
@@ -345,7 +347,12 @@ mod tests {
             assert!(matches!(refusal(&unknown, permission), Error::BadToken));
             assert!(matches!(refusal(&own, permission), Error::Invalid { .. }));
         }
-        for permission in [Permission::Search, Permission::WriteUser, Permission::Check] {
+        for permission in [
+            Permission::Search,
+            Permission::ReadEvents,
+            Permission::WriteUser,
+            Permission::Check,
+        ] {
             assert!(matches!(refusal(&unknown, permission), Error::BadToken));
             assert!(matches!(refusal(&own, permission), Error::Forbidden));
         }

@@ -9,6 +9,7 @@ mod clock;
 mod clock_fix;
 mod data_dir;
 mod doctor;
+mod events;
 mod find;
 mod keys;
 mod organizations;
@@ -31,6 +32,7 @@ pub use call::Context;
 pub use clock_fix::ClockFixSummary;
 pub use data_dir::{DataDir, GivenKey, KeyFile};
 pub use doctor::{Finding, Level};
+pub use events::RecordedEvent;
 pub use find::{FoundUser, UserSelector};
 pub use rotation::KeyRotation;
 pub use search::SearchSummary;
@@ -251,6 +253,7 @@ impl Service {
                 org: Some(&organization.id),
                 user: None,
                 about: Some(organization.id.as_str()),
+                name: Some(&organization.name),
             })?;
             Ok(organization.id)
         })

@@ -18,6 +18,7 @@ impl Service {
                 org: Some(&id),
                 user: None,
                 about: Some(id.as_str()),
+                name: Some(&name),
             })
         })
     }
@@ -48,6 +49,7 @@ impl Service {
                 org: Some(&id),
                 user: None,
                 about: Some(id.as_str()),
+                name: Some(&removed.name),
             })?;
             Ok(removed.name)
         })

@@ -131,7 +131,7 @@ struct Rotation<'a> {
 
 impl Rotation<'_> {
     fn context(&self) -> Context {
-        Context::new(self.caller, (self.clock)())
+        Context::new(self.caller.clone(), (self.clock)())
     }
 
     /// Lets the database name the next key. Returns its id.
@@ -251,6 +251,7 @@ impl Rotation<'_> {
                     org: None,
                     user: None,
                     about: Some(&instance),
+                    name: None,
                 })
             })
     }

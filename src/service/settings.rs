@@ -41,6 +41,7 @@ impl Service {
                     org: None,
                     user: None,
                     about: None,
+                    name: None,
                 })?;
             }
             if after != before {

@@ -15,7 +15,8 @@ use crate::store::WriteTx;
 const SWEEP_SLICE: u32 = 500;
 
 impl Service {
-    /// Deletes expired enrolments and events older than `keep_events`.
+    /// Deletes expired enrolments and events older than `keep_events`. Keeps the record of each authenticator that was
+    /// confirmed: when it was enrolled, confirmed and removed, as long as its user is there.
     ///
     /// Call it every few seconds; each call does a bounded amount of work. It deletes nothing until the wall clock has run
     /// without a jump for an hour of such calls, nor while the clock is more than 30 days after the newest known event.

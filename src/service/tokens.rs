@@ -49,17 +49,19 @@ impl Service {
             if let Some(org) = new.role.organization() {
                 Inner::require_organization(tx, org.clone())?;
             }
-            if let Some(user) = new.role.user()
-                && tx.user(None, user)?.is_none()
-            {
-                return Err(Error::NotFound(Missing::User));
-            }
+            let user_org = match new.role.user() {
+                Some(user) => {
+                    let user = tx.user(None, user)?;
+                    Some(user.ok_or(Error::NotFound(Missing::User))?.org)
+                }
+                None => None,
+            };
             let row = TokenRow {
                 id: TokenId::from_trusted(tx.new_id()?),
                 role: new.role.name().to_owned(),
                 org: new.role.organization().cloned(),
                 user: new.role.user().cloned(),
-                user_org: None,
+                user_org,
                 name: new.name,
                 created: tx.event_at(),
                 expires: new.lifetime.map(|it| tx.now().after(it)),
@@ -102,12 +104,16 @@ fn token_of(row: TokenRow) -> Result<Token> {
 }
 
 fn append(tx: &WriteTx<'_>, kind: EventKind, call: &TxContext<'_>, token: &TokenRow) -> Result<()> {
-    let (org, user) = (token.org.as_ref(), token.user.as_ref());
+    let (org, user) = (
+        token.org.as_ref().or(token.user_org.as_ref()),
+        token.user.as_ref(),
+    );
     tx.append(&Event {
         kind,
         source: &call.principal.source,
         org,
         user,
         about: Some(token.id.as_str()),
+        name: token.name.as_ref(),
     })
 }

@@ -75,7 +75,7 @@ impl Service {
                     tx.record_self_change(&user.id)?;
                 }
                 if let Some(oldest) = replaced {
-                    remove_pending(tx, &user, &oldest.id)?;
+                    remove_pending(tx, &user, &oldest)?;
                 }
                 let secret = new_secret()?;
                 let id = TotpId::from_trusted(tx.new_id()?);
@@ -89,7 +89,7 @@ impl Service {
                     created: tx.event_at(),
                 };
                 tx.insert_totp(&user, &totp)?;
-                call.record_totp(tx, EventKind::TotpStarted, &user, Some(&totp.id))?;
+                call.record_totp(tx, EventKind::TotpStarted, &user, Some(&totp))?;
                 let usernames = tx.usernames(&user)?;
                 let account = usernames
                     .first()
@@ -137,11 +137,11 @@ impl Service {
                 let window = tx.settings()?.window;
                 match call.inner.find_step(tx, &user, &totp, &code, window)? {
                     Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
-                        call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp.id))?;
+                        call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp))?;
                         Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
                     }
                     Some(_) => Ok(Verdict::Used),
-                    None => call.count_wrong_code(tx, &user, Some(&totp.id)),
+                    None => call.count_wrong_code(tx, &user, Some(&totp)),
                 }
             },
         )
@@ -182,7 +182,7 @@ impl Service {
                 };
                 if tx.claim_step(&user, &it.id, step)? {
                     tx.clear_failures(&user.id)?;
-                    call.record_totp(tx, EventKind::TotpChecked, &user, Some(&it.id))?;
+                    call.record_totp(tx, EventKind::TotpChecked, &user, Some(it))?;
                     return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));
                 }
                 was_good = true;
@@ -190,7 +190,7 @@ impl Service {
             if was_good {
                 return Ok(Verdict::Used);
             }
-            call.count_wrong_code(tx, &user, totp.as_ref())
+            call.count_wrong_code(tx, &user, totp.and(totps.first()))
         })
     }
 
@@ -205,7 +205,8 @@ impl Service {
             user,
             move |call, tx, user| {
                 let org = call.visible_organization(Missing::User)?;
-                let Some(RemovedTotp { org, created }) = tx.delete_totp(org, user, &totp)? else {
+                let Some(RemovedTotp { org, name, created }) = tx.delete_totp(org, user, &totp)?
+                else {
                     call.visible_user(tx, user, Missing::User)?;
                     return Err(Error::NotFound(Missing::Totp));
                 };
@@ -215,6 +216,7 @@ impl Service {
                     org: Some(&org),
                     user: Some(user),
                     about: Some(totp.as_str()),
+                    name: name.as_ref(),
                 })?;
                 let (id, changed) = (totp.to_string(), tx.event_at());
                 Ok(Details {
@@ -253,26 +255,18 @@ impl Inner {
 
 /// Removes expired enrolments.
 pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
-    let source = totpd_source();
-    for (user, totp) in tx.delete_expired_totps(slice)? {
-        let (kind, about) = (EventKind::TotpExpired, Some(totp.as_str()));
+    let source = EventSource::totpd();
+    for expired in tx.delete_expired_totps(slice)? {
         tx.append(&Event {
-            kind,
+            kind: EventKind::TotpExpired,
             source: &source,
-            org: None,
-            user: Some(&user),
-            about,
+            org: Some(&expired.org),
+            user: Some(&expired.user),
+            about: Some(expired.totp.as_str()),
+            name: expired.name.as_ref(),
         })?;
     }
     Ok(())
-}
-
-/// The source of changes that totpd makes by itself.
-fn totpd_source() -> EventSource {
-    EventSource {
-        actor: "totpd".to_owned(),
-        peer: None,
-    }
 }
 
 /// The seconds until the user's codes are compared again, if the user has to wait.
@@ -310,14 +304,15 @@ fn pending_to_replace(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
 }
 
 /// Removes a pending authenticator as if it had expired.
-fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpId) -> Result<()> {
-    tx.delete_totp(Some(&user.org), &user.id, totp)?;
+fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpRow) -> Result<()> {
+    tx.delete_totp(Some(&user.org), &user.id, &totp.id)?;
     tx.append(&Event {
         kind: EventKind::TotpExpired,
-        source: &totpd_source(),
+        source: &EventSource::totpd(),
         org: Some(&user.org),
         user: Some(&user.id),
-        about: Some(totp.as_str()),
+        about: Some(totp.id.as_str()),
+        name: totp.name.as_ref(),
     })
 }
 
@@ -327,7 +322,7 @@ impl TxContext<'_> {
         &self,
         tx: &WriteTx<'_>,
         user: &UserRow,
-        totp: Option<&TotpId>,
+        totp: Option<&TotpRow>,
     ) -> Result<Verdict> {
         tx.count_failure(&user.id)?;
         self.record_totp(tx, EventKind::CodeRefused, user, totp)?;

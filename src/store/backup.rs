@@ -153,9 +153,10 @@ impl Backup {
                 deadline: None,
             };
             let is_same = read.instance()?.id == of_instance;
-            // Events are deleted after some time, so records are complete only from the oldest event on. A restore with
-            // `--accept-loss` has lost records too.
-            let reaches_back = read.oldest_event_at()? <= as_of && !read.has_loss_since(as_of)?;
+            // Events are deleted after some time, so records are complete only after the newest one that was. A restore
+            // with `--accept-loss` has lost records too.
+            let reaches_back =
+                read.newest_deleted_event_at()? < as_of && !read.has_loss_since(as_of)?;
             // There may be several copies of an instance with different histories. The backup is of this history if its
             // newest event is recorded here, or if a restore has applied all removals here since.
             let is_same_history =
@@ -224,6 +225,7 @@ impl Backup {
             org: None,
             user: None,
             about: Some(&instance),
+            name: None,
         })?;
         if from
             .and_then(|(_, it)| it.newest_event_at)
@@ -245,13 +247,6 @@ impl Backup {
 }
 
 impl ReadTx<'_> {
-    /// The time of the oldest event on record.
-    pub(crate) fn oldest_event_at(&self) -> Result<Timestamp> {
-        const SQL: &str = "SELECT at FROM event ORDER BY id LIMIT 1";
-        let at = self.one(SQL, (), |row| row.get(0).map(Timestamp::from_micros))?;
-        Ok(at.unwrap_or(Timestamp::from_micros(i64::MAX)))
-    }
-
     /// What identifies the newest event.
     fn newest_event(&self) -> Result<Option<EventMark>> {
         const SQL: &str = "SELECT id, at, kind, user_id, about_id FROM event

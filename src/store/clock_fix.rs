@@ -295,14 +295,17 @@ impl WriteTx<'_> {
         self.redate_small_tables()
     }
 
-    /// Sets the later times of the two small tables to now.
+    /// Sets the later times of the instance and of restrictions to now.
     fn redate_small_tables(&self) -> Result<()> {
-        const PROBE: &str = "UPDATE instance SET probed_at = min(probed_at, ?1) WHERE one = 1";
+        // Events that are dated anew to now are later than all that were deleted.
+        const INSTANCE: &str = "UPDATE instance SET probed_at = min(probed_at, ?1),
+            sweep_began = min(sweep_began, ?1), newest_deleted_event = min(newest_deleted_event, ?1 - 1)
+            WHERE one = 1";
         // Restores insert these rows.
         const RESTRICTIONS: &str = "UPDATE OR REPLACE restriction
             SET created = min(created, ?1), judged_at = min(judged_at, ?1)
             WHERE created > ?1 OR judged_at > ?1";
-        for sql in [PROBE, RESTRICTIONS] {
+        for sql in [INSTANCE, RESTRICTIONS] {
             self.execute(sql, (self.now().micros(),))?;
         }
         Ok(())
@@ -321,6 +324,7 @@ impl WriteTx<'_> {
             org: None,
             user: None,
             about: Some(&instance),
+            name: None,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{ReadTx, WriteTx};
 use crate::error::Result;
-use crate::model::{OrgId, Timestamp, UserId};
+use crate::model::{Name, OrgId, RequestId, Timestamp, UserId};
 
 /// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub(crate) struct EventSource {
     pub(crate) actor: String,
     /// The address that the request came from.
     pub(crate) peer: Option<IpAddr>,
+    /// The request, if it was one.
+    pub(crate) request_id: Option<RequestId>,
 }
 
 impl EventSource {
@@ -83,6 +85,16 @@ impl EventSource {
         Self {
             actor: "command-line".to_owned(),
             peer: None,
+            request_id: None,
+        }
+    }
+
+    /// totpd itself, for changes that nobody asked for.
+    pub(crate) fn totpd() -> Self {
+        Self {
+            actor: "totpd".to_owned(),
+            peer: None,
+            request_id: None,
         }
     }
 }
@@ -95,6 +107,8 @@ pub(crate) struct Event<'a> {
     pub(crate) user: Option<&'a UserId>,
     /// The authenticator, token or organization that it is about.
     pub(crate) about: Option<&'a str>,
+    /// The name of that, at this time.
+    pub(crate) name: Option<&'a Name>,
 }
 
 impl ReadTx<'_> {
@@ -108,8 +122,9 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     pub(crate) fn append(&self, event: &Event<'_>) -> Result<()> {
-        const SQL: &str = "INSERT INTO event (at, kind, actor, peer, org_id, user_id, about_id)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        const SQL: &str =
+            "INSERT INTO event (at, kind, actor, peer, org_id, user_id, about_id, request_id, about_name)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let row = (
             self.event_at().micros(),
             event.kind.as_str(),
@@ -118,17 +133,10 @@ impl WriteTx<'_> {
             event.org.map(OrgId::as_str),
             event.user.map(UserId::as_str),
             event.about,
+            event.source.request_id.as_ref().map(RequestId::as_str),
+            event.name.map(Name::as_str),
         );
         self.execute(SQL, row)?;
         self.doubt_clock_after_gap()
-    }
-
-    /// Deletes events older than `before`, at most `slice` of them, and returns their number.
-    pub(crate) fn delete_old_events(&self, before: Timestamp, slice: u32) -> Result<usize> {
-        // The oldest events have the lowest ids. The newest is kept: the clock is compared with it.
-        const SQL: &str = "DELETE FROM event WHERE id IN (
-            SELECT id FROM event WHERE id < (SELECT max(id) FROM event) ORDER BY id LIMIT ?2
-        ) AND at < ?1";
-        self.execute(SQL, (before.micros(), slice))
     }
 }

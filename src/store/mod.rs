@@ -7,6 +7,8 @@ mod backup;
 mod checkpoint;
 mod clock;
 mod clock_fix;
+mod event_list;
+mod event_sweep;
 mod events;
 mod file;
 mod inspect;
@@ -37,6 +39,7 @@ use rusqlite::{Connection, Params, Row};
 
 pub(crate) use backup::Backup;
 pub(crate) use clock_fix::DatedTable;
+pub(crate) use event_list::EventRow;
 pub(crate) use events::{Event, EventKind, EventSource};
 pub(crate) use inspect::{Inspection, wal_bytes};
 pub use instance::Settings;
@@ -105,12 +108,14 @@ impl Store {
             let id = &organization.id;
             let of_organization = (EventKind::OrganizationCreated, Some(id), id.as_str());
             for (kind, org, about) in [of_instance, of_organization] {
+                let name = org.map(|_| &organization.name);
                 tx.append(&Event {
                     kind,
                     source,
                     org,
                     user: None,
                     about: Some(about),
+                    name,
                 })?;
             }
             Ok(organization.id)

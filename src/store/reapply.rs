@@ -26,6 +26,7 @@ impl WriteTx<'_> {
         let applied = self.apply_removals()?;
         self.apply_restrictions()?;
         self.apply_void_steps()?;
+        self.take_over_confirmed_totps()?;
         let end = "DROP TABLE temp.removal";
         self.connection.execute_batch(end).map_err(unavailable)?;
         Ok(applied)
@@ -37,10 +38,12 @@ impl WriteTx<'_> {
     /// still, two events can have the same content: then the first is compared with the first, the second with the second.
     fn find_removals(&self) -> Result<()> {
         const TABLE: &str = "CREATE TEMP TABLE removal (
-            id INTEGER PRIMARY KEY, at INTEGER, kind TEXT, actor TEXT, peer TEXT, org_id TEXT, user_id TEXT, about_id TEXT)";
-        const FIND: &str = "INSERT INTO temp.removal (id, at, kind, actor, peer, org_id, user_id, about_id)
-            SELECT id, at, kind, actor, peer, org_id, user_id, about_id FROM (
-                SELECT id, at, kind, actor, peer, org_id, user_id, about_id, row_number() OVER (
+            id INTEGER PRIMARY KEY, at INTEGER, kind TEXT, actor TEXT, peer TEXT, org_id TEXT, user_id TEXT, about_id TEXT,
+            request_id TEXT, about_name TEXT)";
+        const FIND: &str = "INSERT INTO temp.removal
+            (id, at, kind, actor, peer, org_id, user_id, about_id, request_id, about_name)
+            SELECT id, at, kind, actor, peer, org_id, user_id, about_id, request_id, about_name FROM (
+                SELECT id, at, kind, actor, peer, org_id, user_id, about_id, request_id, about_name, row_number() OVER (
                     PARTITION BY at, kind, actor, peer, org_id, user_id, about_id ORDER BY id) AS nth
                 FROM replaced.event
                 WHERE kind IN ('totp.removed', 'token.revoked', 'user.removed'))
@@ -66,6 +69,16 @@ impl WriteTx<'_> {
         self.execute(SQL, ()).map(|_| ())
     }
 
+    /// Keeps the events of authenticators that were confirmed since, as long as their users are there. A user is
+    /// identified by its id and the time of its creation.
+    fn take_over_confirmed_totps(&self) -> Result<()> {
+        const SQL: &str = "INSERT OR IGNORE INTO main.confirmed_totp (user_id, totp_id)
+            SELECT there.user_id, there.totp_id FROM replaced.confirmed_totp AS there
+            JOIN replaced.user AS known ON known.id = there.user_id
+            JOIN main.user AS here ON here.id = known.id AND here.created = known.created";
+        self.execute(SQL, ()).map(|_| ())
+    }
+
     /// Takes over what the replaced database knows of the clock, in place of what the gap since the backup suggests.
     pub(super) fn take_over_clock_trust(&self) -> Result<()> {
         const SQL: &str = "UPDATE main.instance SET clock_doubted_from = there.clock_doubted_from,
@@ -75,12 +88,12 @@ impl WriteTx<'_> {
     }
 
     fn apply_removals(&self) -> Result<ReapplyCounts> {
-        // Times of events must not decrease. Events older than all of the copy are left out: every backup that a later
-        // restore without loss accepts is newer, and has them applied.
+        // Times of events must not decrease. Events from before the copy's own record are left out: every backup that a
+        // later restore without loss accepts is newer, and has them applied.
         const EVENTS: &str =
-            "INSERT INTO main.event (at, kind, actor, peer, org_id, user_id, about_id)
-            SELECT max(at, ?1), kind, actor, peer, org_id, user_id, about_id FROM temp.removal
-            WHERE at >= ?2 ORDER BY id";
+            "INSERT INTO main.event (at, kind, actor, peer, org_id, user_id, about_id, request_id, about_name)
+            SELECT max(at, ?1), kind, actor, peer, org_id, user_id, about_id, request_id, about_name FROM temp.removal
+            WHERE at > ?2 ORDER BY id";
         const TOTPS: &str = "DELETE FROM main.totp WHERE (user_id, id) IN (
             SELECT user_id, about_id FROM temp.removal WHERE kind = 'totp.removed')";
         const TOKENS: &str = "DELETE FROM main.token WHERE id IN (
@@ -93,8 +106,8 @@ impl WriteTx<'_> {
             max(last_id, (SELECT last_id FROM replaced.instance WHERE one = 1)) WHERE one = 1";
 
         let as_of = self.newest_event_at()?.micros();
-        let oldest = self.oldest_event_at()?.micros();
-        self.execute(EVENTS, (as_of, oldest))?;
+        let deleted = self.newest_deleted_event_at()?.micros();
+        self.execute(EVENTS, (as_of, deleted))?;
         let users = self.execute(USERS, ())?;
         let totps = self.execute(TOTPS, ())?;
         let tokens = self.execute(TOKENS, ())?;

@@ -34,7 +34,20 @@ pub(crate) struct TotpRow {
 pub(crate) struct RemovedTotp {
     /// Its user's organization.
     pub(crate) org: OrgId,
+    pub(crate) name: Option<Name>,
     pub(crate) created: Timestamp,
+}
+
+/// A pending authenticator that was deleted because it had expired.
+pub(crate) struct ExpiredTotp {
+    pub(crate) org: OrgId,
+    pub(crate) user: UserId,
+    pub(crate) totp: TotpId,
+    pub(crate) name: Option<Name>,
+}
+
+fn name(text: Option<String>) -> Option<Name> {
+    text.map(Name::from_trusted)
 }
 
 const fn algorithm_name(algorithm: Algorithm) -> &'static str {
@@ -49,7 +62,7 @@ fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
     let (state, algorithm): (String, String) = (row.get(2)?, row.get(4)?);
     Ok(TotpRow {
         id: TotpId::from_trusted(row.get(0)?),
-        name: row.get::<_, Option<String>>(1)?.map(Name::from_trusted),
+        name: name(row.get(1)?),
         state: if state == "confirmed" {
             TotpState::Confirmed
         } else {
@@ -87,11 +100,11 @@ pub(super) const CONFIRM_TOTP: &str =
     AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
 pub(super) const DELETE_TOTP_IN_ORG: &str = "DELETE FROM totp
     WHERE user_id = ?1 AND org_id = ?4 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
-    RETURNING org_id, created, slot";
+    RETURNING org_id, created, slot, name";
 /// The same for a caller that sees all organizations.
 const DELETE_TOTP: &str = "DELETE FROM totp
     WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
-    RETURNING org_id, created, slot";
+    RETURNING org_id, created, slot, name";
 
 impl ReadTx<'_> {
     /// The last void step of any authenticator: one used while the clock was ahead.
@@ -137,9 +150,14 @@ impl WriteTx<'_> {
     }
 
     /// Confirms a pending authenticator and marks the step of its code as used. As [`Self::claim_step`], because a restore
-    /// may have raised the floor of a pending one.
+    /// may have raised the floor of a pending one. From now on its events are kept as long as its user is there.
     pub(crate) fn confirm_totp(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
-        self.update_step(CONFIRM_TOTP, user, id, step)
+        const SQL: &str = "INSERT INTO confirmed_totp (user_id, totp_id) VALUES (?1, ?2)";
+        let is_confirmed = self.update_step(CONFIRM_TOTP, user, id, step)?;
+        if is_confirmed {
+            self.execute(SQL, (user.id.as_str(), id.as_str()))?;
+        }
+        Ok(is_confirmed)
     }
 
     fn update_step(
@@ -166,6 +184,7 @@ impl WriteTx<'_> {
             let removed = RemovedTotp {
                 org: OrgId::from_trusted(row.get(0)?),
                 created: Timestamp::from_micros(row.get(1)?),
+                name: name(row.get(3)?),
             };
             Ok((removed, Slot::from_number(row.get(2)?)))
         };
@@ -185,21 +204,23 @@ impl WriteTx<'_> {
     }
 
     /// Deletes pending enrolments that have expired and zeroes their secrets, at most `slice` of them.
-    pub(crate) fn delete_expired_totps(&self, slice: u32) -> Result<Vec<(UserId, TotpId)>> {
+    pub(crate) fn delete_expired_totps(&self, slice: u32) -> Result<Vec<ExpiredTotp>> {
         const SQL: &str = "DELETE FROM totp WHERE (user_id, org_id, id) IN (
             SELECT user_id, org_id, id FROM totp
             WHERE state = 'pending' AND created <= ?1 ORDER BY created LIMIT ?2
-        ) RETURNING user_id, id, slot";
+        ) RETURNING user_id, id, slot, org_id, name";
         let removed = self.all(SQL, (expired_before(self.now()), slice), |row| {
-            let ids = (
-                UserId::from_trusted(row.get(0)?),
-                TotpId::from_trusted(row.get(1)?),
-            );
-            Ok((ids, Slot::from_number(row.get(2)?)))
+            let expired = ExpiredTotp {
+                org: OrgId::from_trusted(row.get(3)?),
+                user: UserId::from_trusted(row.get(0)?),
+                totp: TotpId::from_trusted(row.get(1)?),
+                name: name(row.get(4)?),
+            };
+            Ok((expired, Slot::from_number(row.get(2)?)))
         })?;
         for (_, slot) in &removed {
             self.zero_slot(*slot)?;
         }
-        Ok(removed.into_iter().map(|(ids, _)| ids).collect())
+        Ok(removed.into_iter().map(|(expired, _)| expired).collect())
     }
 }

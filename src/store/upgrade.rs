@@ -73,12 +73,6 @@ CREATE TABLE self_change (
     move_secrets_to_slots(connection)
 }
 
-fn version_3(connection: &Connection) -> Result<()> {
-    const KEYS: &str =
-        "ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);";
-    connection.execute_batch(KEYS).map_err(unavailable)
-}
-
 /// Adds the columns for a clock that was ahead. Those of authenticators come with their new table.
 fn add_clock_columns(connection: &Connection) -> Result<()> {
     const COLUMNS: &str = "
@@ -233,6 +227,46 @@ fn pad(mut sealed: Vec<u8>) -> Result<Vec<u8>> {
             "a sealed secret has {length} bytes; expected 37 to 164"
         ))),
     }
+}
+
+fn version_3(connection: &Connection) -> Result<()> {
+    const KEYS: &str =
+        "ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);";
+    connection.execute_batch(KEYS).map_err(unavailable)?;
+    add_event_columns(connection)?;
+    keep_confirmed_totps(connection)
+}
+
+/// Adds what a list of events shows and goes by. Events of users had no organization where totpd itself or a `self`
+/// token's creation was on record; those whose user is there still get it.
+fn add_event_columns(connection: &Connection) -> Result<()> {
+    const SQL: &str = "
+ALTER TABLE event ADD COLUMN request_id TEXT;
+ALTER TABLE event ADD COLUMN about_name TEXT;
+UPDATE event SET org_id = user.org_id FROM user
+    WHERE event.org_id IS NULL AND user.id = event.user_id AND user.created <= event.at;
+CREATE INDEX event_in_org ON event (org_id);";
+    connection.execute_batch(SQL).map_err(unavailable)
+}
+
+/// Lists the authenticators that were confirmed, whose events are kept, and adds what the sweep of events goes by. Until
+/// now every event from the oldest one on was on record.
+fn keep_confirmed_totps(connection: &Connection) -> Result<()> {
+    const SQL: &str = "
+CREATE TABLE confirmed_totp (
+    user_id TEXT NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    totp_id TEXT NOT NULL,
+    PRIMARY KEY (user_id, totp_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO confirmed_totp SELECT user_id, id FROM totp WHERE state = 'confirmed';
+INSERT OR IGNORE INTO confirmed_totp SELECT event.user_id, event.about_id FROM event
+    JOIN user ON user.id = event.user_id AND user.created <= event.at
+    WHERE event.kind = 'totp.confirmed' AND event.about_id IS NOT NULL;
+ALTER TABLE instance ADD COLUMN swept_event INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE instance ADD COLUMN sweep_began INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE instance ADD COLUMN newest_deleted_event INTEGER NOT NULL DEFAULT 0;
+UPDATE instance SET newest_deleted_event = coalesce((SELECT at - 1 FROM event ORDER BY id LIMIT 1), 0);";
+    connection.execute_batch(SQL).map_err(unavailable)
 }
 
 #[cfg(test)]

@@ -242,6 +242,8 @@ fn what_is_documented_and_not_offered_is_501_without_a_token() {
             "/zitadel.resources.user.v3alpha.ZITADELUsers/GetUser",
         ),
         ("POST", "/totpd.v1.TOTPService/CheckTOTP"),
+        ("POST", "/zitadel.admin.v1.AdminService/ListEvents"),
+        ("POST", "/zitadel.admin.v1.AdminService/ListOrgs"),
     ] {
         server
             .raw(method, target, "", b"")

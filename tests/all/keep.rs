@@ -339,6 +339,8 @@ fn a_database_that_cannot_vouch_for_what_happened_since_needs_a_word() {
         let keep = Duration::from_hours(1);
         tidy(node.service(), keep, node.now);
     };
+    let kept = node.user("kept");
+    node.enrol(&kept);
     for spoil in [&forget as &dyn Fn(&mut Node), &garble] {
         spoil(&mut node);
         let refused = node.restore(&backup, FORCE).unwrap_err();

@@ -28,6 +28,7 @@ mod clock;
 mod codes;
 mod docs;
 mod errors;
+mod events;
 mod faketime;
 mod faults;
 mod forensics;

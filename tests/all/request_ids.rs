@@ -53,6 +53,31 @@ fn a_trusted_proxys_id_is_answered_and_a_malformed_one_replaced() {
 }
 
 #[test]
+fn the_event_of_a_change_names_the_request() {
+    let server = behind_proxy();
+    let named = |id: &str| {
+        server.count(&format!(
+            "SELECT count(*) FROM event WHERE request_id = '{id}'"
+        ))
+    };
+    let authorized = format!("Authorization: Bearer {}\r\n", server.admin);
+    for id in ["given", "a b"] {
+        let head = format!("{authorized}X-Request-Id: {id}\r\n");
+        let made = server.raw("POST", "/resources/v3alpha/users", &head, b"{}");
+        let made = made.expect_status(201);
+        assert_eq!(named(made.header("x-request-id").unwrap()), 1);
+    }
+    assert_eq!(named("given"), 1);
+    server.token(totpd::service::Role::Admin);
+    assert_eq!(
+        server.count(
+            "SELECT count(*) FROM event WHERE actor = 'command-line' AND request_id IS NOT NULL"
+        ),
+        0
+    );
+}
+
+#[test]
 fn nobody_elses_word_counts_and_no_two_requests_share_an_id() {
     let server = TestServer::start();
     let mut client = Client::connect(&server.address());
@@ -154,6 +179,29 @@ mod over_grpc {
         let server = TestServer::start();
         let ids = asked(&server, &[(NAME, "forged")]);
         assert!(ids.iter().all(|it| is_made_here(it)), "{ids:?}");
+    }
+
+    #[test]
+    fn the_event_of_a_change_names_the_request_over_grpc() {
+        let server = behind_proxy();
+        let message = encode(method("CreateUser").input(), &json!({"user": {}}));
+        let token = format!("Bearer {}", server.admin);
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            ("authorization", &token),
+            (NAME, "mine"),
+        ];
+        let mut rpc = Rpc::connect(&server.address());
+        rpc.raw(&path("CreateUser"), &headers, &frame(0, &message))
+            .unwrap();
+        let (headers, body) = web_request(false, Some(&server.admin), &message);
+        let head = format!("X-Request-Id: mine\r\n{headers}");
+        server
+            .raw("POST", &path("CreateUser"), &head, &body)
+            .expect_status(200);
+        let events = server.count("SELECT count(*) FROM event WHERE request_id = 'mine'");
+        assert_eq!(events, 2);
     }
 
     #[test]

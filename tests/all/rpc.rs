@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 
 const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
 pub const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
+pub const ADMIN: &str = "zitadel.admin.v1.AdminService";
 pub const TOTPS: &str = "totpd.v1.TOTPService";
 
 /// The services and messages. Decoded once: that takes longer than most calls.
@@ -23,9 +24,13 @@ pub fn pool() -> &'static DescriptorPool {
     &POOL
 }
 
-/// The method of an rpc of either service.
+/// The method of an rpc of any service.
 pub fn method(rpc: &str) -> MethodDescriptor {
-    let service = if rpc == "CheckTOTP" { TOTPS } else { USERS };
+    let service = match rpc {
+        "CheckTOTP" => TOTPS,
+        "ListEvents" => ADMIN,
+        _ => USERS,
+    };
     let service = pool().get_service_by_name(service).unwrap();
     service.methods().find(|it| it.name() == rpc).unwrap()
 }

@@ -1,4 +1,4 @@
-//! How many messages a request may hold, counted before any of them is built.
+//! How many messages or texts a request may hold in a list, counted before any of them is built.
 //!
 //! A message takes two bytes on the wire and a few hundred in memory. So a body is scanned first, in one pass that keeps
 //! nothing, and a body with too many messages is not decoded. Malformed bodies are left to the decoder to refuse.
@@ -18,6 +18,8 @@ const MAX_FILTER_DEPTH: usize = 16;
 const MAX_FILTERS: usize = 100;
 /// Usernames that a user may be given at once. A person has a few; each is a row and an index entry.
 const MAX_USERNAMES: usize = 50;
+/// Types that a list of events may name: there are fewer.
+const MAX_TYPES: usize = 100;
 
 /// A field that holds messages.
 struct Field {
@@ -59,6 +61,11 @@ static USER: [Field; 1] = [field(
 )];
 static CREATE_USER: [Field; 1] = [field(3, ["user", "user"], false, &USER)];
 
+static LIST_EVENTS: [Field; 2] = [
+    field(5, ["eventTypes", "event_types"], true, &[]),
+    field(7, ["aggregateTypes", "aggregate_types"], true, &[]),
+];
+
 const fn field(
     tag: u32,
     names: [&'static str; 2],
@@ -93,6 +100,17 @@ pub(in crate::api) static USERNAMES_OF_USER: Bound = Bound {
     depth: 1,
     too_many: || Error::invalid("authenticators.usernames", "expected at most 50 usernames"),
     too_deep: || Error::invalid("authenticators.usernames", "expected at most 50 usernames"),
+};
+
+/// The types that a list of events names.
+pub(in crate::api) static TYPES_OF_EVENTS: Bound = Bound {
+    fields: &LIST_EVENTS,
+    rest: &LIST_EVENTS,
+    rest_is_list: false,
+    count: MAX_TYPES,
+    depth: 1,
+    too_many: || Error::invalid("eventTypes", "too many types: at most 100"),
+    too_deep: || Error::invalid("eventTypes", "too many types: at most 100"),
 };
 
 impl Bound {
@@ -170,7 +188,10 @@ impl<'a> Count<'a> {
                 if field.is_counted {
                     self.one(depth)?;
                 }
-                self.message(inner, field.fields, depth)?;
+                // What counts without any fields may be a text, which is no message.
+                if !field.fields.is_empty() {
+                    self.message(inner, field.fields, depth)?;
+                }
             }
         }
         Ok(())
@@ -260,7 +281,11 @@ impl<'de> Visitor<'de> for Scan<'_, '_> {
         Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        if self.is_counted {
+            let counted = self.count.one(self.depth.saturating_add(1));
+            counted.map_err(|ScanEnded| E::custom("too many"))?;
+        }
         Ok(())
     }
 }

@@ -97,6 +97,38 @@ pub(super) fn number_as_text<S: Serializer>(
     serializer.collect_str(number)
 }
 
+/// Reads an unsigned number, which may be written as text.
+pub(super) fn number_in<'de, D: Deserializer<'de>, N: TryFrom<u64>>(
+    deserializer: D,
+) -> Result<N, D::Error> {
+    struct Number;
+
+    impl Visitor<'_> for Number {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number from 0 on")
+        }
+
+        fn visit_u64<F>(self, number: u64) -> Result<u64, F> {
+            Ok(number)
+        }
+
+        fn visit_str<F: serde::de::Error>(self, text: &str) -> Result<u64, F> {
+            let digits = !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+            let number = digits.then(|| text.parse().ok()).flatten();
+            number.ok_or_else(|| F::invalid_value(Unexpected::Str(text), &self))
+        }
+
+        fn visit_unit<F>(self) -> Result<u64, F> {
+            Ok(0)
+        }
+    }
+
+    let number = deserializer.deserialize_any(Number)?;
+    N::try_from(number).map_err(|_| D::Error::custom("this number is too large"))
+}
+
 /// An enum of the protos with the names its values have there.
 pub(in crate::api) trait Named {
     /// Each value and its name.

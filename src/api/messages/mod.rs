@@ -7,6 +7,7 @@
 mod bounds;
 mod data_in;
 mod data_out;
+mod events;
 mod json;
 mod object;
 mod page;
@@ -17,8 +18,10 @@ mod totps;
 mod users;
 mod well_known;
 
-pub(super) use bounds::{Bound, FILTERS_OF_SEARCH, USERNAMES_OF_USER};
+pub(super) use bounds::{Bound, FILTERS_OF_SEARCH, TYPES_OF_EVENTS, USERNAMES_OF_USER};
 pub(super) use data_in::Struct;
+pub(super) use events::{CreationDateRange, ListEventsRequest, read_events, subject_of_type};
+pub use events::{Event, kind_of_event_type};
 pub(super) use json::enumeration_in_text;
 pub use object::{Details, DetailsResponse};
 pub(super) use object::{Instance, Organization, UserRequest};
@@ -31,6 +34,7 @@ pub(super) use totps::{CheckRequest, TotpCodeRequest, TotpRequest, read_code, re
 pub use totps::{CheckResponse, StartResponse};
 pub(super) use users::{CreateUser, CreateUserRequest, GetUserRequest, State, read_user};
 pub use users::{GetUserResponse, Totp, User};
+pub(super) use well_known::Timestamp;
 
 /// The encoding of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,27 +1,30 @@
-//! A page of a search, encoded while its users are read. Its length is bounded, and so is the memory that it takes: the
+//! A page of a list, encoded while its users or events are read. Its length is bounded, and so is the memory that it takes: the
 //! front end reserves as much from the budget of answers before the search begins.
 
-use prost::encoding;
+use prost::{Message, encoding};
 use serde::Serialize;
 
 use super::search::ListDetails;
-use super::{Encoding, User};
+use super::{Encoding, Event, User};
 use crate::error::{Error, Result};
 use crate::service;
 
+/// The fields that the elements are in: of `SearchUsersResponse`, and of `ListEventsResponse`.
+const RESULT: u32 = 2;
+const EVENTS: u32 = 1;
 /// The most that the details of a page take.
 const DETAILS_BYTES: usize = 256;
 /// A page grows in steps of this size.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// A page to which users are added one by one.
+/// A page to which users or events are added one by one.
 ///
-/// Beside the page itself only one user is in memory at a time.
+/// Beside the page itself only one of them is in memory at a time.
 pub(in crate::api) struct Page {
     encoding: Encoding,
     max_bytes: usize,
     bytes: Vec<u8>,
-    users: u64,
+    length: u64,
     is_cut: bool,
     /// Why there is no page.
     failure: Option<Error>,
@@ -34,7 +37,7 @@ impl Page {
             encoding,
             max_bytes,
             bytes: Vec::new(),
-            users: 0,
+            length: 0,
             is_cut: false,
             failure: None,
         }
@@ -43,7 +46,22 @@ impl Page {
     /// Adds a user. Returns whether another one may follow: a user that does not fit ends the page. The first one always
     /// fits.
     pub(in crate::api) fn push(&mut self, user: service::User) -> bool {
-        match self.add(user) {
+        let user = User::encode_as(self.encoding, user);
+        self.push_message(RESULT, user)
+    }
+
+    /// The same for an event. `instance` is the instance's id.
+    pub(in crate::api) fn push_event(
+        &mut self,
+        event: &service::RecordedEvent,
+        instance: &str,
+    ) -> bool {
+        let event = Event::encode_as(self.encoding, event, instance);
+        self.push_message(EVENTS, event)
+    }
+
+    fn push_message(&mut self, tag: u32, message: Result<impl Message + Serialize>) -> bool {
+        match message.and_then(|it| self.add(tag, &it)) {
             Ok(goes_on) => goes_on,
             Err(failure) => {
                 self.failure = Some(failure);
@@ -52,30 +70,29 @@ impl Page {
         }
     }
 
-    fn add(&mut self, user: service::User) -> Result<bool> {
-        let user = User::encode_as(self.encoding, user)?;
-        let user = self.encode(&user)?;
-        let length = self.bytes.len().saturating_add(user.len());
-        if self.users > 0 && length.saturating_add(DETAILS_BYTES) > self.max_bytes {
+    fn add(&mut self, tag: u32, message: &(impl Message + Serialize)) -> Result<bool> {
+        let message = self.encode(tag, message)?;
+        let length = self.bytes.len().saturating_add(message.len());
+        if self.length > 0 && length.saturating_add(DETAILS_BYTES) > self.max_bytes {
             self.is_cut = true;
             return Ok(false);
         }
         self.grow_to(length.saturating_add(DETAILS_BYTES))?;
-        self.bytes.extend_from_slice(&user);
-        self.users = self.users.saturating_add(1);
+        self.bytes.extend_from_slice(&message);
+        self.length = self.length.saturating_add(1);
         Ok(true)
     }
 
-    /// Encodes one user as an element of the page.
-    fn encode(&self, user: &User) -> Result<Vec<u8>> {
+    /// Encodes one message as an element of the page.
+    fn encode(&self, tag: u32, message: &(impl Message + Serialize)) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         match self.encoding {
             Encoding::Json => {
-                bytes.push(if self.users == 0 { b'[' } else { b',' });
-                let encoded = serde_json::to_writer(&mut bytes, user);
-                encoded.map_err(|it| Error::Bug(format!("a user as JSON: {it}")))?;
+                bytes.push(if self.length == 0 { b'[' } else { b',' });
+                let encoded = serde_json::to_writer(&mut bytes, message);
+                encoded.map_err(|it| Error::Bug(format!("an element of a page as JSON: {it}")))?;
             }
-            Encoding::Protobuf => encoding::message::encode(2, user, &mut bytes),
+            Encoding::Protobuf => encoding::message::encode(tag, message, &mut bytes),
         }
         Ok(bytes)
     }
@@ -100,7 +117,7 @@ impl Page {
             return Err(failure);
         }
         let applied_limit = if self.is_cut {
-            self.users
+            self.length
         } else {
             limit.into()
         };
@@ -110,7 +127,7 @@ impl Page {
                 let mut head = json(&Head { details: &details })?;
                 // The object goes on with the users.
                 head.pop();
-                if self.users > 0 {
+                if self.length > 0 {
                     head.extend_from_slice(b",\"result\":");
                     self.bytes.push(b']');
                 }
@@ -125,6 +142,25 @@ impl Page {
         };
         // The page has grown by enough for it already.
         self.bytes.splice(..0, head);
+        Ok(self.bytes)
+    }
+}
+
+impl Page {
+    /// The complete answer of a list of events.
+    pub(in crate::api) fn finish_events(mut self) -> Result<Vec<u8>> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        if self.encoding == Encoding::Json {
+            let (head, end): (&[u8], &[u8]) = match self.length {
+                0 => (b"{", b"}"),
+                _ => (b"{\"events\":", b"]}"),
+            };
+            // The page has grown by enough for it already.
+            self.bytes.splice(..0, head.iter().copied());
+            self.bytes.extend_from_slice(end);
+        }
         Ok(self.bytes)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use totpd::model::Timestamp;
+
 /// The lifetime of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Lifetime {
@@ -15,6 +17,23 @@ pub(super) fn lifetime(text: &str) -> Result<Lifetime, String> {
     } else {
         span(text).map(Lifetime::For)
     }
+}
+
+/// A point in time on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Moment {
+    At(Timestamp),
+    /// So long before now.
+    Ago(Duration),
+}
+
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
+    let ago = || span(text).map(Moment::Ago);
+    text.parse().map(Moment::At).or_else(|_| {
+        ago().map_err(|_| {
+            "expected a time such as 2026-11-23T17:06:19Z, or how long ago, such as 2h".to_owned()
+        })
+    })
 }
 
 /// Reads an origin as browsers write it (RFC 6454 §6.2): nothing after the port, no default port, no capitals.
@@ -115,6 +134,10 @@ mod tests {
         assert_eq!(span("45s").unwrap(), Duration::from_secs(45));
         assert_eq!(span("50ms").unwrap(), Duration::from_millis(50));
         assert_eq!(lifetime("never").unwrap(), Lifetime::Never);
+        assert_eq!(moment("2h"), Ok(Moment::Ago(Duration::from_hours(2))));
+        let epoch = Moment::At(Timestamp::from_seconds(0));
+        assert_eq!(moment("1970-01-01T00:00:00Z"), Ok(epoch));
+        assert!(moment("yesterday").is_err());
         for bad in [
             "",
             "d",

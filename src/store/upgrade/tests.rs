@@ -150,3 +150,33 @@ fn a_secret_of_an_impossible_length_stops_an_upgrade() {
     assert_eq!(version(&connection), 1);
     connection.execute_batch("SELECT secret FROM totp").unwrap();
 }
+
+/// SECURITY.md 33: what was confirmed before the upgrade is known after it, but not of an earlier user of the same id.
+#[test]
+fn an_upgrade_lists_what_was_confirmed_and_gives_events_of_users_their_organization() {
+    const FILL: &str = "
+        INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at)
+            VALUES (1, '1', 'T', 1, zeroblob(8), 1, 0);
+        INSERT INTO organization VALUES ('o', 'o', 1);
+        INSERT INTO user (id, id_folded, org_id, created, changed) VALUES ('u', 'u', 'o', 10, 10);
+        INSERT INTO slot VALUES (1, zeroblob(165));
+        INSERT INTO totp (id, user_id, org_id, state, slot, algorithm, digits, last_step, created, changed)
+            VALUES ('4', 'u', 'o', 'confirmed', 1, 'SHA1', 6, -1, 12, 12);
+        INSERT INTO event (at, kind, actor, user_id, about_id) VALUES
+            (9, 'totp.confirmed', 'totpd', 'u', '1'), (10, 'totp.confirmed', 'totpd', 'u', '2'),
+            (11, 'totp.expired', 'totpd', 'u', '3'), (12, 'totp.confirmed', 'totpd', 'u', '4'),
+            (13, 'totp.confirmed', 'totpd', 'v', '5');";
+    let (_dir, path, connection) = file_of(VERSION_1);
+    upgrade(&connection, &path, &STEPS[..1], |_, _| Ok(())).unwrap();
+    connection.execute_batch(FILL).unwrap();
+    upgrade(&connection, &path, &STEPS, structure::require).unwrap();
+    let texts = |sql: &str| -> String { connection.query_row(sql, (), |row| row.get(0)).unwrap() };
+    let confirmed = texts("SELECT group_concat(user_id || totp_id) FROM confirmed_totp");
+    assert_eq!(confirmed, "u2,u4");
+    let organizations = texts(
+        "SELECT group_concat(coalesce(org_id, '-'), '') FROM (SELECT org_id FROM event ORDER BY id)",
+    );
+    assert_eq!(organizations, "-ooo-");
+    let mark = texts("SELECT newest_deleted_event || ',' || swept_event FROM instance");
+    assert_eq!(mark, "8,0");
+}
