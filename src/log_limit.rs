@@ -56,11 +56,25 @@ impl LogLimit {
         Some(std::mem::take(&mut state.left_out))
     }
 
-    /// Whether the period that is counted has passed.
-    fn is_over(&self, now: Instant) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = state.as_ref().map(|it| it.since);
-        since.is_none_or(|it| now.saturating_duration_since(it) >= self.period)
+    /// Once the period that is counted has passed: how many were left out and are not told of yet.
+    fn take_left_out(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(state) = state.as_mut() else {
+            return Some(0);
+        };
+        let is_over = now.saturating_duration_since(state.since) >= self.period;
+        is_over.then(|| std::mem::take(&mut state.left_out))
+    }
+
+    /// Counts lines of others that were left out, which its next line tells of.
+    fn add_left_out(&self, count: u64, now: Instant) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.get_or_insert(State {
+            since: now,
+            lines: 0,
+            left_out: 0,
+        });
+        state.left_out = state.left_out.saturating_add(count);
     }
 }
 
@@ -85,7 +99,13 @@ impl AddressLimits {
     pub(crate) fn admit(&self, address: Option<IpAddr>, now: Instant) -> Option<u64> {
         let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
         if apart.len() >= ADDRESSES && !apart.contains_key(&address) {
-            apart.retain(|_, limit| !limit.is_over(now));
+            apart.retain(|_, limit| match limit.take_left_out(now) {
+                Some(left_out) => {
+                    self.others.add_left_out(left_out, now);
+                    false
+                }
+                None => true,
+            });
             if apart.len() >= ADDRESSES {
                 drop(apart);
                 return self.others.admit(now);
@@ -95,6 +115,23 @@ impl AddressLimits {
             .entry(address)
             .or_insert_with(LogLimit::new)
             .admit(now)
+    }
+
+    /// Forgets the addresses whose second has passed. Returns those of which lines were left out, and how many; and how
+    /// many of all further addresses together.
+    pub(crate) fn take_left_out(&self, now: Instant) -> (Vec<(Option<IpAddr>, u64)>, u64) {
+        let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = Vec::new();
+        apart.retain(|address, limit| match limit.take_left_out(now) {
+            Some(left_out) => {
+                told.push((*address, left_out));
+                false
+            }
+            None => true,
+        });
+        drop(apart);
+        told.retain(|(_, left_out)| *left_out > 0);
+        (told, self.others.take_left_out(now).unwrap_or(0))
     }
 }
 
@@ -131,5 +168,29 @@ mod tests {
         assert!(limits.apart.lock().unwrap().len() <= ADDRESSES);
         assert_eq!(limits.admit(address(0), begun + SECOND), Some(1));
         assert_eq!(limits.admit(address(20_000), begun + SECOND), Some(0));
+    }
+
+    /// SECURITY.md 45: what was left out is told of also where no line of that address follows.
+    #[test]
+    fn what_was_left_out_is_told_once_its_second_is_over() {
+        let (limits, begun) = (AddressLimits::new(), Instant::now());
+        let address = |it: u32| Some(IpAddr::from(it.to_be_bytes()));
+        for _ in 0..13 {
+            limits.admit(address(1), begun);
+        }
+        limits.admit(address(2), begun);
+        assert_eq!(limits.take_left_out(begun), (vec![], 0));
+        let later = begun + SECOND;
+        assert_eq!(limits.take_left_out(later), (vec![(address(1), 3)], 0));
+        assert_eq!(limits.take_left_out(later), (vec![], 0));
+        assert!(limits.apart.lock().unwrap().is_empty());
+        // A flood of addresses pushes out one of which lines were left out.
+        for _ in 0..13 {
+            limits.admit(address(1), later);
+        }
+        for it in 0..u32::try_from(ADDRESSES).unwrap() {
+            limits.admit(address(10 + it), later + SECOND);
+        }
+        assert_eq!(limits.take_left_out(later + SECOND * 2), (vec![], 3));
     }
 }

@@ -51,6 +51,25 @@ pub(super) enum Call {
     },
 }
 
+impl Call {
+    /// The user that the call names.
+    pub(super) const fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::CreateUser { .. } | Self::SearchUsers { .. } | Self::ListEvents(_) => None,
+            Self::GetUser(it)
+            | Self::DeleteUser(it)
+            | Self::LockUser(it)
+            | Self::UnlockUser(it)
+            | Self::DeactivateUser(it)
+            | Self::ActivateUser(it)
+            | Self::StartTotp { user: it, .. }
+            | Self::ConfirmTotp { user: it, .. }
+            | Self::CheckTotp { user: it, .. }
+            | Self::RemoveTotp { user: it, .. } => Some(&it.user),
+        }
+    }
+}
+
 /// The user that a call names, and where the caller expects it to be.
 pub(super) struct UserRef {
     pub(super) target: Target,
@@ -59,6 +78,8 @@ pub(super) struct UserRef {
 
 /// A call and the permission that it needs. The permission is known from the path alone.
 pub(super) struct ParsedCall {
+    /// The name of the rpc, for the log.
+    pub(super) name: &'static str,
     pub(super) permission: Permission,
     /// The call, or what is wrong with its fields.
     pub(super) call: Result<Call>,

@@ -71,6 +71,26 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
 }
 
 impl Rpc {
+    /// The call's name, without its service.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::SearchUsers => "SearchUsers",
+            Self::ListEvents => "ListEvents",
+            Self::GetUser => "GetUser",
+            Self::CreateUser => "CreateUser",
+            Self::DeleteUser => "DeleteUser",
+            Self::LockUser => "LockUser",
+            Self::UnlockUser => "UnlockUser",
+            Self::DeactivateUser => "DeactivateUser",
+            Self::ActivateUser => "ActivateUser",
+            Self::StartTotp => "StartTOTPRegistration",
+            Self::ConfirmTotp => "VerifyTOTPRegistration",
+            Self::RemoveTotp => "RemoveTOTPAuthenticator",
+            Self::CheckTotp => "CheckTOTP",
+            Self::Health => "ready",
+        }
+    }
+
     pub(super) const fn kind(self) -> Kind {
         match self {
             Self::Health => Kind::Readiness,
@@ -92,11 +112,12 @@ impl Rpc {
 
 /// Parses one call. Only its path can refuse it here.
 pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> {
+    let rpc = rpc(target)?;
     let on_user = |call| {
         let read = |it| call::on_user(it, call);
         parse_message(Permission::WriteUser, message, read)
     };
-    Ok(Operation::Call(match rpc(target)? {
+    let (permission, call) = match rpc {
         Rpc::Health => return health(message),
         Rpc::SearchUsers => parse_counted(
             Permission::Search,
@@ -132,6 +153,11 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
         Rpc::CheckTotp => parse_message(Permission::Check, message, |it| {
             call::check_totp(it, RestOnly::default())
         }),
+    };
+    Ok(Operation::Call(ParsedCall {
+        name: rpc.name(),
+        permission,
+        call,
     }))
 }
 
@@ -140,9 +166,9 @@ fn parse_message<Q: Message + Default>(
     permission: Permission,
     message: &[u8],
     read: impl FnOnce(Q) -> Result<Call, Error>,
-) -> ParsedCall {
+) -> (Permission, Result<Call, Error>) {
     let call = decode(message).and_then(read);
-    ParsedCall { permission, call }
+    (permission, call)
 }
 
 /// Parses a message with a limited number of messages inside, which are counted before they are decoded.
@@ -151,10 +177,10 @@ fn parse_counted<Q: Message + Default>(
     message: &[u8],
     bound: &Bound,
     read: impl FnOnce(Q) -> Result<Call, Error>,
-) -> ParsedCall {
+) -> (Permission, Result<Call, Error>) {
     let judged = bound.judge_protobuf(message);
     let call = judged.and_then(|()| decode(message)).and_then(read);
-    ParsedCall { permission, call }
+    (permission, call)
 }
 
 /// Readiness, which needs no token.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::http::{Reply, Request};
 use super::status::TransportError;
@@ -38,6 +38,18 @@ impl Handler {
     /// A handler whose requests `observer` sees.
     pub fn with_observer(api: Api, observer: Observer) -> Arc<Self> {
         Arc::new(Self { api, observer })
+    }
+
+    /// Logs how many refusals were left out of the log and are not told of yet. Call it every few seconds.
+    pub fn log_left_out(&self) {
+        self.api.log_left_out(Instant::now());
+    }
+
+    /// The same at the end, also of the last second.
+    pub fn log_all_left_out(&self) {
+        let next_second = Instant::now().checked_add(Duration::from_secs(1));
+        self.api
+            .log_left_out(next_second.unwrap_or_else(Instant::now));
     }
 
     /// The present time, for the `Date` header of an answer.

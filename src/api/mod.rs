@@ -29,7 +29,7 @@ use crate::log_limit::AddressLimits;
 use crate::model::{Clock, RequestId, Timestamp};
 use crate::service::{Caller, Service};
 use answer::Answer;
-use call::ParsedCall;
+use call::{Call, ParsedCall};
 use calls::AnswerSettings;
 use http::Via;
 use http::{Reply, Request};
@@ -77,6 +77,11 @@ impl Api {
         committed.is_ok()
     }
 
+    /// As [`handler::Handler::log_left_out`].
+    fn log_left_out(&self, now: Instant) {
+        request_log::left_out(&self.refusals, now);
+    }
+
     /// The time now.
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
@@ -90,6 +95,13 @@ impl Api {
     /// Parses one request. This needs no database, so it runs before the transaction.
     pub fn parse<'a>(&self, request: &Request<'a>) -> Parsed<'a> {
         let (form, operation) = self.form_and_operation(request);
+        let (call, user) = match &operation {
+            Ok(Operation::Call(it)) => (it.name, it.call.as_ref().ok().and_then(Call::user)),
+            Ok(Operation::Healthz) => ("health", None),
+            Ok(Operation::Ready | Operation::Health) => ("ready", None),
+            Ok(Operation::Preflight(_)) | Err(_) => (request_log::UNKNOWN, None),
+        };
+        let user = user.map(ToString::to_string);
         Parsed {
             authorization: request.authorization,
             peer: request.peer,
@@ -100,6 +112,8 @@ impl Api {
                 target: request.target,
                 origin: request.origin,
                 request_id: request.request_id,
+                call,
+                user,
                 peer: request.peer,
                 begun: Instant::now(),
             },
@@ -249,6 +263,9 @@ struct ReplyContext<'a> {
     target: &'a str,
     origin: Option<&'a str>,
     request_id: Option<&'a str>,
+    /// The name of the call, and the user that it names.
+    call: &'static str,
+    user: Option<String>,
     peer: Option<IpAddr>,
     /// For the log.
     begun: Instant,

@@ -7,7 +7,7 @@ use super::ReplyContext;
 use crate::log_limit::AddressLimits;
 
 /// What a field says that is not known.
-const UNKNOWN: &str = "-";
+pub(super) const UNKNOWN: &str = "-";
 
 /// A request was answered.
 pub(super) fn answered(context: &ReplyContext<'_>, status: u16, error_id: Option<&str>) {
@@ -21,6 +21,8 @@ pub(super) fn answered(context: &ReplyContext<'_>, status: u16, error_id: Option
         "error.id" = error_id.unwrap_or(UNKNOWN),
         "duration" = seconds,
         "client.address":% = address(context.peer),
+        "call" = context.call,
+        "user_id" = user(context),
         "request_id" = context.request_id.unwrap_or(UNKNOWN);
         "{} {} -> {status}", context.method.escape_debug(), path.escape_debug()
     );
@@ -31,6 +33,7 @@ pub(super) fn token_refused(limits: &AddressLimits, context: &ReplyContext<'_>) 
     if let Some(client) = admitted(limits, context) {
         log::info!(
             "client.address" = client.as_str(),
+            "call" = context.call,
             "request_id" = context.request_id.unwrap_or(UNKNOWN);
             "a token was refused"
         );
@@ -43,10 +46,27 @@ pub(super) fn wait_begins(limits: &AddressLimits, context: &ReplyContext<'_>, wa
         log::info!(
             "client.address" = client.as_str(),
             "wait_s" = wait_s,
+            "call" = context.call,
+            "user_id" = user(context),
             "request_id" = context.request_id.unwrap_or(UNKNOWN);
             "a wait began"
         );
     }
+}
+
+/// What was left out and no line tells of yet.
+pub(super) fn left_out(limits: &AddressLimits, now: Instant) {
+    let (told, others) = limits.take_left_out(now);
+    for (peer, left_out) in told {
+        tell_left_out(&address(peer), left_out);
+    }
+    if others > 0 {
+        tell_left_out("several", others);
+    }
+}
+
+fn tell_left_out(client: &str, left_out: u64) {
+    log::info!("client.address" = client; "{left_out} more refusals were not logged");
 }
 
 /// The client's address, if one more line about its refusals may be written.
@@ -54,9 +74,13 @@ fn admitted(limits: &AddressLimits, context: &ReplyContext<'_>) -> Option<String
     let left_out = limits.admit(context.peer, Instant::now())?;
     let client = address(context.peer);
     if left_out > 0 {
-        log::info!("client.address" = client.as_str(); "{left_out} more refusals were not logged");
+        tell_left_out(&client, left_out);
     }
     Some(client)
+}
+
+fn user<'a>(context: &'a ReplyContext<'_>) -> &'a str {
+    context.user.as_deref().unwrap_or(UNKNOWN)
 }
 
 fn address(peer: Option<IpAddr>) -> String {

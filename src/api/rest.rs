@@ -23,6 +23,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Operation, Refusal> {
         Route::Healthz => Operation::Healthz,
         Route::Ready => Operation::Ready,
         Route::Rpc(rpc) => Operation::Call(ParsedCall {
+            name: rpc.name(),
             permission: rpc.permission(),
             call: Query::read(query).and_then(|it| fields(rpc, &it, request.body)),
         }),

@@ -90,6 +90,25 @@ impl Call<'_> {
 }
 
 impl Rpc<'_> {
+    /// The name that the call has in gRPC.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::CreateUser => "CreateUser",
+            Self::SearchUsers => "SearchUsers",
+            Self::ListEvents => "ListEvents",
+            Self::GetUser(_) => "GetUser",
+            Self::DeleteUser(_) => "DeleteUser",
+            Self::LockUser(_) => "LockUser",
+            Self::UnlockUser(_) => "UnlockUser",
+            Self::DeactivateUser(_) => "DeactivateUser",
+            Self::ActivateUser(_) => "ActivateUser",
+            Self::StartTotp(_) => "StartTOTPRegistration",
+            Self::ConfirmTotp(..) => "VerifyTOTPRegistration",
+            Self::CheckTotp(..) => "CheckTOTP",
+            Self::RemoveTotp(..) => "RemoveTOTPAuthenticator",
+        }
+    }
+
     /// The permission that the call needs.
     pub(super) const fn permission(self) -> Permission {
         match self {

@@ -17,6 +17,7 @@ use log::kv::{Error as KvError, Key, Value, VisitSource};
 use log::{Level, Record};
 use serde::Serializer;
 use serde::ser::SerializeMap;
+use totpd::service::is_in_write_transaction;
 
 use super::clock::now;
 use super::variable;
@@ -87,6 +88,11 @@ fn builder(format: LogFormat, level: LogLevel) -> Builder {
     let to_journal = is_journal();
     let mut builder = Builder::new();
     builder.parse_filters(&filters).format(move |out, record| {
+        debug_assert!(
+            !is_in_write_transaction(),
+            "a line is logged in a write transaction: {}",
+            record.args()
+        );
         out.write_all(&line_of(format, to_journal, &now().to_string(), record))
     });
     builder

@@ -78,7 +78,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     };
     let running = serve::start(config, &handler)
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
-    start_tidying(&service, args.keep_events)?;
+    start_tidying(&service, &handler, args.keep_events)?;
     let addresses = running.addresses().iter().map(ToString::to_string);
     let run_file = RunFile::create(&location.path, addresses.collect())?;
     for address in running.addresses() {
@@ -108,6 +108,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
         log::warn!("no thread for a second signal: {error}");
     }
     let answered = running.stop(args.stop_timeout);
+    handler.log_all_left_out();
     if !answered {
         log::warn!("not every request was answered in time");
     }
@@ -143,21 +144,22 @@ fn tell_systemd(state: &NotifyState<'_>) {
     }
 }
 
-/// Starts the thread that deletes expired enrolments and old events.
-fn start_tidying(service: &Service, keep_events: Duration) -> Result<()> {
+/// Starts the thread that deletes expired enrolments and old events, and tells what the log has left out.
+fn start_tidying(service: &Service, handler: &Arc<Handler>, keep_events: Duration) -> Result<()> {
     // Records the first clock reading, which later ones are compared with.
     service.tidy(keep_events, clock_reading())?;
-    let service = service.clone();
+    let (service, handler) = (service.clone(), Arc::clone(handler));
     thread::Builder::new()
         .name("tidy".to_owned())
-        .spawn(move || tidy(&service, keep_events))
+        .spawn(move || tidy(&service, &handler, keep_events))
         .map_err(|error| Error::Unavailable(format!("no thread: {error}")))?;
     Ok(())
 }
 
-fn tidy(service: &Service, keep_events: Duration) {
+fn tidy(service: &Service, handler: &Handler, keep_events: Duration) {
     loop {
         thread::sleep(TIDY_EVERY);
+        handler.log_left_out();
         if let Err(error) = service.tidy(keep_events, clock_reading()) {
             log::warn!("tidying up: {error:?}");
         }

@@ -130,6 +130,12 @@ impl Drop for Inner {
     }
 }
 
+/// Whether this thread is in a write transaction. Nothing is logged there, because a log that blocks would hold up every
+/// other change; a logger can assert that.
+pub fn is_in_write_transaction() -> bool {
+    crate::store::is_in_transaction()
+}
+
 impl Service {
     /// Opens an initialised data directory.
     pub fn open(dir: DataDir) -> Result<Self> {

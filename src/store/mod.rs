@@ -60,6 +60,7 @@ use checkpoint::Checkpoints;
 use readers::Readers;
 use wal::WalLength;
 use writer::Writer;
+pub(crate) use writer::is_in_transaction;
 
 /// The capacity of each connection's statement cache: more statements than this module has.
 const STATEMENTS: usize = 64;

@@ -20,9 +20,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::unavailable;
 use super::wal::{self, WalLength};
-use super::{execute_cached, unavailable};
 use crate::error::{Error, Result};
+
+/// Whether this thread is in a write transaction.
+pub(crate) fn is_in_transaction() -> bool {
+    transaction::is_open()
+}
 
 /// The most changes that may wait. A server has fewer workers; this bounds an embedding program that starts any
 /// number of threads.
@@ -159,9 +164,13 @@ impl Writer {
             (Ok(()), Some(why)) => Err(Error::Unavailable(why)),
             (Err(_), _) => Err(Error::Bug("a call panicked".to_owned())),
         };
-        if result.is_err() {
-            transaction::roll_back(&connection);
-        }
+        let result = result.map_err(|error| {
+            if let Error::Unavailable(why) = error {
+                Error::Unavailable(transaction::roll_back(&connection, why))
+            } else {
+                Error::Bug(transaction::roll_back(&connection, error.to_string()))
+            }
+        });
         self.measure_wal(&connection, changes);
         self.pass_connection_on(connection);
         result
@@ -196,7 +205,7 @@ impl Writer {
             };
             let connection = batch.connection.insert(connection);
             let begin = if connection.is_autocommit() {
-                execute_cached(connection, "BEGIN IMMEDIATE")
+                transaction::begin(connection)
             } else {
                 Ok(())
             };
@@ -301,8 +310,7 @@ impl Writer {
                 run(&connection);
                 Ok(())
             }
-            Batch::Changes(changes) => transaction::commit(&connection, changes)
-                .map_err(|error| format!("the database: {error}")),
+            Batch::Changes(changes) => transaction::commit(&connection, changes),
         };
         // Before the callers are notified, so that they wait for it too: otherwise they would queue more changes
         // meanwhile.

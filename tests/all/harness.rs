@@ -19,7 +19,10 @@ use totpd::api::Api;
 use totpd::api::handler::Observer;
 use totpd::model::{Clock, ClockReading, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
-use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Service, Settings};
+use totpd::service::{
+    COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Service, Settings,
+    is_in_write_transaction,
+};
 use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::wait::PATIENCE;
@@ -277,6 +280,7 @@ impl<'a> Builder<'a> {
     }
 
     pub fn start(self) -> TestServer {
+        OutsideTransactions::watch();
         let dir = tempfile::tempdir().unwrap();
         let now_us = Arc::new(AtomicI64::new(START_S * 1_000_000));
         let settings = Settings {
@@ -324,6 +328,34 @@ pub fn even(now: Timestamp) -> ClockReading {
         now,
         since_boot: now.since(Timestamp::from_seconds(0)),
     }
+}
+
+/// A log that panics where a line is written in a write transaction, and drops all others. SECURITY.md 45
+struct OutsideTransactions;
+
+impl OutsideTransactions {
+    fn watch() {
+        // One test is the first.
+        if log::set_logger(&Self).is_ok() {
+            log::set_max_level(log::LevelFilter::Trace);
+        }
+    }
+}
+
+impl log::Log for OutsideTransactions {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args();
+        assert!(
+            !is_in_write_transaction(),
+            "logged in a transaction: {line}"
+        );
+    }
+
+    fn flush(&self) {}
 }
 
 /// What an authenticator app knows.

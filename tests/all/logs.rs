@@ -80,6 +80,15 @@ fn each_line_of_json_parses_and_names_request_and_client() {
         .find(|it| it["request_id"] == id.as_str())
         .unwrap();
     assert_eq!(answered["level"], "debug");
+    assert_eq!(answered["call"], "CreateUser");
+    let waits = lines.iter().filter(|it| it["message"] == "a wait began");
+    let waits: Vec<&Value> = waits.collect();
+    assert_eq!(waits.len(), 1, "{log}");
+    assert_eq!(waits[0]["call"], "CheckTOTP");
+    let of_user = lines
+        .iter()
+        .filter(|it| it["user_id"] == waits[0]["user_id"]);
+    assert_eq!(of_user.count(), 8, "seven checks and a wait: {log}");
     assert_eq!(answered["http.response.status_code"], 201);
     assert!(answered["duration"].as_f64().unwrap() > 0.0, "{answered}");
 }
@@ -105,6 +114,30 @@ fn the_journal_gets_priorities_and_no_second_time() {
     );
     assert!(log.contains("<7>POST "), "{log}");
     assert!(log.lines().all(|it| it.starts_with('<')), "{log}");
+}
+
+/// SECURITY.md 45: also where no other refusal of that address follows.
+#[test]
+fn refusals_that_are_left_out_are_counted_without_another_one() {
+    let (home, _) = Home::init();
+    let path = home.dir.path().join("log");
+    let serve = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let server = started(serve, Stdio::from(File::create(&path).unwrap()));
+    let mut client = Client::connect(&server.address);
+    let head = "Authorization: Bearer totpd_nobodys\r\n";
+    for _ in 0..300 {
+        let refused = client.ask("DELETE", "/resources/v3alpha/users/1", head, b"");
+        refused.expect_status(401);
+    }
+    assert_eq!(server.terminate().0, 0);
+    let log = fs::read_to_string(&path).unwrap();
+    let logged = log.matches("a token was refused").count();
+    let counted = log.lines().filter_map(|it| {
+        let (before, _) = it.split_once(" more refusals were not logged")?;
+        let count = before.rsplit(' ').next()?;
+        count.parse::<usize>().ok()
+    });
+    assert_eq!(logged + counted.sum::<usize>(), 300, "{log}");
 }
 
 /// SECURITY.md 45: the pipe of the log is full, and nothing reads it.

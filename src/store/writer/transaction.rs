@@ -2,22 +2,39 @@
 //!
 //! Knows nothing of the queue, and nothing of what the changes do.
 
+use std::cell::Cell;
+
 use rusqlite::Connection;
 
 use super::Change;
 use crate::store::execute_cached;
 
-/// Runs `changes` in one transaction and commits it. An error means that none of them was kept.
-pub(super) fn commit(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
-    let outcome = run_in_transaction(connection, changes);
-    if outcome.is_err() {
-        roll_back(connection);
-    }
-    outcome
+thread_local! {
+    static IS_OPEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in a write transaction.
+pub(in crate::store) fn is_open() -> bool {
+    IS_OPEN.get()
+}
+
+/// Runs `changes` in one transaction and commits it. An error means that none of them was kept, and says why.
+pub(super) fn commit(connection: &Connection, changes: Vec<Change>) -> Result<(), String> {
+    run_in_transaction(connection, changes).map_err(|error| {
+        let why = format!("the database: {error}");
+        roll_back(connection, why)
+    })
+}
+
+/// Begins a transaction.
+pub(super) fn begin(connection: &Connection) -> rusqlite::Result<()> {
+    execute_cached(connection, "BEGIN IMMEDIATE")?;
+    IS_OPEN.set(true);
+    Ok(())
 }
 
 fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
-    execute_cached(connection, "BEGIN IMMEDIATE")?;
+    begin(connection)?;
     // A single change needs no savepoint: the transaction has nothing else to keep.
     let is_single = changes.len() == 1;
     let mut has_changed = false;
@@ -36,7 +53,9 @@ fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite
 /// Ends the transaction: commits it, or rolls back where no row was written. So a batch of refused calls neither
 /// writes nor syncs.
 pub(super) fn end(connection: &Connection, has_changed: bool) -> rusqlite::Result<()> {
-    execute_cached(connection, if has_changed { "COMMIT" } else { "ROLLBACK" })
+    execute_cached(connection, if has_changed { "COMMIT" } else { "ROLLBACK" })?;
+    IS_OPEN.set(false);
+    Ok(())
 }
 
 /// Runs `change` in a savepoint, and undoes it where `change` returns `false`. Returns whether rows were written and
@@ -68,11 +87,16 @@ fn require_transaction(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn roll_back(connection: &Connection) {
+/// Rolls the transaction back that failed. Returns `why` it did, and what went wrong with this: nothing is logged here,
+/// because a log that blocks would hold up all other changes.
+pub(super) fn roll_back(connection: &Connection, mut why: String) -> String {
     // If this fails too, the next BEGIN fails as well. So half a batch is never committed.
     if !connection.is_autocommit()
         && let Err(error) = execute_cached(connection, "ROLLBACK")
     {
-        log::error!("rolling back: {error}");
+        why.push_str("; rolling back: ");
+        why.push_str(&error.to_string());
     }
+    IS_OPEN.set(false);
+    why
 }
