@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use admin::admin_service_client::AdminServiceClient;
 use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
@@ -21,6 +22,7 @@ use totpd::serve::{self, Config, Handler, Limits, Listen, Running, TlsFiles};
 use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 use users::zitadel_users_client::ZitadelUsersClient;
+use zitadel::api::zitadel::admin::v1 as admin;
 use zitadel::api::zitadel::resources::user::v3alpha as users;
 
 const NOW_S: i64 = 1_795_453_575;
@@ -130,6 +132,7 @@ async fn story(channel: Channel, token: String) {
         request.metadata_mut().insert("authorization", value);
         Ok(request)
     };
+    let mut events = AdminServiceClient::with_interceptor(channel.clone(), bearer.clone());
     let mut client = ZitadelUsersClient::with_interceptor(channel, bearer);
 
     let user = users::CreateUser {
@@ -231,6 +234,35 @@ async fn story(channel: Channel, token: String) {
     assert_eq!(removed.into_inner().details.unwrap().id, started.totp_id);
     let again = client.remove_totp_authenticator(request).await.unwrap_err();
     assert_eq!(detail(&again), (Code::NotFound, "COMMAND-Hd9sd".to_owned()));
+
+    let request = admin::ListEventsRequest {
+        aggregate_id: id.clone(),
+        aggregate_types: vec!["user".to_owned()],
+        asc: true,
+        ..admin::ListEventsRequest::default()
+    };
+    let listed = events.list_events(request).await.unwrap().into_inner();
+    let types = listed.events.iter().map(|it| it.r#type.as_ref().unwrap());
+    let types: Vec<&str> = types.map(|it| it.r#type.as_str()).collect();
+    assert_eq!(
+        types,
+        [
+            "user.human.added",
+            "user.human.mfa.otp.added",
+            "user.human.mfa.otp.verified",
+            "user.human.mfa.otp.removed"
+        ]
+    );
+    let last = listed.events.last().unwrap();
+    let payload = &last.payload.as_ref().unwrap().fields;
+    let totp_id = payload["totpId"].kind.as_ref().unwrap();
+    assert_eq!(
+        *totp_id,
+        pbjson_types::value::Kind::StringValue(started.totp_id.clone())
+    );
+    assert!(last.creation_date.is_some() && last.sequence > 0);
+    let not_offered = events.healthz(admin::HealthzRequest {}).await.unwrap_err();
+    assert_eq!(not_offered.code(), Code::Unimplemented);
 
     let request = users::SetPasswordRequest {
         id,
