@@ -44,7 +44,7 @@ pub struct Restored {
 
 impl Service {
     /// Writes a consistent copy of the database to a new private file, beside other calls. The copy does not hold the
-    /// master key.
+    /// master key. Refused while a rotation of the key is unfinished ([`Self::rotate_key`]).
     pub fn back_up(&self, file: &Path) -> Result<BackupSummary> {
         if file.exists() {
             return Err(Error::invalid(
@@ -77,6 +77,7 @@ impl DataDir {
     /// Restores the backup `file` into this directory, which must be locked exclusively.
     ///
     /// No code of a past step is good afterwards: `last_step` of every authenticator becomes now plus the window.
+    /// A backup from before a rotation of the key needs the key of its time ([`Self::with_old_key`]).
     pub fn restore(self, file: &Path, options: RestoreOptions, now: Timestamp) -> Result<Restored> {
         let database = self.database();
         let is_there = database.exists();

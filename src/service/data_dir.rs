@@ -109,7 +109,8 @@ impl DataDir {
 
     /// Opens an initialised directory as its only server. Commands and embedding programs can use it at the same time.
     ///
-    /// For programs that run for long: they leave the WAL to the server, and `doctor` expects it to empty the WAL.
+    /// For programs that run for long: commands leave the WAL to the server, `doctor` expects it to empty the WAL, and
+    /// `totpd key rotate` refuses a new key that the server does not have.
     pub fn open_to_serve(path: &Path, key: KeyFile) -> Result<Self> {
         let mut dir = Self::open(path, key)?;
         dir.serving = Some(lock_to_serve(path)?);
