@@ -70,7 +70,9 @@ impl Workers {
                 .name(format!("{}-{n}", settings.name))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    work(&server, settings.batch, &fatal, |it| answer(it, &handler));
+                    run_worker(&fatal, || {
+                        work(&server, settings.batch, |it| answer(it, &handler))
+                    });
                 })?;
         }
         let mut connections = Vec::with_capacity(settings.connections);
@@ -92,14 +94,20 @@ impl Workers {
     }
 }
 
-/// A worker's thread, `change-0` or one of `read-0` to `read-7`: takes requests from tiny_http and answers them, one batch
-/// after another, until tiny_http stops.
+/// The whole of a worker's thread, `change-0` or one of `read-0` to `read-7`. Where it ends by itself, that is reported.
+fn run_worker(fatal: &FatalError, work: impl FnOnce() -> io::Error) {
+    let ended = catch_unwind(AssertUnwindSafe(work));
+    let why = ended.map_or_else(|_| "a panic".to_owned(), |it| it.to_string());
+    fatal.report(&format!("a worker has ended: {why}"));
+}
+
+/// Takes requests from tiny_http and answers them, one batch after another, until tiny_http stops. Runs on a worker's
+/// thread, as all below.
 fn work(
     server: &tiny_http::Server,
     batch: usize,
-    fatal: &FatalError,
     answer: impl Fn(Vec<tiny_http::Request>),
-) {
+) -> io::Error {
     loop {
         // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
         match server.recv() {
@@ -113,24 +121,28 @@ fn work(
                 {
                     requests.push(next);
                 }
-                let answered = catch_unwind(AssertUnwindSafe(|| answer(requests)));
-                if answered.is_err() {
-                    log::error!("a worker panicked; it goes on");
-                }
+                answer(requests);
             }
-            Err(error) => return fatal.report(&format!("tiny_http has stopped: {error}")),
+            Err(error) => return error,
         }
     }
 }
 
-/// Answers a batch, whose changes share a commit. Runs on a worker's thread, as all below.
+/// Answers a batch, whose changes share a commit.
 fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
     let read: Vec<_> = requests.iter_mut().map(read).collect();
     let parsed = requests.iter().zip(&read).map(|(request, read)| {
         let (method, body) = read.as_ref().map_err(|it| *it)?;
         Ok(request_of(request, method, body))
     });
-    let replies = handler.reply_to_batch(&parsed.collect::<Vec<_>>());
+    let parsed: Vec<_> = parsed.collect();
+    // A request that is dropped without an answer would be answered by tiny_http, and not in our framing.
+    let replies = catch_unwind(AssertUnwindSafe(|| handler.reply_to_batch(&parsed)));
+    let replies = replies.unwrap_or_else(|_| {
+        log::error!("a batch panicked; it alone is lost");
+        vec![Err(TransportError::Bug); parsed.len()]
+    });
+    drop(parsed);
     for (request, reply) in requests.into_iter().zip(replies) {
         let reply = reply.unwrap_or_else(|refusal| {
             let (content_type, origin) = (field(&request, CONTENT_TYPE), field(&request, ORIGIN));
@@ -230,11 +242,17 @@ mod tests {
     #[test]
     fn a_worker_that_ends_by_itself_is_reported() {
         let (tell, told) = mpsc::channel();
-        let fatal = FatalError::new(Box::new(move |why| tell.send(why.to_owned()).unwrap()));
-        let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
-        server.unblock();
-        work(&server, 1, &fatal, |_| ());
-        let why = told.try_recv().unwrap();
-        assert!(why.contains("tiny_http has stopped"), "{why}");
+        for panics in [false, true] {
+            let tell = tell.clone();
+            let fatal = FatalError::new(Box::new(move |why| tell.send(why.to_owned()).unwrap()));
+            let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
+            server.unblock();
+            run_worker(&fatal, || {
+                assert!(!panics, "on purpose");
+                work(&server, 1, |_| ())
+            });
+            let why = told.try_recv().unwrap();
+            assert!(why.contains("a worker has ended"), "{why}");
+        }
     }
 }
