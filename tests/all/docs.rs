@@ -1,6 +1,8 @@
 //! What the pages in `docs` say is so.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use totpd::api::status::{Code, Refusal, TransportError};
 use totpd::error::{Error, Missing, WrongState};
@@ -167,4 +169,30 @@ fn the_programs_for_applications_know_every_refusal() {
         assert_eq!(known.len(), set.len(), "{name} has a row twice");
         assert_eq!(set, on_page, "{name}");
     }
+}
+
+/// Where the links of a page lead, without those to other sites.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page.split("](").skip(1);
+    let targets = targets.filter_map(|it| it.split([')', '#']).next());
+    targets.filter(|it| !it.is_empty() && !it.contains("://"))
+}
+
+#[test]
+fn every_link_of_the_pages_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    for entry in fs::read_dir(root.join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        pages.extend(Some(path).filter(|it| it.extension().is_some_and(|it| it == "md")));
+    }
+    let mut found = 0;
+    for page in pages {
+        for link in links(&fs::read_to_string(&page).unwrap()) {
+            let target = page.parent().unwrap().join(link);
+            assert!(target.exists(), "{}: no {link}", page.display());
+            found += 1;
+        }
+    }
+    assert!(found > 30, "{found} were found");
 }

@@ -129,7 +129,7 @@ fn a_login_form_meets_what_the_table_says() {
 
 /// Runs the README's sessions with the real binary, on another port and without building it.
 fn paste(dir: &Path, port: u16, times: usize) -> Output {
-    let real = README.split("## Run it for real").nth(1).unwrap();
+    let real = README.split("### By hand").nth(1).unwrap();
     let real = real.split("\n## ").next().unwrap();
     let session: String = real
         .split("```sh\n")
