@@ -31,7 +31,9 @@ CREATE TABLE instance (
     swept_event  INTEGER NOT NULL DEFAULT 0,
     sweep_began  INTEGER NOT NULL DEFAULT 0,
     -- The time of the newest event that was deleted. All later events are on record.
-    newest_deleted_event INTEGER NOT NULL DEFAULT 0
+    newest_deleted_event INTEGER NOT NULL DEFAULT 0,
+    -- Who copies the WAL into the database and empties it. With 'litestream' totpd does neither.
+    checkpoints  TEXT    NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'))
 ) STRICT;
 
 CREATE TABLE organization (

@@ -60,6 +60,7 @@ fn story(dir: &std::path::Path) -> Result<()> {
     let settings = Settings {
         issuer: Name::parse("issuer", "My program")?,
         window: Window::OneEitherSide,
+        checkpoints: totpd::model::Checkpointer::Own,
     };
     let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, now)?;
     let context = Context::command_line(now);

@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let settings = Settings {
         issuer: "totpd".parse()?,
         window: Window::OneEitherSide,
+        checkpoints: totpd::model::Checkpointer::Own,
     };
     let (service, _) = DataDir::create(&args.dir, KeyFile::InDataDir, &settings, machine::now()?)?;
     let clock: Clock = Arc::new(|| machine::now().unwrap_or(Timestamp::from_micros(0)));

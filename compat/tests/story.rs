@@ -40,6 +40,7 @@ impl Server {
         let settings = Settings {
             issuer: "Test".parse().unwrap(),
             window: Window::OneEitherSide,
+            checkpoints: totpd::model::Checkpointer::Own,
         };
         let (service, _) = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now).unwrap();
         let new = NewToken {

@@ -74,6 +74,7 @@ pub(super) fn init(location: &DataLocation, out: &Output, args: &args::Init) -> 
     let settings = Settings {
         issuer: Name::parse_issuer("--issuer", &args.issuer)?,
         window: args.window.parse()?,
+        checkpoints: totpd::model::Checkpointer::Own,
     };
     let (service, org) = DataDir::create(&location.path, location.key.clone(), &settings, now())?;
     let (id, token) = first_token(location, &service)?;

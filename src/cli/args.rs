@@ -274,7 +274,7 @@ pub(super) enum Settings {
     Show,
     /// Change settings; a running server applies them at once
     Set {
-        /// issuer=NAME (in new enrolments), window=0 or window=1
+        /// issuer=NAME (in new enrolments), window=0 or window=1, checkpoints=own or checkpoints=litestream
         #[arg(required = true, value_name = "KEY=VALUE")]
         changes: Vec<String>,
     },

@@ -58,6 +58,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     let settings = Settings {
         issuer,
         window: Window::OneEitherSide,
+        checkpoints: totpd::model::Checkpointer::Own,
     };
     let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, clock())?;
     let new = NewToken {

@@ -19,6 +19,7 @@ struct RotationDocument {
     replace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     with: Option<String>,
+    replicated: bool,
 }
 
 pub(super) fn rotate(service: &Service, out: &Output) -> Result<()> {
@@ -30,6 +31,7 @@ pub(super) fn rotate(service: &Service, out: &Output) -> Result<()> {
         was_unfinished: rotated.was_unfinished,
         replace: paths.map(|(old, _)| old.display().to_string()),
         with: paths.map(|(_, new)| new.display().to_string()),
+        replicated: rotated.is_replicated,
     };
     let done = if rotated.was_unfinished {
         "completed the rotation of the master key"
@@ -43,9 +45,15 @@ pub(super) fn rotate(service: &Service, out: &Output) -> Result<()> {
             ),
             _ => "Keep a copy of the new master.key, apart from backups.".to_owned(),
         };
+        let replica = if document.replicated {
+            "\nThe WAL and Litestream's replica keep what the old key opens, the replica for as long as its retention says: \
+             keep the old key secret, or make the replica anew."
+        } else {
+            ""
+        };
         format!(
             "{done}; {} secrets were sealed anew\n{next}\n\
-             Backups made before need the old key (restore --old-key FILE). Make a new one now.",
+             Backups made before need the old key (restore --old-key FILE). Make a new one now.{replica}",
             document.secrets
         )
     })

@@ -96,7 +96,7 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::Key(args::Key::Rotate) => key::rotate(&location.open()?, &out),
         Command::Token(it) => admin::token(&location.open()?, &out, it),
         Command::Org(it) => admin::org(&location.open()?, &out, it),
-        Command::Settings(it) => settings::run(&location.open()?, &out, it),
+        Command::Settings(it) => settings::run(&location, &out, it),
         Command::User(it) => users::run(&location.open()?, &out, it),
         Command::Event(it) => events::run(&location.open()?, &out, it),
         Command::Totp(it) => totps::run(&location, &location.open()?, &out, it),

@@ -2,16 +2,17 @@
 
 use serde::Serialize;
 use totpd::error::{Error, Result};
-use totpd::model::Name;
+use totpd::model::{Checkpointer, Name};
 use totpd::service::{Service, Settings, SettingsChange};
 
 use super::output::{self, Output};
-use super::{args, operator};
+use super::{DataLocation, args, operator};
 
 #[derive(Serialize)]
 struct SettingsDocument {
     issuer: String,
     window: u16,
+    checkpoints: &'static str,
 }
 
 impl From<&Settings> for SettingsDocument {
@@ -19,19 +20,25 @@ impl From<&Settings> for SettingsDocument {
         Self {
             issuer: it.issuer.to_string(),
             window: it.window.steps(),
+            checkpoints: it.checkpoints.as_str(),
         }
     }
 }
 
-pub(super) fn run(service: &Service, out: &Output, command: args::Settings) -> Result<()> {
+pub(super) fn run(location: &DataLocation, out: &Output, command: args::Settings) -> Result<()> {
     match command {
         args::Settings::Show => {
-            let settings = service.settings(&operator())?;
+            let settings = location.open()?.settings(&operator())?;
             out.answer(&SettingsDocument::from(&settings), || table(&settings))
         }
         args::Settings::Set { changes } => {
             let change = read(&changes)?;
-            let settings = service.change_settings(&operator(), change)?;
+            let mut dir = location.open_dir()?;
+            if change.checkpoints == Some(Checkpointer::Litestream) {
+                // Litestream may have begun already.
+                dir = dir.with_litestream();
+            }
+            let settings = Service::open(dir)?.change_settings(&operator(), change)?;
             let done = format!("set {}", changes.join(" "));
             out.answer_change(&done, &SettingsDocument::from(&settings), || {
                 table(&settings)
@@ -53,8 +60,10 @@ fn read(changes: &[String]) -> Result<SettingsChange> {
                 .replace(Name::parse_issuer("issuer", value)?)
                 .is_some(),
             "window" => change.window.replace(value.parse()?).is_some(),
+            "checkpoints" => change.checkpoints.replace(value.parse()?).is_some(),
             _ => {
-                let problem = "there is no such setting; the settings are issuer and window";
+                let problem =
+                    "there is no such setting; the settings are issuer, window and checkpoints";
                 return Err(Error::invalid(key.to_owned(), problem));
             }
         };
@@ -69,6 +78,7 @@ fn table(settings: &Settings) -> String {
     let rows = [
         ("issuer", settings.issuer.to_string()),
         ("window", settings.window.steps().to_string()),
+        ("checkpoints", settings.checkpoints.to_string()),
     ];
     let rows = rows.map(|(key, value)| vec![key.to_owned(), value]);
     output::table(&["SETTING", "VALUE"], &rows)

@@ -3,6 +3,7 @@
 //! Each type is created in one way (`FromStr`, or a constructor that accepts only valid values) and written in one way
 //! (`Display`). So a value that was parsed needs no further check.
 
+mod checkpoints;
 mod clock;
 mod code;
 mod event_search;
@@ -12,6 +13,7 @@ mod search;
 mod text;
 mod time;
 
+pub use checkpoints::Checkpointer;
 pub use clock::{ClockReading, VERSION_DATE};
 pub(crate) use clock::{LATEST_PLAUSIBLE_TIME, LONGEST_EVENT_GAP, require_plausible};
 pub use code::{Code, Step, Window};

@@ -257,6 +257,7 @@ mod tests {
         let settings = Settings {
             issuer: Name::parse("issuer", "Test").unwrap(),
             window: Window::OneEitherSide,
+            checkpoints: crate::model::Checkpointer::Own,
         };
         let path = dir.path().join("data");
         let (service, org) = DataDir::create(&path, KeyFile::InDataDir, &settings, now).unwrap();

@@ -59,6 +59,8 @@ pub struct DataDir {
     serving: Option<File>,
     /// The master key of an older backup, to restore it.
     pub(super) old_key: Option<GivenKey>,
+    /// Whether the database may have Litestream's tables before the settings name it.
+    pub(super) expects_litestream: bool,
 }
 
 impl DataDir {
@@ -104,7 +106,15 @@ impl DataDir {
             lock,
             serving: None,
             old_key: None,
+            expects_litestream: false,
         })
+    }
+
+    /// Accepts Litestream's tables in the database, to change the settings to it where it has begun already.
+    #[must_use]
+    pub fn with_litestream(mut self) -> Self {
+        self.expects_litestream = true;
+        self
     }
 
     /// Opens an initialised directory as its only server. Commands and embedding programs can use it at the same time.
@@ -129,6 +139,7 @@ impl DataDir {
             lock,
             serving: None,
             old_key: None,
+            expects_litestream: false,
         })
     }
 
@@ -184,6 +195,7 @@ impl DataDir {
             lock,
             serving: None,
             old_key: None,
+            expects_litestream: false,
         })?;
         Ok((service, org))
     }

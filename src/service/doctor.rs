@@ -4,7 +4,7 @@ mod time;
 
 use super::DataDir;
 use crate::error::{Error, Result};
-use crate::model::Timestamp;
+use crate::model::{Checkpointer, Timestamp};
 use crate::ownership;
 use crate::seal::{KeyRing, MasterKey};
 use crate::store::{Inspection, KeyIds, wal_bytes};
@@ -94,6 +94,10 @@ impl DataDir {
             Ok(_) | Err(_) => None,
         };
         report.note("master key", self.master_key(ids));
+        let checkpoints = match &inspection {
+            Ok(it) if !it.is_older() => it.read().settings().map(|it| it.checkpoints).ok(),
+            Ok(_) | Err(_) => None,
+        };
         match inspection {
             Ok(inspection) => {
                 report.note("database", structure(&inspection));
@@ -106,7 +110,13 @@ impl DataDir {
             }
             Err(error) => report.note("database", Err::<Observation, _>(error)),
         }
-        report.note("log", self.wal());
+        report.note(
+            "log",
+            match checkpoints {
+                Some(Checkpointer::Litestream) => Ok(self.replicated_wal()),
+                Some(Checkpointer::Own) | None => self.wal(),
+            },
+        );
         report.note("space", self.space());
         report.findings
     }
@@ -166,6 +176,21 @@ impl DataDir {
             return Ok(Observation::ok(format!("{} KiB", bytes >> 10)));
         };
         Err(Error::invalid("the WAL", problem))
+    }
+
+    /// Checks the length of a WAL that Litestream empties.
+    fn replicated_wal(&self) -> Observation {
+        let bytes = wal_bytes(&self.database());
+        if bytes > LONG_WAL_BYTES {
+            return Observation::warn(format!(
+                "it has {} MiB, and Litestream empties it; look whether Litestream runs",
+                bytes >> 20
+            ));
+        }
+        Observation::ok(format!(
+            "{} KiB; Litestream empties it, and its replica keeps what was removed for as long as its retention says",
+            bytes >> 10
+        ))
     }
 
     fn space(&self) -> Result<Observation> {

@@ -148,6 +148,7 @@ impl Service {
         let store_options = StoreOptions {
             commit_batch: options.commit_batch.max(1),
             read_timeout: options.read_timeout,
+            expects_litestream: dir.expects_litestream,
         };
         dir.remove_unfinished()?;
         let open = || Store::open(&dir.database(), &store_options);
@@ -227,7 +228,8 @@ impl Service {
     }
 
     /// Checkpoints the WAL and truncates it, so that it holds no removed secret. The service does this by itself within 60 s
-    /// of the last write. Fails if a reader keeps the database open for too long.
+    /// of the last write. Fails if a reader keeps the database open for too long. Does nothing where the settings leave the
+    /// WAL to Litestream.
     pub fn truncate_wal(&self) -> Result<()> {
         self.inner.store.truncate_wal(STOP_WAIT)
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::{Caller, Context, Service};
 use crate::error::{Error, Result};
-use crate::model::{Clock, Timestamp};
+use crate::model::{Checkpointer, Clock, Timestamp};
 use crate::seal::{KeyId, KeyRing, MasterKey, Sealed, Sealer};
 use crate::store::{
     Event, EventKind, KeyIds, ResealedSecret, SealedPosition, SealedRow, SealedTable, WriteTx,
@@ -41,6 +41,8 @@ pub struct KeyRotation {
     /// Where the keys are not in the data directory: the file of the old key, and the file of the new one, which is to be
     /// put in its place.
     pub to_replace: Option<(PathBuf, PathBuf)>,
+    /// Whether the WAL is Litestream's to empty. It and the replica keep what the old key opens.
+    pub is_replicated: bool,
 }
 
 impl Service {
@@ -85,8 +87,10 @@ impl Service {
             }
         })?;
         dir.put_next_key_in_place(key)?;
+        let settings = self.settings(&rotation.context())?;
         Ok(KeyRotation {
             secrets,
+            is_replicated: settings.checkpoints == Checkpointer::Litestream,
             was_unfinished,
             to_replace: dir
                 .given_paths()

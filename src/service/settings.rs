@@ -3,7 +3,7 @@
 
 use super::{Context, Service};
 use crate::error::Result;
-use crate::model::{Name, Window};
+use crate::model::{Checkpointer, Name, Window};
 pub use crate::store::Settings;
 use crate::store::{Event, EventKind};
 
@@ -14,6 +14,8 @@ pub struct SettingsChange {
     pub issuer: Option<Name>,
     /// The steps either side of the current one whose codes are good.
     pub window: Option<Window>,
+    /// Who checkpoints the WAL.
+    pub checkpoints: Option<Checkpointer>,
 }
 
 impl Service {
@@ -29,10 +31,15 @@ impl Service {
             let after = Settings {
                 issuer: change.issuer.unwrap_or_else(|| before.issuer.clone()),
                 window: change.window.unwrap_or(before.window),
+                checkpoints: change.checkpoints.unwrap_or(before.checkpoints),
             };
             let changes = [
                 (EventKind::IssuerChanged, after.issuer != before.issuer),
                 (EventKind::WindowChanged, after.window != before.window),
+                (
+                    EventKind::CheckpointsChanged,
+                    after.checkpoints != before.checkpoints,
+                ),
             ];
             for (kind, _) in changes.into_iter().filter(|(_, is_new)| *is_new) {
                 tx.append(&Event {
@@ -46,6 +53,9 @@ impl Service {
             }
             if after != before {
                 tx.change_settings(&after)?;
+            }
+            if after.checkpoints == Checkpointer::Own && before.checkpoints != after.checkpoints {
+                tx.drop_litestream_tables()?;
             }
             Ok(after)
         })

@@ -108,7 +108,7 @@ impl Backup {
             return Ok(None);
         };
         // `compare_with` reports a database that cannot be read.
-        let Ok(connection) = file::open_for_writing(replaced) else {
+        let Ok(connection) = file::open_for_writing(replaced, false) else {
             return Ok(None);
         };
         let read = ReadTx {
@@ -146,7 +146,7 @@ impl Backup {
         let of_instance = self.read().instance()?.id;
         let as_of = self.read().newest_event_at()?;
         let newest = self.read().newest_event()?;
-        let compared = file::open_for_writing(replaced).and_then(|connection| {
+        let compared = file::open_for_writing(replaced, false).and_then(|connection| {
             let is_sound = file::problems(&connection)?.is_empty();
             let read = ReadTx {
                 connection: &connection,

@@ -4,7 +4,7 @@
 //! thread with its own connection copies while the writer goes on (a passive checkpoint) and syncs the database. Only
 //! what was written meanwhile is left for the pause between two batches in which the WAL is restarted. So the WAL
 //! stays bounded under endless load. A WAL that is overwritten also syncs faster than one that grows. This module knows
-//! nothing of what is in the pages.
+//! nothing of what is in the pages. Where the settings leave the WAL to Litestream, no round runs.
 
 use std::fs::File;
 use std::mem::ManuallyDrop;
@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::wal::{self, TOO_LONG_FRAMES, WakeReason, WalLength};
 use super::writer::Writer;
@@ -53,6 +54,9 @@ pub(super) struct Checkpoints {
     path: PathBuf,
     writer: Arc<Writer>,
     wal_length: Arc<WalLength>,
+    /// Whether the WAL is another program's to checkpoint. Asked before each round, because a command may change the
+    /// setting beside a server.
+    is_anothers: fn(&Connection) -> rusqlite::Result<bool>,
     /// One round at a time.
     state: Mutex<State>,
 }
@@ -68,7 +72,12 @@ struct State {
 }
 
 impl Checkpoints {
-    pub(super) fn new(path: &Path, writer: Arc<Writer>, wal_length: Arc<WalLength>) -> Arc<Self> {
+    pub(super) fn new(
+        path: &Path,
+        writer: Arc<Writer>,
+        wal_length: Arc<WalLength>,
+        is_anothers: fn(&Connection) -> rusqlite::Result<bool>,
+    ) -> Arc<Self> {
         let state = State {
             connection: None,
             database: None,
@@ -78,6 +87,7 @@ impl Checkpoints {
             path: path.to_owned(),
             writer,
             wal_length,
+            is_anothers,
             state: Mutex::new(state),
         })
     }
@@ -111,8 +121,26 @@ impl Checkpoints {
 
     fn restart(&self) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.has_restarted = self.run_round(&mut state, Mode::Restart)?;
+        state.has_restarted =
+            !self.is_anothers(&mut state)? && self.run_round(&mut state, Mode::Restart)?;
         Ok(())
+    }
+
+    fn is_anothers(&self, state: &mut State) -> Result<bool> {
+        (self.is_anothers)(state.connection(&self.path)?).map_err(unavailable)
+    }
+
+    /// Prepares the end of the writer's connection: SQLite empties the WAL when the last connection closes, unless it is
+    /// told not to.
+    pub(super) fn prepare_to_close(&self) -> Result<()> {
+        let is_anothers = self.is_anothers;
+        self.writer.run_exclusive(move |connection| {
+            let keep = is_anothers(connection).map_err(unavailable)?;
+            connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
+                .map(|_| ())
+                .map_err(unavailable)
+        })
     }
 
     /// Truncates the WAL, unless load has restarted it since the last call. In that case new commits overwrite the WAL,
@@ -126,7 +154,7 @@ impl Checkpoints {
         self.truncate_within(&mut state, Duration::ZERO)
     }
 
-    /// Truncates the WAL under any load. Waits up to `wait` for readers of older snapshots.
+    /// Truncates the WAL under any load, unless it is another program's. Waits up to `wait` for readers of older snapshots.
     pub(super) fn truncate(&self, wait: Duration) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.truncate_within(&mut state, wait)
@@ -135,7 +163,7 @@ impl Checkpoints {
     fn truncate_within(&self, state: &mut State, wait: Duration) -> Result<()> {
         let begun = Instant::now();
         while wal::wal_bytes(&self.path) > 0 {
-            if self.run_round(state, Mode::Truncate)? {
+            if self.is_anothers(state)? || self.run_round(state, Mode::Truncate)? {
                 break;
             }
             if begun.elapsed() >= wait {
@@ -231,7 +259,10 @@ mod tests {
             connection.execute_batch(prepare).unwrap();
             let wal_length = Arc::new(WalLength::new());
             let writer = Arc::new(Writer::new(connection, 128, Arc::clone(&wal_length)));
-            let checkpoints = Checkpoints::new(&path, Arc::clone(&writer), Arc::clone(&wal_length));
+            let checkpoints =
+                Checkpoints::new(&path, Arc::clone(&writer), Arc::clone(&wal_length), |_| {
+                    Ok(false)
+                });
             let thread = Some(checkpoints.start_thread(TRUNCATE_INTERVAL).unwrap());
             Self {
                 dir,

@@ -45,10 +45,11 @@ pub(super) fn create<T>(path: &Path, fill: impl FnOnce(&Connection) -> Result<T>
     Ok(filled)
 }
 
-/// Opens an existing file for the writer and upgrades it. Fails if the file is not totpd's.
-pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
+/// Opens an existing file for the writer and upgrades it. Fails if the file is not totpd's. With `expects_litestream`
+/// Litestream's tables are accepted before the settings name it.
+pub(super) fn open_for_writing(path: &Path, expects_litestream: bool) -> Result<Connection> {
     let connection = connect(path)?;
-    require_present_version(&connection, path)?;
+    require_present_version(&connection, path, expects_litestream)?;
     Ok(connection)
 }
 
@@ -103,16 +104,24 @@ pub(super) fn open_exclusive(path: &Path) -> Result<Connection> {
         prepare_to_write(&connection)
     };
     prepare().map_err(|error| open_error(path, &error))?;
-    require_present_version(&connection, path)?;
+    require_present_version(&connection, path, false)?;
     Ok(connection)
 }
 
 /// Upgrades an older file. Fails, and changes nothing, if the file would not have the structure of the present version.
-fn require_present_version(connection: &Connection, path: &Path) -> Result<()> {
+fn require_present_version(
+    connection: &Connection,
+    path: &Path,
+    expects_litestream: bool,
+) -> Result<()> {
     require_ours(connection, path)?;
     structure::require_tables_and_indexes(connection, path)?;
     upgrade(connection, path, &STEPS, structure::require)?;
-    structure::require(connection, path)
+    if expects_litestream {
+        structure::require_beside_litestream(connection, path)
+    } else {
+        structure::require(connection, path)
+    }
 }
 
 /// Makes SQLite safe for a file from elsewhere: triggers, views and unsafe functions in its schema do not run, and no
@@ -228,7 +237,7 @@ mod tests {
     #[test]
     fn a_new_file_says_what_it_is() {
         let (_dir, path) = fresh();
-        let connection = open_for_writing(&path).unwrap();
+        let connection = open_for_writing(&path, false).unwrap();
         let number = |name| {
             connection
                 .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
@@ -268,7 +277,7 @@ mod tests {
         ] {
             let (_dir, path) = fresh();
             Connection::open(&path).unwrap().execute_batch(sql).unwrap();
-            let error = open_for_writing(&path).err().unwrap().to_string();
+            let error = open_for_writing(&path, false).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
@@ -279,7 +288,7 @@ mod tests {
         let path = dir.path().join("totpd.db");
         let text = "a letter to the landlord\n".repeat(500);
         std::fs::write(&path, &text).unwrap();
-        let error = open_for_writing(&path).err().unwrap().to_string();
+        let error = open_for_writing(&path, false).err().unwrap().to_string();
         assert!(error.contains("not a database of totpd"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     }

@@ -1,10 +1,10 @@
 //! The instance, its settings, its organizations, and the ids that it generates.
 
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
-use crate::model::{LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp, Window};
+use crate::model::{Checkpointer, LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp, Window};
 use crate::seal::KeyId;
 
 /// The settings of an instance, which can be changed.
@@ -14,6 +14,8 @@ pub struct Settings {
     pub issuer: Name,
     /// The steps around the present one whose codes are accepted.
     pub window: Window,
+    /// Who checkpoints the WAL.
+    pub checkpoints: Checkpointer,
 }
 
 /// The instance's row without its settings.
@@ -64,6 +66,14 @@ fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
     })
 }
 
+/// Whether the database says that Litestream checkpoints the WAL.
+pub(super) fn is_litestreams(connection: &Connection) -> rusqlite::Result<bool> {
+    const SQL: &str = "SELECT checkpoints = 'litestream' FROM main.instance WHERE one = 1";
+    connection
+        .prepare_cached(SQL)?
+        .query_row((), |row| row.get(0))
+}
+
 pub(super) fn no_instance() -> Error {
     Error::Unavailable("the database holds no instance".to_owned())
 }
@@ -83,7 +93,8 @@ impl ReadTx<'_> {
 
     /// The settings, read in each transaction because the command line may change them beside a server.
     pub(crate) fn settings(&self) -> Result<Settings> {
-        const SQL: &str = "SELECT issuer, window_steps FROM instance WHERE one = 1";
+        const SQL: &str =
+            "SELECT issuer, window_steps, checkpoints = 'litestream' FROM instance WHERE one = 1";
         let row = self.one(SQL, (), |row| {
             Ok(Settings {
                 issuer: Name::from_trusted(row.get(0)?),
@@ -91,6 +102,11 @@ impl ReadTx<'_> {
                     Window::OneEitherSide
                 } else {
                     Window::Present
+                },
+                checkpoints: if row.get(2)? {
+                    Checkpointer::Litestream
+                } else {
+                    Checkpointer::Own
                 },
             })
         })?;
@@ -126,14 +142,15 @@ impl ReadTx<'_> {
 impl WriteTx<'_> {
     pub(crate) fn insert_instance(&self, it: &Instance, settings: &Settings) -> Result<()> {
         const SQL: &str =
-            "INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at)
-            VALUES (1, ?1, ?2, ?3, ?4, ?5, 0)";
+            "INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at, checkpoints)
+            VALUES (1, ?1, ?2, ?3, ?4, ?5, 0, ?6)";
         let row = (
             &it.id,
             settings.issuer.as_str(),
             settings.window.steps(),
             it.key_id.as_slice(),
             it.last_id,
+            settings.checkpoints.as_str(),
         );
         self.execute(SQL, row).map(|_| ())
     }
@@ -146,9 +163,25 @@ impl WriteTx<'_> {
 
     /// Replaces the settings.
     pub(crate) fn change_settings(&self, it: &Settings) -> Result<()> {
-        const SQL: &str = "UPDATE instance SET issuer = ?1, window_steps = ?2 WHERE one = 1";
-        self.execute(SQL, (it.issuer.as_str(), it.window.steps()))
-            .map(|_| ())
+        const SQL: &str = "UPDATE instance SET issuer = ?1, window_steps = ?2, checkpoints = ?3
+            WHERE one = 1";
+        let row = (
+            it.issuer.as_str(),
+            it.window.steps(),
+            it.checkpoints.as_str(),
+        );
+        self.execute(SQL, row).map(|_| ())
+    }
+
+    /// Drops the tables that Litestream keeps in the database. They belong there only while it checkpoints the WAL.
+    pub(crate) fn drop_litestream_tables(&self) -> Result<()> {
+        for sql in [
+            "DROP TABLE IF EXISTS main._litestream_seq",
+            "DROP TABLE IF EXISTS main._litestream_lock",
+        ] {
+            self.execute(sql, ())?;
+        }
+        Ok(())
     }
 
     /// Renames an organization. Returns whether it exists.

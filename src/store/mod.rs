@@ -72,6 +72,8 @@ pub(crate) struct StoreOptions {
     pub(crate) commit_batch: usize,
     /// How long a read of a request may take.
     pub(crate) read_timeout: Duration,
+    /// Whether Litestream's tables are accepted before the settings name it.
+    pub(crate) expects_litestream: bool,
 }
 
 /// The database of one data directory.
@@ -125,12 +127,17 @@ impl Store {
 
     /// Opens an existing database and upgrades an older schema.
     pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
-        let writer = file::open_for_writing(path)?;
+        let writer = file::open_for_writing(path, options.expects_litestream)?;
         let readers = Readers::open(path, options.read_timeout)?;
         let wal_length = Arc::new(WalLength::new());
         let writer = Writer::new(writer, options.commit_batch, Arc::clone(&wal_length));
         let writer = Arc::new(writer);
-        let checkpoints = Checkpoints::new(path, Arc::clone(&writer), Arc::clone(&wal_length));
+        let checkpoints = Checkpoints::new(
+            path,
+            Arc::clone(&writer),
+            Arc::clone(&wal_length),
+            instance::is_litestreams,
+        );
         let thread = checkpoints.start_thread(checkpoint::TRUNCATE_INTERVAL)?;
         Ok(Self {
             checkpoints,
@@ -177,7 +184,8 @@ impl Store {
         file::needs_upgrade(path)
     }
 
-    /// Copies the WAL into the database and truncates it, so that it holds no removed secret. Waits up to `wait` for
+    /// Copies the WAL into the database and truncates it, so that it holds no removed secret. Leaves it alone where the
+    /// settings name Litestream. Waits up to `wait` for
     /// readers of older snapshots, and fails if one remains.
     pub(crate) fn truncate_wal(&self, wait: Duration) -> Result<()> {
         self.checkpoints.truncate(wait)
@@ -216,6 +224,9 @@ impl Drop for Store {
         self.wal_length.close();
         if let Some(thread) = self.checkpoint_thread.take() {
             let _result = thread.join();
+        }
+        if let Err(error) = self.checkpoints.prepare_to_close() {
+            log::warn!("closing the database: {error:?}");
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A file may come from elsewhere: a changed backup could have a trigger that inserts removed rows again, or lack a
 //! table. The expected structure is created in memory from the schema, so that it is written only once. Statements are
 //! compared as tokens, because an upgraded file stores them in another form than a new one. The comparison ignores only
-//! comments, blanks, and the order of a table's columns and constraints.
+//! comments, blanks, and the order of a table's columns and constraints. Litestream's two tables are accepted where the
+//! settings name it.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -11,12 +12,16 @@ use std::sync::OnceLock;
 use rusqlite::Connection;
 
 use super::file::{SCHEMA, refused};
-use super::{ReadTx, unavailable};
+use super::{ReadTx, instance, unavailable};
 use crate::error::{Error, Result};
 
 /// A file with a higher id is refused. If the highest possible number is in use, SQLite assigns random ones, and events
 /// would lose their order.
 const HIGHEST_ID: i64 = i64::MAX - (1 << 56);
+
+/// The tables that Litestream creates in a database that it replicates.
+const LITESTREAM: &str = "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);
+    CREATE TABLE _litestream_lock (id INTEGER);";
 
 /// A table or an index with its statement in comparable form. An index that SQLite creates by itself has no statement.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -44,17 +49,36 @@ pub(super) fn require_tables_and_indexes(connection: &Connection, path: &Path) -
 
 /// Refuses a file whose structure is not that of the present version, or that has no ids left.
 pub(super) fn require(connection: &Connection, path: &Path) -> Result<()> {
+    let may_have_litestream = instance::is_litestreams(connection).unwrap_or(false);
+    require_structure(connection, path, may_have_litestream)
+}
+
+/// As [`require`], and accepts Litestream's tables whatever the settings say.
+pub(super) fn require_beside_litestream(connection: &Connection, path: &Path) -> Result<()> {
+    require_structure(connection, path, true)
+}
+
+fn require_structure(
+    connection: &Connection,
+    path: &Path,
+    may_have_litestream: bool,
+) -> Result<()> {
     let found = read(connection).map_err(|error| super::file::open_error(path, &error))?;
-    if let Some(difference) = first_difference(&found)? {
+    if let Some(difference) = first_difference(found, may_have_litestream)? {
         return Err(foreign(path, &difference));
     }
     require_free_ids(connection, path)
 }
 
 fn foreign(path: &Path, what: &str) -> Error {
+    let advice = if what.contains("\"_litestream_") {
+        "if Litestream copies it, run `totpd settings set checkpoints=litestream`; else restore a backup"
+    } else {
+        "restore a backup"
+    };
     refused(
         path,
-        &format!("this is not a database as totpd makes it: {what}; restore a backup"),
+        &format!("this is not a database as totpd makes it: {what}; {advice}"),
     )
 }
 
@@ -63,7 +87,8 @@ impl ReadTx<'_> {
     pub(crate) fn require_structure(&self) -> Result<()> {
         self.require_time()?;
         let found = read(self.connection).map_err(unavailable)?;
-        match first_difference(&found)? {
+        let may_have_litestream = instance::is_litestreams(self.connection).unwrap_or(false);
+        match first_difference(found, may_have_litestream)? {
             None => Ok(()),
             Some(it) => Err(Error::Unavailable(format!("the database: {it}"))),
         }
@@ -110,10 +135,14 @@ fn expected() -> Result<&'static [SchemaObject]> {
     if let Some(it) = EXPECTED.get() {
         return Ok(it);
     }
-    let fresh = Connection::open_in_memory().map_err(unavailable)?;
-    fresh.execute_batch(SCHEMA).map_err(unavailable)?;
-    let parts = read(&fresh).map_err(unavailable)?;
+    let parts = structure_of(SCHEMA)?;
     Ok(EXPECTED.get_or_init(|| parts))
+}
+
+fn structure_of(schema: &str) -> Result<Vec<SchemaObject>> {
+    let fresh = Connection::open_in_memory().map_err(unavailable)?;
+    fresh.execute_batch(schema).map_err(unavailable)?;
+    read(&fresh).map_err(unavailable)
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Vec<SchemaObject>> {
@@ -134,10 +163,20 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<SchemaObject>> {
 }
 
 /// Describes the first difference from the expected structure.
-fn first_difference(found: &[SchemaObject]) -> Result<Option<String>> {
+fn first_difference(
+    mut found: Vec<SchemaObject>,
+    may_have_litestream: bool,
+) -> Result<Option<String>> {
     let expected = expected()?;
     if found == expected {
         return Ok(None);
+    }
+    if may_have_litestream {
+        let litestreams = structure_of(LITESTREAM)?;
+        found.retain(|it| !litestreams.contains(it));
+        if found == expected {
+            return Ok(None);
+        }
     }
     let is_named =
         |it: &SchemaObject, other: &SchemaObject| it.kind == other.kind && it.name == other.name;

@@ -23,6 +23,7 @@ fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
         let settings = Settings {
             issuer: Name::from_trusted("Test".to_owned()),
             window: crate::model::Window::OneEitherSide,
+            checkpoints: crate::model::Checkpointer::Own,
         };
         tx.insert_instance(&instance, &settings)?;
         for (number, count) in users.into_iter().enumerate() {
@@ -59,6 +60,7 @@ fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
     let options = StoreOptions {
         commit_batch: 1,
         read_timeout: Duration::from_mins(1),
+        expects_litestream: false,
     };
     let store = Store::open(&path, &options).unwrap();
     (

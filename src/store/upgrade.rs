@@ -230,9 +230,10 @@ fn pad(mut sealed: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 fn version_3(connection: &Connection) -> Result<()> {
-    const KEYS: &str =
-        "ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);";
-    connection.execute_batch(KEYS).map_err(unavailable)?;
+    const COLUMNS: &str = "
+ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);
+ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));";
+    connection.execute_batch(COLUMNS).map_err(unavailable)?;
     add_event_columns(connection)?;
     keep_confirmed_totps(connection)
 }

@@ -291,10 +291,11 @@ fn a_printed_command_means_one_thing_to_a_shell() {
 #[test]
 fn settings_are_shown_and_set_and_leave_events() {
     let (home, _) = Home::init();
-    let shown = serde_json::json!({"issuer": "Test", "window": 1});
+    let shown = serde_json::json!({"issuer": "Test", "window": 1, "checkpoints": "own"});
     assert_eq!(home.json(&["settings", "show"]), shown);
     let set = home.json(&["settings", "set", "issuer=Acme Inc", "window=0"]);
-    assert_eq!(set, serde_json::json!({"issuer": "Acme Inc", "window": 0}));
+    let both = serde_json::json!({"issuer": "Acme Inc", "window": 0, "checkpoints": "own"});
+    assert_eq!(set, both);
     assert_eq!(home.json(&["settings", "show"]), set);
     home.json(&["settings", "set", "window=0"]);
     let events = || -> String {
@@ -308,6 +309,7 @@ fn settings_are_shown_and_set_and_leave_events() {
         ("issuer=", "empty"),
         ("window=2", "0 or 1"),
         ("windows=1", "there is no such setting"),
+        ("checkpoints=none", "own or litestream"),
         ("window", "KEY=VALUE"),
     ] {
         home.refuses(&["settings", "set", "issuer=Other", bad], 1, told);
@@ -333,6 +335,7 @@ fn a_running_server_follows_the_settings() {
     let change = SettingsChange {
         issuer: Some("Beside".parse().unwrap()),
         window: Some(Window::Present),
+        checkpoints: None,
     };
     let changed = beside.change_settings(&Context::command_line(server.now()), change);
     assert_eq!(changed.unwrap().window, Window::Present);

@@ -175,6 +175,7 @@ fn no_instance_is_made_by_a_clock_before_this_version() {
     let settings = Settings {
         issuer: "Test".parse().unwrap(),
         window: Window::OneEitherSide,
+        checkpoints: totpd::model::Checkpointer::Own,
     };
     let year = 365 * DAY;
     for (now, told) in [

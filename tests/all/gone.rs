@@ -65,6 +65,7 @@ impl Scene {
         let settings = Settings {
             issuer: "Test".parse().unwrap(),
             window: Window::OneEitherSide,
+            checkpoints: totpd::model::Checkpointer::Own,
         };
         let made = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now);
         Self {

@@ -286,6 +286,7 @@ impl<'a> Builder<'a> {
         let settings = Settings {
             issuer: "Test".parse().unwrap(),
             window: self.window,
+            checkpoints: totpd::model::Checkpointer::Own,
         };
         let at = Timestamp::from_seconds(START_S);
         let (service, org) =

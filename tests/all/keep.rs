@@ -43,6 +43,7 @@ impl Node {
         let settings = Settings {
             issuer: "Test".parse().unwrap(),
             window: Window::OneEitherSide,
+            checkpoints: totpd::model::Checkpointer::Own,
         };
         let made = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now);
         Self {
