@@ -120,7 +120,11 @@ fn another_structure_is_refused() {
             "CREATE TRIGGER more AFTER DELETE ON totp BEGIN SELECT 1; END",
             "trigger \"more\"",
         ),
-        ("CREATE VIRTUAL TABLE more USING fts5(n)", "\"more\""),
+        (
+            "PRAGMA writable_schema = 1; INSERT INTO sqlite_schema
+                VALUES ('table', 'more', 'more', 0, 'CREATE VIRTUAL TABLE more USING fts5(n)')",
+            "\"more\"",
+        ),
         ("DROP TABLE failure", "the table failure is missing"),
         ("DROP INDEX user_state", "the index user_state is missing"),
         ("ANALYZE", "sqlite_stat1"),
