@@ -197,7 +197,7 @@ impl Checkpoints {
                 break;
             }
         }
-        self.writer.run_exclusive(move |connection| {
+        let restart = move |connection: &Connection| {
             let (mode, busy) = match mode {
                 Mode::Restart => ("RESTART", RESTART_BUSY),
                 Mode::Truncate => ("TRUNCATE", TRUNCATE_BUSY),
@@ -209,7 +209,9 @@ impl Checkpoints {
                 });
             connection.busy_timeout(file::BUSY).map_err(unavailable)?;
             Ok(is_busy.map_err(unavailable)? == 0)
-        })
+        };
+        self.wal_length
+            .while_writer_is_needed(|| self.writer.run_exclusive(restart))
     }
 }
 
@@ -306,6 +308,17 @@ mod tests {
             longest = longest.max(wal::wal_bytes(&fixture.path()));
         }
         assert!(longest < 64 << 20, "{} MiB", longest >> 20);
+    }
+
+    /// A checkpoint that waits for the writer's connection makes no progress until it has it.
+    #[test]
+    fn a_writer_does_not_wait_for_a_checkpoint_that_waits_for_it() {
+        let wal_length = WalLength::new();
+        wal_length.while_writer_is_needed(|| {
+            let begun = Instant::now();
+            wal_length.report_and_throttle(TOO_LONG_FRAMES);
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        });
     }
 
     #[test]

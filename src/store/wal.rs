@@ -56,6 +56,9 @@ struct State {
     is_long: bool,
     /// Counts the copying done, so that a writer that waits sees progress.
     progress: u64,
+    /// Whether the checkpoint thread waits for the writer's connection. A writer that waited for progress then would keep
+    /// it from making any.
+    needs_writer: bool,
     /// Whether the database is being closed.
     is_closing: bool,
 }
@@ -75,6 +78,7 @@ impl WalLength {
         let state = State {
             is_long: false,
             progress: 0,
+            needs_writer: false,
             is_closing: false,
         };
         Self {
@@ -84,7 +88,7 @@ impl WalLength {
     }
 
     /// Reports the length that the writer has measured. Wakes the checkpoint thread if the WAL is long. If the WAL is
-    /// too long, blocks until that thread has made progress, at most [`THROTTLE`].
+    /// too long, blocks until that thread has made progress or needs the writer's connection, at most [`THROTTLE`].
     pub(super) fn report_and_throttle(&self, frames: i64) {
         if frames < LONG_FRAMES {
             return;
@@ -94,7 +98,8 @@ impl WalLength {
         self.changed.notify_all();
         if frames >= TOO_LONG_FRAMES {
             let before = state.progress;
-            let is_unchanged = |it: &mut State| it.progress == before && !it.is_closing;
+            let is_unchanged =
+                |it: &mut State| it.progress == before && !it.needs_writer && !it.is_closing;
             let _state = self
                 .changed
                 .wait_timeout_while(state, THROTTLE, is_unchanged);
@@ -122,6 +127,18 @@ impl WalLength {
         let mut state = self.lock();
         state.progress = state.progress.wrapping_add(1);
         self.changed.notify_all();
+    }
+
+    /// Runs `work`, which waits for the writer's connection. No writer is held up meanwhile.
+    pub(super) fn while_writer_is_needed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let set = |needs_writer| {
+            self.lock().needs_writer = needs_writer;
+            self.changed.notify_all();
+        };
+        set(true);
+        let done = work();
+        set(false);
+        done
     }
 
     /// Ends the checkpoint thread, because the database is being closed.
