@@ -115,6 +115,8 @@ CREATE TABLE totp (
     void_to   INTEGER CHECK (void_to >= void_from),
     created   INTEGER NOT NULL,
     changed   INTEGER NOT NULL,
+    -- When a code was last accepted, the one that confirmed included. NULL: never since version 3 of the schema.
+    last_used INTEGER,
     -- The organization is in the key, so that a removal in another organization reads as little as for an unknown user.
     PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;

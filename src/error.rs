@@ -130,7 +130,7 @@ impl fmt::Display for Error {
             Self::AlreadyExists(what) => write!(f, "{what} is taken"),
             Self::TooOften { retry_after_s } => write!(
                 f,
-                "too many enrolments begun within an hour; try again in {retry_after_s} s"
+                "too many enrolments and renames begun within an hour; try again in {retry_after_s} s"
             ),
             Self::SearchTooLong => f.write_str(
                 "the search took longer than a read may take; narrow it, or try again when fewer searches run",

@@ -25,7 +25,7 @@ const OUTCOMES = new Map([
   ["400 TOTPD-Used1", Outcome.AGAIN], // the code was used; the person needs the next one
   ["400 TOTPD-Field", Outcome.AGAIN], // no code of 6 to 9 digits
   ["429 TOTPD-Wait1", Outcome.WAIT], // too many wrong codes
-  ["429 TOTPD-Wait2", Outcome.WAIT], // too many enrolments by `self` tokens
+  ["429 TOTPD-Wait2", Outcome.WAIT], // too many enrolments and renames by `self` tokens
   ["400 COMMAND-3Mif9s", Outcome.ENROL], // no confirmed authenticator
   ["404 COMMAND-3Mif9s", Outcome.ENROL], // no such authenticator, or its enrolment expired
   ["400 COMMAND-qx4ls", Outcome.DONE_BEFORE], // confirmed already

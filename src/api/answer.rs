@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use super::http::Reply;
 use super::messages::rpc::HealthCheckResponse;
-use super::messages::{CheckResponse, DetailsResponse, GetUserResponse, StartResponse};
+use super::messages::{
+    CheckResponse, DetailsResponse, GetUserResponse, ListTotpResponse, StartResponse,
+};
 
 /// What a call answers when all went well.
 pub(super) enum Answer {
@@ -22,6 +24,7 @@ pub(super) enum Answer {
     Encoded(Vec<u8>),
     Start(StartResponse),
     Check(CheckResponse),
+    Totps(ListTotpResponse),
 }
 
 impl Answer {
@@ -36,6 +39,7 @@ impl Answer {
             Self::Encoded(body) => reply(200, body),
             Self::Start(it) => json(200, &it),
             Self::Check(it) => json(200, &it),
+            Self::Totps(it) => json(200, &it),
         }
     }
 
@@ -49,6 +53,7 @@ impl Answer {
             Self::Encoded(it) => it,
             Self::Start(it) => it.encode_to_vec(),
             Self::Check(it) => it.encode_to_vec(),
+            Self::Totps(it) => it.encode_to_vec(),
         }
     }
 }

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::messages::{
     CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, ListEventsRequest,
-    Organization, SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest, UserRequest,
+    Organization, RenameRequest, SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest,
+    UserRequest,
 };
 use super::{events, filters};
 use crate::error::{Error, Result};
@@ -45,6 +46,12 @@ pub(super) enum Call {
         totp: Option<TotpId>,
         code: Code,
     },
+    ListTotps(UserRef),
+    RenameTotp {
+        user: UserRef,
+        totp: TotpId,
+        name: Name,
+    },
     RemoveTotp {
         user: UserRef,
         totp: TotpId,
@@ -62,9 +69,11 @@ impl Call {
             | Self::UnlockUser(it)
             | Self::DeactivateUser(it)
             | Self::ActivateUser(it)
+            | Self::ListTotps(it)
             | Self::StartTotp { user: it, .. }
             | Self::ConfirmTotp { user: it, .. }
             | Self::CheckTotp { user: it, .. }
+            | Self::RenameTotp { user: it, .. }
             | Self::RemoveTotp { user: it, .. } => Some(&it.user),
         }
     }
@@ -147,6 +156,15 @@ pub(super) fn check_totp(request: CheckRequest, rest: RestOnly) -> Result<Call> 
         user: user_ref(target, &request.id)?,
         totp: request.totp_id.map(|it| it.parse()).transpose()?,
         code: code.parse()?,
+    })
+}
+
+pub(super) fn rename_totp(request: RenameRequest) -> Result<Call> {
+    let target = target(request.instance, request.organization)?;
+    Ok(Call::RenameTotp {
+        user: user_ref(target, &request.id)?,
+        totp: request.totp_id.parse()?,
+        name: Name::parse("name", &request.name)?,
     })
 }
 

@@ -79,6 +79,16 @@ pub(super) fn carry_out(
             let verdict = service.check_totp(&context, user, totp, code)?;
             accepted(verdict).map(|it| Answer::Check(it.into()))
         }
+        Call::ListTotps(user) => {
+            let (context, user) = on(user);
+            let totps = service.totps(&context, &user)?;
+            Ok(Answer::Totps(totps.into()))
+        }
+        Call::RenameTotp { user, totp, name } => {
+            let (context, user) = on(user);
+            let renamed = service.rename_totp(&context, user, totp, name)?;
+            Ok(Answer::Details(renamed.into()))
+        }
         Call::RemoveTotp { user, totp } => {
             let (context, user) = on(user);
             let removed = service.remove_totp(&context, user, totp)?;

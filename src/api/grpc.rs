@@ -42,6 +42,8 @@ pub(super) enum Rpc {
     ConfirmTotp,
     RemoveTotp,
     CheckTotp,
+    ListTotp,
+    RenameTotp,
     Health,
 }
 
@@ -63,7 +65,12 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
             "RemoveTOTPAuthenticator" => Rpc::RemoveTotp,
             _ => return Err(Refusal::not_offered()),
         },
-        Some((TOTPS, "CheckTOTP")) => Rpc::CheckTotp,
+        Some((TOTPS, rpc)) => match rpc {
+            "CheckTOTP" => Rpc::CheckTotp,
+            "ListTOTP" => Rpc::ListTotp,
+            "RenameTOTP" => Rpc::RenameTotp,
+            _ => return Err(Refusal::not_offered()),
+        },
         Some((ADMIN, "ListEvents")) => Rpc::ListEvents,
         Some((HEALTH, "Check")) => Rpc::Health,
         _ => return Err(Refusal::not_offered()),
@@ -87,6 +94,8 @@ impl Rpc {
             Self::ConfirmTotp => "VerifyTOTPRegistration",
             Self::RemoveTotp => "RemoveTOTPAuthenticator",
             Self::CheckTotp => "CheckTOTP",
+            Self::ListTotp => "ListTOTP",
+            Self::RenameTotp => "RenameTOTP",
             Self::Health => "ready",
         }
     }
@@ -94,7 +103,7 @@ impl Rpc {
     pub(super) const fn kind(self) -> Kind {
         match self {
             Self::Health => Kind::Readiness,
-            Self::GetUser => Kind::Read,
+            Self::GetUser | Self::ListTotp => Kind::Read,
             Self::SearchUsers | Self::ListEvents => Kind::Search,
             Self::CreateUser
             | Self::DeleteUser
@@ -105,6 +114,7 @@ impl Rpc {
             | Self::StartTotp
             | Self::ConfirmTotp
             | Self::RemoveTotp
+            | Self::RenameTotp
             | Self::CheckTotp => Kind::Change,
         }
     }
@@ -150,6 +160,10 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
         }),
         Rpc::ConfirmTotp => parse_message(Permission::WriteTotp, message, call::confirm_totp),
         Rpc::RemoveTotp => parse_message(Permission::WriteTotp, message, call::remove_totp),
+        Rpc::ListTotp => parse_message(Permission::ReadUser, message, |it| {
+            call::on_user(it, Call::ListTotps)
+        }),
+        Rpc::RenameTotp => parse_message(Permission::WriteTotp, message, call::rename_totp),
         Rpc::CheckTotp => parse_message(Permission::Check, message, |it| {
             call::check_totp(it, RestOnly::default())
         }),

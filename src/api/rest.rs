@@ -3,8 +3,8 @@
 use super::call::{self, Call, ParsedCall, RestOnly};
 use super::http::Request;
 use super::messages::{
-    self, CheckRequest, CreateUserRequest, GetUserRequest, SearchUsersRequest, TotpCodeRequest,
-    TotpRequest, UserRequest,
+    self, CheckRequest, CreateUserRequest, GetUserRequest, RenameRequest, SearchUsersRequest,
+    TotpCodeRequest, TotpRequest, UserRequest,
 };
 use super::path::{self, Query};
 use super::routes::{self, Rpc};
@@ -85,6 +85,14 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             };
             call::check_totp(request, rest(None))
         }
+        Rpc::ListTotp(raw) => call::on_user(user(raw)?, Call::ListTotps),
+        Rpc::RenameTotp(raw, totp) => call::rename_totp(RenameRequest {
+            instance,
+            organization,
+            id: id(raw)?,
+            totp_id: totp_id(totp)?,
+            name: messages::read_name(body)?,
+        }),
         Rpc::RemoveTotp(raw, totp) => call::remove_totp(TotpRequest {
             instance,
             organization,

@@ -42,6 +42,10 @@ pub(super) enum Rpc<'a> {
     ConfirmTotp(&'a str, &'a str),
     /// `CheckTOTP`, against one authenticator or all
     CheckTotp(&'a str, Option<&'a str>),
+    /// `ListTOTP`
+    ListTotp(&'a str),
+    /// `RenameTOTP`
+    RenameTotp(&'a str, &'a str),
     /// `RemoveTOTPAuthenticator`
     RemoveTotp(&'a str, &'a str),
 }
@@ -105,6 +109,8 @@ impl Rpc<'_> {
             Self::StartTotp(_) => "StartTOTPRegistration",
             Self::ConfirmTotp(..) => "VerifyTOTPRegistration",
             Self::CheckTotp(..) => "CheckTOTP",
+            Self::ListTotp(_) => "ListTOTP",
+            Self::RenameTotp(..) => "RenameTOTP",
             Self::RemoveTotp(..) => "RemoveTOTPAuthenticator",
         }
     }
@@ -112,7 +118,7 @@ impl Rpc<'_> {
     /// The permission that the call needs.
     pub(super) const fn permission(self) -> Permission {
         match self {
-            Self::GetUser(_) => Permission::ReadUser,
+            Self::GetUser(_) | Self::ListTotp(_) => Permission::ReadUser,
             Self::SearchUsers => Permission::Search,
             Self::ListEvents => Permission::ReadEvents,
             Self::CreateUser
@@ -121,9 +127,10 @@ impl Rpc<'_> {
             | Self::UnlockUser(_)
             | Self::DeactivateUser(_)
             | Self::ActivateUser(_) => Permission::WriteUser,
-            Self::StartTotp(_) | Self::ConfirmTotp(..) | Self::RemoveTotp(..) => {
-                Permission::WriteTotp
-            }
+            Self::StartTotp(_)
+            | Self::ConfirmTotp(..)
+            | Self::RenameTotp(..)
+            | Self::RemoveTotp(..) => Permission::WriteTotp,
             Self::CheckTotp(..) => Permission::Check,
         }
     }
@@ -178,14 +185,17 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
             _,
         ) => Err(Refusal::method_not_allowed("POST")),
 
+        (["users", id, "totp"], "GET" | "HEAD") => Ok(R::ListTotp(id)),
         (["users", id, "totp"], "POST") => Ok(R::StartTotp(id)),
         (["users", id, "totp", "_check"], "POST") => Ok(R::CheckTotp(id, None)),
         (["users", id, "totp", totp], "DELETE") => Ok(R::RemoveTotp(id, totp)),
         (["users", id, "totp", totp, "_verify"], "POST") => Ok(R::ConfirmTotp(id, totp)),
         (["users", id, "totp", totp, "_check"], "POST") => Ok(R::CheckTotp(id, Some(totp))),
-        (["users", _, "totp"] | ["users", _, "totp", _, "_verify" | "_check"], _) => {
+        (["users", id, "totp", totp, "_rename"], "POST") => Ok(R::RenameTotp(id, totp)),
+        (["users", _, "totp", _, "_verify" | "_check" | "_rename"], _) => {
             Err(Refusal::method_not_allowed("POST"))
         }
+        (["users", _, "totp"], _) => Err(Refusal::method_not_allowed("GET, HEAD, POST")),
         (["users", _, "totp", "_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
         (["users", _, "totp", _], _) => Err(Refusal::method_not_allowed("DELETE")),
 
@@ -253,6 +263,8 @@ mod tests {
             ("DELETE", &format!("{users}/Check"), Kind::Change),
             ("DELETE", &format!("{users}/GetUser"), Kind::Change),
             ("DELETE", &format!("{users}/a/totp/Check"), Kind::Change),
+            ("GET", &format!("{users}/a/totp"), Kind::Read),
+            ("POST", &format!("{users}/a/totp/b/_rename"), Kind::Change),
             (
                 "POST",
                 &format!("{users}/a/totp/_check?x=/Check"),
@@ -269,6 +281,8 @@ mod tests {
             (format!("{service}/SearchUsers"), Kind::Search),
             (format!("{service}/RemoveTOTPAuthenticator"), Kind::Change),
             ("/totpd.v1.TOTPService/CheckTOTP".to_owned(), Kind::Change),
+            ("/totpd.v1.TOTPService/ListTOTP".to_owned(), Kind::Read),
+            ("/totpd.v1.TOTPService/RenameTOTP".to_owned(), Kind::Change),
             (
                 "/zitadel.admin.v1.AdminService/ListEvents".to_owned(),
                 Kind::Search,

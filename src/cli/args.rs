@@ -86,7 +86,7 @@ pub(super) enum Command {
     /// Show and change settings of the instance
     #[command(subcommand)]
     Settings(Settings),
-    /// Enrol, confirm, check, list and remove authenticators
+    /// Enrol, confirm, check, list, rename and remove authenticators
     #[command(subcommand)]
     Totp(Totp),
     /// List events: who changed what, when, for whom
@@ -308,6 +308,15 @@ pub(super) enum Totp {
     },
     /// List a user's authenticators
     List(UserArg),
+    /// Give an authenticator another name
+    Rename {
+        #[command(flatten)]
+        user: UserArg,
+        /// The authenticator's id
+        totp: String,
+        /// Its new name
+        name: String,
+    },
     /// Remove an authenticator for good
     #[command(
         group(ArgGroup::new("which").required(true).args(["totp", "all"])),

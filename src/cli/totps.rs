@@ -1,4 +1,4 @@
-//! `totp start`, `confirm`, `check`, `list` and `remove`.
+//! `totp start`, `confirm`, `check`, `list`, `rename` and `remove`.
 
 use totpd::api::messages;
 use totpd::api::status::Refusal;
@@ -52,15 +52,24 @@ pub(super) fn run(
         }
         args::Totp::List(user) => {
             let id = users::find(service, &user)?.id;
-            let totps = service.user(&context, &id)?.totps;
+            let totps = service.totps(&context, &id)?;
             let text = totp_table(&totps);
-            out.answer(
-                &totps
-                    .into_iter()
-                    .map(messages::Totp::from)
-                    .collect::<Vec<_>>(),
-                || text,
-            )
+            let documents = totps.into_iter().map(messages::ListedTotp::from);
+            out.answer(&documents.collect::<Vec<_>>(), || text)
+        }
+        args::Totp::Rename { user, totp, name } => {
+            let totp: TotpId = totp.parse()?;
+            let name = Name::parse("NAME", &name)?;
+            let user = users::find(service, &user)?;
+            let details = service.rename_totp(&context, user.id.clone(), totp, name.clone())?;
+            let label = users::label(&user.id, &user.org);
+            let done = format!(
+                "{} of {label} is now called {:?}",
+                details.id,
+                name.as_str()
+            );
+            let document = messages::DetailsResponse::from(details);
+            out.answer_change(&done, &document, || done.clone())
         }
         args::Totp::Remove {
             user,
@@ -165,10 +174,11 @@ pub(super) fn totp_table(totps: &[Totp]) -> String {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
-        vec![it.id.to_string(), state.to_owned(), name]
+        let used = it.last_used.map(|it| it.to_string()).unwrap_or_default();
+        vec![it.id.to_string(), state.to_owned(), used, name]
     };
     output::table(
-        &["AUTHENTICATOR", "STATE", "NAME"],
+        &["AUTHENTICATOR", "STATE", "LAST USED", "NAME"],
         &totps.iter().map(row).collect::<Vec<_>>(),
     )
 }

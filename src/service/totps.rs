@@ -5,12 +5,12 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::call::TxContext;
-use super::{Context, Details, Inner, Permission, Service};
+use super::{Context, Details, Inner, Permission, Service, Totp};
 use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
 use crate::seal::new_secret;
 use crate::store::{
-    Event, EventKind, EventSource, RemovedTotp, TotpRow, TotpState, UserRow, WriteTx,
+    Event, EventKind, EventSource, ReadKind, RemovedTotp, TotpRow, TotpState, UserRow, WriteTx,
 };
 use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
 
@@ -48,10 +48,22 @@ pub enum Verdict {
     },
 }
 
-/// The result of starting an enrolment. A wait is a value and not an error, so that its transaction commits.
-enum StartOutcome {
-    Enrolment(Enrolment),
+/// The result of a change of which `self` tokens may make thirty an hour. A wait is a value and not an error, so that its
+/// transaction commits.
+enum Limited<T> {
+    Done(T),
     Wait(Duration),
+}
+
+impl<T> Limited<T> {
+    fn into_result(self) -> Result<T> {
+        match self {
+            Self::Done(done) => Ok(done),
+            Self::Wait(wait) => Err(Error::TooOften {
+                retry_after_s: whole_seconds(wait),
+            }),
+        }
+    }
 }
 
 impl Service {
@@ -68,11 +80,8 @@ impl Service {
                 let user = call.visible_user(tx, user, Missing::User)?;
                 call.require_may_enrol(&user)?;
                 let replaced = pending_to_replace(tx.totps(&user, call.now)?)?;
-                if call.principal.role.user().is_some() {
-                    if let Some(wait) = tx.self_change_wait(&user.id)? {
-                        return Ok(StartOutcome::Wait(wait));
-                    }
-                    tx.record_self_change(&user.id)?;
+                if let Some(wait) = call.begin_self_change(tx, &user)? {
+                    return Ok(Limited::Wait(wait));
                 }
                 if let Some(oldest) = replaced {
                     remove_pending(tx, &user, &oldest)?;
@@ -87,6 +96,7 @@ impl Service {
                     state: TotpState::Pending,
                     parameters: Parameters::ENROLMENT,
                     created: tx.event_at(),
+                    last_used: None,
                 };
                 tx.insert_totp(&user, &totp)?;
                 call.record_totp(tx, EventKind::TotpStarted, &user, Some(&totp))?;
@@ -95,18 +105,13 @@ impl Service {
                     .first()
                     .map_or(user.id.as_str(), |it| it.username.as_str());
                 let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
-                Ok(StartOutcome::Enrolment(Enrolment {
+                Ok(Limited::Done(Enrolment {
                     details: details(&totp, &user, tx.event_at()),
                     uri,
                     secret,
                 }))
             })?;
-        match started {
-            StartOutcome::Enrolment(enrolment) => Ok(enrolment),
-            StartOutcome::Wait(wait) => Err(Error::TooOften {
-                retry_after_s: whole_seconds(wait),
-            }),
-        }
+        started.into_result()
     }
 
     /// Confirms a pending authenticator with its first code. The code cannot be used again.
@@ -126,7 +131,7 @@ impl Service {
             user,
             move |call, tx, user| {
                 let user = call.visible_user(tx, user, Missing::User)?;
-                let totp = find(tx.totps(&user, call.now)?, &totp)?;
+                let totp = find(tx.totps(&user, call.now)?, &totp, Missing::TotpToCheck)?;
                 call.require_may_enrol(&user)?;
                 if totp.state == TotpState::Confirmed {
                     return Err(Error::WrongState(WrongState::AlreadyConfirmed));
@@ -162,7 +167,7 @@ impl Service {
             let user = call.visible_user(tx, user, Missing::User)?;
             let mut totps = tx.totps(&user, call.now)?;
             if let Some(id) = &totp {
-                totps = vec![find(totps, id)?];
+                totps = vec![find(totps, id, Missing::TotpToCheck)?];
             }
             if user.state != UserState::Active {
                 return Err(Error::WrongState(WrongState::UserNotActive));
@@ -192,6 +197,49 @@ impl Service {
             }
             call.count_wrong_code(tx, &user, totp.and(totps.first()))
         })
+    }
+
+    /// Lists a user's authenticators, pending ones included, oldest first.
+    pub fn totps(&self, context: &Context, user: &UserId) -> Result<Vec<Totp>> {
+        let (kind, permission) = (ReadKind::ById, Permission::ReadUser);
+        self.read(context, kind, permission, Some(user), |call, tx| {
+            let user = call.visible_user(tx, user, Missing::User)?;
+            let totps = tx.totps(&user, call.now)?;
+            Ok(totps.into_iter().map(Totp::from).collect())
+        })
+    }
+
+    /// Changes the name of an authenticator, pending or confirmed. A `self` token's renames count with the enrolments it
+    /// starts.
+    pub fn rename_totp(
+        &self,
+        context: &Context,
+        user: UserId,
+        totp: TotpId,
+        name: Name,
+    ) -> Result<Details> {
+        let renamed = self.change_user(
+            context,
+            Permission::WriteTotp,
+            user,
+            move |call, tx, user| {
+                let user = call.visible_user(tx, user, Missing::User)?;
+                let totp = find(tx.totps(&user, call.now)?, &totp, Missing::Totp)?;
+                if let Some(wait) = call.begin_self_change(tx, &user)? {
+                    return Ok(Limited::Wait(wait));
+                }
+                if !tx.rename_totp(&user, &totp.id, &name)? {
+                    return Err(Error::NotFound(Missing::Totp));
+                }
+                let totp = TotpRow {
+                    name: Some(name),
+                    ..totp
+                };
+                call.record_totp(tx, EventKind::TotpRenamed, &user, Some(&totp))?;
+                Ok(Limited::Done(details(&totp, &user, tx.event_at())))
+            },
+        )?;
+        renamed.into_result()
     }
 
     /// Removes an authenticator, so that no code of it is good from the moment this returns.
@@ -317,6 +365,19 @@ fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpRow) -> Result<()
 }
 
 impl TxContext<'_> {
+    /// Records that a `self` token begins a change, or returns how long it must wait before (SECURITY.md 45). Other tokens
+    /// need not wait, and are not counted.
+    fn begin_self_change(&self, tx: &WriteTx<'_>, user: &UserRow) -> Result<Option<Duration>> {
+        if self.principal.role.user().is_none() {
+            return Ok(None);
+        }
+        let wait = tx.self_change_wait(&user.id)?;
+        if wait.is_none() {
+            tx.record_self_change(&user.id)?;
+        }
+        Ok(wait)
+    }
+
     /// Counts a wrong code. The verdict is returned only after the count is committed.
     fn count_wrong_code(
         &self,
@@ -331,11 +392,11 @@ impl TxContext<'_> {
     }
 }
 
-fn find(totps: Vec<TotpRow>, id: &TotpId) -> Result<TotpRow> {
+fn find(totps: Vec<TotpRow>, id: &TotpId, missing: Missing) -> Result<TotpRow> {
     totps
         .into_iter()
         .find(|it| it.id == *id)
-        .ok_or(Error::NotFound(Missing::TotpToCheck))
+        .ok_or(Error::NotFound(missing))
 }
 
 fn details(totp: &TotpRow, user: &UserRow, changed: Timestamp) -> Details {

@@ -5,7 +5,7 @@ use super::{Context, Details, Inner, NamedBy, Permission, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TotpId, UserId, UserState};
 use crate::store::{
-    EventKind, ReadKind, ReadTx, TotpState, UserContent, UserRow, UsernameRow, WriteTx,
+    EventKind, ReadKind, ReadTx, TotpRow, TotpState, UserContent, UserRow, UsernameRow, WriteTx,
 };
 
 /// How many generated ids are tried. A caller may have chosen one of them for another user.
@@ -69,6 +69,22 @@ pub struct Totp {
     pub name: Option<Name>,
     /// Whether it was confirmed. A pending one checks no codes.
     pub is_confirmed: bool,
+    /// When its enrolment was started.
+    pub created: Timestamp,
+    /// When a code of it was last accepted, the one that confirmed it included. `None` if none was since this is recorded.
+    pub last_used: Option<Timestamp>,
+}
+
+impl From<TotpRow> for Totp {
+    fn from(it: TotpRow) -> Self {
+        Self {
+            id: it.id,
+            name: it.name,
+            is_confirmed: it.state == TotpState::Confirmed,
+            created: it.created,
+            last_used: it.last_used,
+        }
+    }
 }
 
 impl Service {
@@ -191,11 +207,7 @@ pub(super) fn read_user(tx: &ReadTx<'_>, row: &UserRow, now: Timestamp) -> Resul
         username: it.username,
         is_organization_specific: it.is_organization_specific,
     });
-    let totps = tx.totps(row, now)?.into_iter().map(|it| Totp {
-        id: it.id,
-        name: it.name,
-        is_confirmed: it.state == TotpState::Confirmed,
-    });
+    let totps = tx.totps(row, now)?.into_iter().map(Totp::from);
     Ok(User {
         details: details(row),
         usernames: usernames.collect(),

@@ -139,7 +139,8 @@ impl ReadTx<'_> {
         now: Timestamp,
     ) -> Result<Vec<(UserId, TotpId)>> {
         const SQL: &str = "SELECT user_id, id FROM totp WHERE (user_id, id) > (?1, ?2)
-            AND (last_step > ?3 OR created > ?4 OR changed > ?4) ORDER BY user_id, org_id, id LIMIT ?5";
+            AND (last_step > ?3 OR created > ?4 OR changed > ?4 OR last_used > ?4)
+            ORDER BY user_id, org_id, id LIMIT ?5";
         let (user, totp) = after;
         let params = (
             user.as_str(),
@@ -187,8 +188,11 @@ impl WriteTx<'_> {
             void_to = CASE WHEN void_to > ?3 THEN max(void_to, last_step) ELSE last_step END,
             last_step = ?3
             WHERE user_id = ?1 AND id = ?2 AND last_step > ?3";
-        const DATES: &str = "UPDATE totp SET created = min(created, ?3), changed = min(changed, ?3)
-            WHERE user_id = ?1 AND id = ?2 AND (created > ?3 OR changed > ?3)";
+        // The time of the last use stays NULL where there was none: `min` of NULL is NULL.
+        const DATES: &str =
+            "UPDATE totp SET created = min(created, ?3), changed = min(changed, ?3),
+            last_used = min(last_used, ?3)
+            WHERE user_id = ?1 AND id = ?2 AND (created > ?3 OR changed > ?3 OR last_used > ?3)";
         // An event's time may be ahead of the clock by up to the longest wait, and a code's step behind the clock by the
         // window.
         let first = since.before(LONGEST_WAIT).step().number();

@@ -26,6 +26,7 @@ impl WriteTx<'_> {
         let applied = self.apply_removals()?;
         self.apply_restrictions()?;
         self.apply_void_steps()?;
+        self.take_over_last_uses()?;
         self.take_over_confirmed_totps()?;
         let end = "DROP TABLE temp.removal";
         self.connection.execute_batch(end).map_err(unavailable)?;
@@ -67,6 +68,16 @@ impl WriteTx<'_> {
             FROM replaced.totp AS there
             WHERE there.user_id = totp.user_id AND there.id = totp.id AND there.void_to > totp.last_step";
         self.execute(SQL, ()).map(|_| ())
+    }
+
+    /// Dates the last use of an authenticator as the replaced database does, where that is later. A time later than now is
+    /// not taken over.
+    fn take_over_last_uses(&self) -> Result<()> {
+        const SQL: &str =
+            "UPDATE main.totp SET last_used = there.last_used FROM replaced.totp AS there
+            WHERE there.user_id = totp.user_id AND there.id = totp.id
+            AND there.last_used > coalesce(totp.last_used, 0) AND there.last_used <= ?1";
+        self.execute(SQL, (self.now().micros(),)).map(|_| ())
     }
 
     /// Keeps the events of authenticators that were confirmed since, as long as their users are there. A user is

@@ -1,4 +1,5 @@
-//! Limits the changes that `self` tokens begin for their user: thirty within an hour (SECURITY.md 45).
+//! Limits the changes that `self` tokens begin for their user, enrolments and renames: thirty within an hour
+//! (SECURITY.md 45).
 //!
 //! Each change appends an event that is kept for a year; without a limit one token could fill the disk. The database has
 //! a row for each change of the last hour. So the limit survives restarts, and removing what was begun does not affect it.

@@ -28,6 +28,8 @@ pub(crate) struct TotpRow {
     pub(crate) slot: Slot,
     pub(crate) parameters: Parameters,
     pub(crate) created: Timestamp,
+    /// When a code was last accepted, if that is known.
+    pub(crate) last_used: Option<Timestamp>,
 }
 
 /// What is returned about an authenticator that was deleted.
@@ -78,6 +80,7 @@ fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
             digits: row.get(5)?,
         },
         created: Timestamp::from_micros(row.get(6)?),
+        last_used: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_micros),
     })
 }
 
@@ -88,16 +91,18 @@ fn expired_before(now: Timestamp) -> i64 {
 
 /// The statements that a caller bound to one organization can reach with ids of its own choice, or for a user in it.
 /// `super::tests` holds their query plans against SECURITY.md 23.
-pub(super) const TOTPS: &str = "SELECT id, name, state, slot, algorithm, digits, created
+pub(super) const TOTPS: &str = "SELECT id, name, state, slot, algorithm, digits, created, last_used
     FROM totp WHERE user_id = ?2 AND org_id = ?1 AND (state = 'confirmed' OR created > ?3)
     ORDER BY CAST(id AS INTEGER)";
-pub(super) const CLAIM_STEP: &str = "UPDATE totp SET last_step = ?4, changed = ?5
+pub(super) const CLAIM_STEP: &str = "UPDATE totp SET last_step = ?4, changed = ?5, last_used = ?5
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'confirmed' AND last_step < ?4
     AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
 pub(super) const CONFIRM_TOTP: &str =
-    "UPDATE totp SET state = 'confirmed', last_step = ?4, changed = ?5
+    "UPDATE totp SET state = 'confirmed', last_step = ?4, changed = ?5, last_used = ?5
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'pending' AND last_step < ?4
     AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
+pub(super) const RENAME_TOTP: &str = "UPDATE totp SET name = ?4, changed = ?5
+    WHERE user_id = ?2 AND org_id = ?1 AND id = ?3";
 pub(super) const DELETE_TOTP_IN_ORG: &str = "DELETE FROM totp
     WHERE user_id = ?1 AND org_id = ?4 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
     RETURNING org_id, created, slot, name";
@@ -170,6 +175,13 @@ impl WriteTx<'_> {
         let (at, org) = (self.event_at().micros(), user.org.as_str());
         let row = (org, user.id.as_str(), id.as_str(), step.number(), at);
         Ok(self.execute(sql, row)? == 1)
+    }
+
+    /// Changes the name of an authenticator. Returns whether it is there.
+    pub(crate) fn rename_totp(&self, user: &UserRow, id: &TotpId, name: &Name) -> Result<bool> {
+        let (at, org) = (self.event_at().micros(), user.org.as_str());
+        let row = (org, user.id.as_str(), id.as_str(), name.as_str(), at);
+        Ok(self.execute(RENAME_TOTP, row)? == 1)
     }
 
     /// Deletes an authenticator of this user and zeroes its secret, in one organization or in any. Returns `None` if

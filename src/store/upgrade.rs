@@ -232,7 +232,8 @@ fn pad(mut sealed: Vec<u8>) -> Result<Vec<u8>> {
 fn version_3(connection: &Connection) -> Result<()> {
     const COLUMNS: &str = "
 ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);
-ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));";
+ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));
+ALTER TABLE totp ADD COLUMN last_used INTEGER;";
     connection.execute_batch(COLUMNS).map_err(unavailable)?;
     add_event_columns(connection)?;
     keep_confirmed_totps(connection)

@@ -25,9 +25,13 @@ fn target(server: &TestServer, org: &str, name: &str) -> Target {
     }
 }
 
-const CALLS: [&str; 7] = [
-    "create", "get", "start", "verify", "check", "remove", "delete",
+const CALLS: [&str; 9] = [
+    "create", "get", "list", "start", "verify", "check", "rename", "remove", "delete",
 ];
+/// Those of them that change nothing, and leave no event.
+const READS: [&str; 2] = ["get", "list"];
+/// What a `self` token may do for its own user.
+const OWN: [&str; 6] = ["get", "list", "start", "verify", "rename", "remove"];
 
 fn call(server: &TestServer, token: &str, call: &str, org: &str, at: &Target) -> Answer {
     let user = format!("/users/{}", at.user);
@@ -42,6 +46,13 @@ fn call(server: &TestServer, token: &str, call: &str, org: &str, at: &Target) ->
             "{}",
         ),
         "get" => server.ask_as(token, "GET", &user, ""),
+        "list" => server.ask_as(token, "GET", &format!("{user}/totp"), ""),
+        "rename" => server.ask_as(
+            token,
+            "POST",
+            &format!("{user}/totp/{phone}/_rename"),
+            "\"Pixel 9\"",
+        ),
         "start" => server.ask_as(token, "POST", &format!("{user}/totp"), ""),
         "verify" => server.ask_as(
             token,
@@ -101,9 +112,7 @@ fn rights_are_judged_on_organization_user_and_authenticator() {
                 let may = match role {
                     "admin" | "manager" => true,
                     "checker" | "checker of all" => call_name == "check",
-                    _ => {
-                        place == "own" && ["get", "start", "verify", "remove"].contains(&call_name)
-                    }
+                    _ => place == "own" && OWN.contains(&call_name),
                 };
                 let sees = match place {
                     "own" | "another's" => true,
@@ -125,7 +134,7 @@ fn rights_are_judged_on_organization_user_and_authenticator() {
                     }
                 }
                 let changed = server.count("SELECT count(*) FROM event") - before;
-                let expected = i64::from(may && sees && call_name != "get");
+                let expected = i64::from(may && sees && !READS.contains(&call_name));
                 assert_eq!(changed, expected, "{label}");
             }
         }
@@ -140,6 +149,10 @@ fn an_authenticator_of_another_user_is_not_there() {
     let (phone, pending) = (server.enrol(&alice), server.start_enrolment(&alice));
     server
         .remove(&bob, &phone)
+        .expect_error(404, 5, Some("COMMAND-Hd9sd"));
+    let renamed = format!("/users/{bob}/totp/{}/_rename", phone.id);
+    server
+        .ask("POST", &renamed, "\"Mine\"")
         .expect_error(404, 5, Some("COMMAND-Hd9sd"));
     let right = pending.code_at(server.now());
     server

@@ -505,3 +505,28 @@ fn a_change_whose_answer_nobody_gets_is_told() {
     let output = home.command(&["init"]).stdout(full()).output().unwrap();
     refused(&output, 1, "totpd token create --role admin");
 }
+
+#[test]
+fn an_authenticator_is_renamed_and_listed_with_its_last_use() {
+    let (home, _) = Home::init();
+    home.json(&["user", "create", "alice"]);
+    let started = home.json(&["totp", "start", "alice"]);
+    let id = started["totpId"].as_str().unwrap();
+    let renamed = home.json(&["totp", "rename", "alice", id, "Pixel  9"]);
+    assert_eq!(renamed["details"]["id"], id);
+    let listed = home.json(&["totp", "list", "alice"]);
+    assert_eq!(listed[0]["name"], "Pixel  9");
+    assert_eq!(listed[0]["created"], renamed["details"]["created"]);
+    assert!(listed[0].get("lastUsed").is_none(), "{listed}");
+    let text = printed(&home.run(&["totp", "list", "alice"]));
+    assert!(text.contains("LAST USED"), "{text}");
+    assert!(text.contains("\"Pixel  9\""), "{text}");
+    let told = printed(&home.run(&["totp", "rename", "alice", id, "Pixel 9"]));
+    assert!(told.contains(id), "{told}");
+    assert!(told.contains("Pixel 9"), "{told}");
+    home.refuses(&["totp", "rename", "alice", "1", "Pixel 9"], 1, "not found");
+    home.refuses(&["totp", "rename", "alice", id, ""], 1, "NAME");
+    home.refuses(&["totp", "rename", "alice", id], 2, "NAME");
+    let kinds = home.json(&["event", "list", "--kind", "totp.renamed"]);
+    assert_eq!(kinds.as_array().unwrap().len(), 2, "{kinds}");
+}

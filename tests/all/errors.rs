@@ -41,6 +41,26 @@ fn every_refusal_has_its_status_code_and_id() {
             Some("COMMAND-syHyCsGmvM"),
         ),
         ("POST", "/users/nobody/totp", "", 404, 5, Some(unknown)),
+        ("GET", "/users/nobody/totp", "", 404, 5, Some(unknown)),
+        ("GET", &elsewhere, "", 404, 5, Some(unknown)),
+        (
+            "POST",
+            "/users/nobody/totp/1/_rename",
+            "\"Pixel 9\"",
+            404,
+            5,
+            Some(unknown),
+        ),
+        (
+            "POST",
+            &format!("{totps}/1/_rename"),
+            "\"Pixel 9\"",
+            404,
+            5,
+            Some("COMMAND-Hd9sd"),
+        ),
+        ("DELETE", &totps, "", 405, 12, None),
+        ("PUT", &format!("{totps}/1/_rename"), "", 405, 12, None),
         (
             "POST",
             "/users/nobody/totp/1/_verify",
@@ -242,6 +262,7 @@ fn what_is_documented_and_not_offered_is_501_without_a_token() {
             "/zitadel.resources.user.v3alpha.ZITADELUsers/GetUser",
         ),
         ("POST", "/totpd.v1.TOTPService/CheckTOTP"),
+        ("POST", "/totpd.v1.TOTPService/RenameTOTP"),
         ("POST", "/zitadel.admin.v1.AdminService/ListEvents"),
         ("POST", "/zitadel.admin.v1.AdminService/ListOrgs"),
     ] {
@@ -313,7 +334,9 @@ fn bad_input_is_told_so_and_changes_nothing() {
         format!("{totps}/_check"),
         format!("{totps}/{}/_verify", phone.id),
     );
+    let rename = format!("{totps}/{}/_rename", phone.id);
     let long = "x".repeat(201);
+    let long_name = format!("\"{long}\"");
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
     let deep_data = format!(
         r#"{{"data":{{"a":{}1{}}}}}"#,
@@ -365,6 +388,18 @@ fn bad_input_is_told_so_and_changes_nothing() {
         ("POST", &totps, b"\"name\""),
         ("POST", &totps, b"{\"name\":7}"),
         ("POST", &totps, b"{\"name\":\"\"}"),
+        ("POST", &rename, b""),
+        ("POST", &rename, b"null"),
+        ("POST", &rename, b"7"),
+        ("POST", &rename, b"{\"name\":\"Pixel 9\"}"),
+        ("POST", &rename, b"\"Pixel 9\" x"),
+        ("POST", &rename, b"\"\""),
+        ("POST", &rename, b"\" Pixel\""),
+        ("POST", &rename, b"\"a\\nb\""),
+        ("POST", &rename, b"\"a\\u202eb\""),
+        ("POST", &rename, b"\"\xff\""),
+        ("POST", &rename, long_name.as_bytes()),
+        ("POST", &rename, deep.as_bytes()),
         ("POST", &check, b""),
         ("POST", &check, b"123456"),
         ("POST", &check, b"{\"code\":\"123456\"}"),

@@ -44,6 +44,7 @@ mod http2;
 #[cfg(feature = "grpc")]
 mod http2_memory;
 mod keep;
+mod list;
 mod litestream;
 mod logs;
 mod memory;

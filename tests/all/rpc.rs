@@ -27,7 +27,7 @@ pub fn pool() -> &'static DescriptorPool {
 /// The method of an rpc of any service.
 pub fn method(rpc: &str) -> MethodDescriptor {
     let service = match rpc {
-        "CheckTOTP" => TOTPS,
+        "CheckTOTP" | "ListTOTP" | "RenameTOTP" => TOTPS,
         "ListEvents" => ADMIN,
         _ => USERS,
     };

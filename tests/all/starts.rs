@@ -66,6 +66,33 @@ fn self_tokens_begin_thirty_enrolments_within_any_hour() {
     assert_eq!(server.count(rows), 31, "no more than an hour's are kept");
 }
 
+/// A rename is one of the thirty: each leaves an event.
+#[test]
+fn renames_by_self_tokens_are_of_the_same_thirty() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let phone = server.enrol(&alice);
+    let token = self_token(&server, &alice);
+    let path = format!("/users/{alice}/totp/{}/_rename", phone.id);
+    let rename = |token: &str| server.ask_as(token, "POST", &path, "\"Pixel 9\"");
+    for _ in 0..15 {
+        start_and_remove(&server, &token, &alice);
+        rename(&token).expect_status(200);
+    }
+    assert_eq!(refused(&server, &token, &alice), 3_600);
+    let before = server.count(EVENTS);
+    rename(&token).expect_error(429, 8, WAIT);
+    assert_eq!(server.count(EVENTS), before, "a refusal leaves no event");
+    // What is not there is told before the wait, and another role need not wait.
+    let unknown = format!("/users/{alice}/totp/1/_rename");
+    server
+        .ask_as(&token, "POST", &unknown, "\"Pixel 9\"")
+        .expect_error(404, 5, Some("COMMAND-Hd9sd"));
+    rename(&server.admin).expect_status(200);
+    server.pass_seconds(3_600);
+    rename(&token).expect_status(200);
+}
+
 /// It stands in the database: who opens it anew knows of it.
 #[test]
 fn the_thirty_are_known_after_a_restart() {

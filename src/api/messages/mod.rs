@@ -30,8 +30,10 @@ pub(super) use search::{
     FieldName, Filters, IdFilter, SearchFilter, SearchQuery, SearchUsersRequest, TextFilterMethod,
     UsernameFilter, read_filters,
 };
-pub(super) use totps::{CheckRequest, TotpCodeRequest, TotpRequest, read_code, read_start};
-pub use totps::{CheckResponse, StartResponse};
+pub(super) use totps::{
+    CheckRequest, RenameRequest, TotpCodeRequest, TotpRequest, read_code, read_name, read_start,
+};
+pub use totps::{CheckResponse, ListTotpResponse, ListedTotp, StartResponse};
 pub(super) use users::{CreateUser, CreateUserRequest, GetUserRequest, State, read_user};
 pub use users::{GetUserResponse, Totp, User};
 pub(super) use well_known::Timestamp;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use super::json::{is_unset, read};
-use super::{Details, Instance, Organization};
+use super::{Details, Instance, Organization, Timestamp};
 use crate::error::{Error, Result};
 use crate::service;
 
@@ -124,6 +124,83 @@ impl From<service::Details> for CheckResponse {
             details: Some(it.into()),
         }
     }
+}
+
+/// `totpd.v1.ListTOTPResponse`
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[prost(skip_debug)]
+pub struct ListTotpResponse {
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "is_unset")]
+    result: Vec<ListedTotp>,
+}
+
+impl From<Vec<service::Totp>> for ListTotpResponse {
+    fn from(it: Vec<service::Totp>) -> Self {
+        Self {
+            result: it.into_iter().map(ListedTotp::from).collect(),
+        }
+    }
+}
+
+/// `totpd.v1.TOTP`
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[prost(skip_debug)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedTotp {
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "is_unset")]
+    totp_id: String,
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "is_unset")]
+    name: String,
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "is_unset")]
+    is_verified: bool,
+    #[prost(message, optional, tag = "4")]
+    #[serde(skip_serializing_if = "is_unset")]
+    created: Option<Timestamp>,
+    #[prost(message, optional, tag = "5")]
+    #[serde(skip_serializing_if = "is_unset")]
+    last_used: Option<Timestamp>,
+}
+
+impl From<service::Totp> for ListedTotp {
+    fn from(it: service::Totp) -> Self {
+        Self {
+            totp_id: it.id.to_string(),
+            name: it.name.map(|it| it.to_string()).unwrap_or_default(),
+            is_verified: it.is_confirmed,
+            created: Some(it.created.into()),
+            last_used: it.last_used.map(Timestamp::from),
+        }
+    }
+}
+
+/// `totpd.v1.RenameTOTPRequest`
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(in crate::api) struct RenameRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(in crate::api) instance: Option<Instance>,
+    #[prost(message, optional, tag = "2")]
+    pub(in crate::api) organization: Option<Organization>,
+    #[prost(string, tag = "3")]
+    pub(in crate::api) id: String,
+    #[prost(string, tag = "4")]
+    pub(in crate::api) totp_id: String,
+    #[prost(string, tag = "5")]
+    pub(in crate::api) name: String,
+}
+
+/// Reads the body of a renaming: the bare JSON string of the name.
+pub(in crate::api) fn read_name(body: &[u8]) -> Result<String> {
+    serde_json::from_slice(body).map_err(|_| {
+        Error::invalid(
+            "body",
+            "expected the name as a JSON string, such as \"Pixel 9\"",
+        )
+    })
 }
 
 /// Reads the body of a confirmation or a check: the bare JSON string of a code.
