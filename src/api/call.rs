@@ -5,6 +5,7 @@
 
 use zeroize::Zeroizing;
 
+use super::counts::CallName;
 use super::messages::{
     CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, ListEventsRequest,
     Organization, RenameRequest, SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest,
@@ -88,7 +89,7 @@ pub(super) struct UserRef {
 /// A call and the permission that it needs. The permission is known from the path alone.
 pub(super) struct ParsedCall {
     /// The name of the rpc, for the log.
-    pub(super) name: &'static str,
+    pub(super) name: CallName,
     pub(super) permission: Permission,
     /// The call, or what is wrong with its fields.
     pub(super) call: Result<Call>,

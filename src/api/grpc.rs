@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::Operation;
 use super::call::{self, Call, ParsedCall, RestOnly};
+use super::counts::CallName;
 use super::messages::rpc::{
     Any, Duration, ErrorDetail, HealthCheckRequest, HealthCheckResponse, RetryInfo, ServingStatus,
     Status,
@@ -78,25 +79,25 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
 }
 
 impl Rpc {
-    /// The call's name, without its service.
-    const fn name(self) -> &'static str {
+    /// The name of the call in metrics and in the log.
+    const fn name(self) -> CallName {
         match self {
-            Self::SearchUsers => "SearchUsers",
-            Self::ListEvents => "ListEvents",
-            Self::GetUser => "GetUser",
-            Self::CreateUser => "CreateUser",
-            Self::DeleteUser => "DeleteUser",
-            Self::LockUser => "LockUser",
-            Self::UnlockUser => "UnlockUser",
-            Self::DeactivateUser => "DeactivateUser",
-            Self::ActivateUser => "ActivateUser",
-            Self::StartTotp => "StartTOTPRegistration",
-            Self::ConfirmTotp => "VerifyTOTPRegistration",
-            Self::RemoveTotp => "RemoveTOTPAuthenticator",
-            Self::CheckTotp => "CheckTOTP",
-            Self::ListTotp => "ListTOTP",
-            Self::RenameTotp => "RenameTOTP",
-            Self::Health => "ready",
+            Self::SearchUsers => CallName::SearchUsers,
+            Self::ListEvents => CallName::ListEvents,
+            Self::GetUser => CallName::GetUser,
+            Self::CreateUser => CallName::CreateUser,
+            Self::DeleteUser => CallName::DeleteUser,
+            Self::LockUser => CallName::LockUser,
+            Self::UnlockUser => CallName::UnlockUser,
+            Self::DeactivateUser => CallName::DeactivateUser,
+            Self::ActivateUser => CallName::ActivateUser,
+            Self::StartTotp => CallName::StartTotp,
+            Self::ConfirmTotp => CallName::ConfirmTotp,
+            Self::RemoveTotp => CallName::RemoveTotp,
+            Self::ListTotp => CallName::ListTotp,
+            Self::RenameTotp => CallName::RenameTotp,
+            Self::CheckTotp => CallName::CheckTotp,
+            Self::Health => CallName::Ready,
         }
     }
 

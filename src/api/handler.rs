@@ -57,6 +57,11 @@ impl Handler {
         self.api.now()
     }
 
+    /// The API that answers.
+    pub(crate) const fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// Encodes a refusal of a transport, for a request of that content type and origin.
     pub(crate) fn refuse(
         &self,
@@ -111,6 +116,8 @@ impl Handler {
             }));
         };
         if !self.api.run_batch(&mut all) {
+            let failed = outcomes.iter().flatten();
+            failed.for_each(|it| self.api.note_failed_commit(it));
             return vec![Err(TransportError::CommitFailed); requests.len()];
         }
         let replies = outcomes.into_iter().map(|it| {

@@ -8,6 +8,7 @@ mod call;
 mod calls;
 #[cfg(test)]
 mod cost;
+pub(crate) mod counts;
 mod events;
 mod filters;
 mod grpc;
@@ -31,6 +32,7 @@ use crate::service::{Caller, Service};
 use answer::Answer;
 use call::{Call, ParsedCall};
 use calls::AnswerSettings;
+use counts::{CallName, CodeName, RequestCounts, Transport};
 use http::Via;
 use http::{Reply, Request};
 use messages::Encoding;
@@ -47,6 +49,7 @@ pub struct Api {
     /// Origins whose pages may call by gRPC-Web.
     origins: Vec<String>,
     refusals: AddressLimits,
+    counts: RequestCounts,
 }
 
 impl Api {
@@ -57,6 +60,7 @@ impl Api {
             clock,
             origins: Vec::new(),
             refusals: AddressLimits::new(),
+            counts: RequestCounts::new(),
         }
     }
 
@@ -97,9 +101,9 @@ impl Api {
         let (form, operation) = self.form_and_operation(request);
         let (call, user) = match &operation {
             Ok(Operation::Call(it)) => (it.name, it.call.as_ref().ok().and_then(Call::user)),
-            Ok(Operation::Healthz) => ("health", None),
-            Ok(Operation::Ready | Operation::Health) => ("ready", None),
-            Ok(Operation::Preflight(_)) | Err(_) => (request_log::UNKNOWN, None),
+            Ok(Operation::Healthz) => (CallName::Health, None),
+            Ok(Operation::Ready | Operation::Health) => (CallName::Ready, None),
+            Ok(Operation::Preflight(_)) | Err(_) => (CallName::Other, None),
         };
         let user = user.map(ToString::to_string);
         Parsed {
@@ -166,6 +170,9 @@ impl Api {
     /// Encodes the answer in the form that the request asked for. Runs after the commit.
     pub fn encode(&self, outcome: Outcome<'_>) -> Reply {
         let Outcome { context, answer } = outcome;
+        let (transport, time) = (context.form.transport(), context.begun.elapsed());
+        self.counts
+            .note_answer(transport, context.call, &answer, time);
         if let Err(refusal) = &answer {
             refusal.log();
             if refusal.code == Code::Unauthenticated {
@@ -216,10 +223,40 @@ impl Api {
         content_type: Option<&str>,
         origin: Option<&str>,
     ) -> Reply {
-        match grpc_web::Form::of(content_type) {
+        let form = grpc_web::Form::of(content_type);
+        let transport = form
+            .as_ref()
+            .map_or(Transport::Rest, |_| Transport::GrpcWeb);
+        self.note_refusal(transport, refusal);
+        match form {
             Some(form) => grpc_web::reply(self, &Err(refusal.into()), form, origin),
             None => Refusal::from(refusal).into_reply(),
         }
+    }
+
+    /// Counts a request that a transport refused.
+    pub(crate) fn note_refusal(&self, transport: Transport, refusal: TransportError) {
+        // A failed commit was counted for each of its calls.
+        if refusal != TransportError::CommitFailed {
+            let code = Refusal::from(refusal).code.into();
+            self.counts.note(transport, CallName::Other, code);
+        }
+    }
+
+    /// Counts a request whose commit failed: its transport refuses it.
+    fn note_failed_commit(&self, outcome: &Outcome<'_>) {
+        let (transport, call) = (outcome.context.form.transport(), outcome.context.call);
+        self.counts.note(transport, call, CodeName::Unavailable);
+    }
+
+    /// What was counted.
+    pub(crate) const fn counts(&self) -> &RequestCounts {
+        &self.counts
+    }
+
+    /// The service that answers.
+    pub(crate) const fn service(&self) -> &Service {
+        &self.service
     }
 }
 
@@ -264,10 +301,10 @@ struct ReplyContext<'a> {
     origin: Option<&'a str>,
     request_id: Option<&'a str>,
     /// The name of the call, and the user that it names.
-    call: &'static str,
+    call: CallName,
     user: Option<String>,
     peer: Option<IpAddr>,
-    /// For the log.
+    /// For the log and for metrics.
     begun: Instant,
 }
 
@@ -279,6 +316,14 @@ enum Form {
 }
 
 impl Form {
+    const fn transport(&self) -> Transport {
+        match self {
+            Self::Rest => Transport::Rest,
+            Self::Grpc => Transport::Grpc,
+            Self::Web(_) => Transport::GrpcWeb,
+        }
+    }
+
     const fn encoding(&self) -> Encoding {
         match self {
             Self::Rest => Encoding::Json,

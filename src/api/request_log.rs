@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::ReplyContext;
+use super::counts::CallName;
 use crate::log_limit::AddressLimits;
 
 /// What a field says that is not known.
-pub(super) const UNKNOWN: &str = "-";
+const UNKNOWN: &str = "-";
 
 /// A request was answered.
 pub(super) fn answered(context: &ReplyContext<'_>, status: u16, error_id: Option<&str>) {
@@ -21,7 +22,7 @@ pub(super) fn answered(context: &ReplyContext<'_>, status: u16, error_id: Option
         "error.id" = error_id.unwrap_or(UNKNOWN),
         "duration" = seconds,
         "client.address":% = address(context.peer),
-        "call" = context.call,
+        "call" = call(context),
         "user_id" = user(context),
         "request_id" = context.request_id.unwrap_or(UNKNOWN);
         "{} {} -> {status}", context.method.escape_debug(), path.escape_debug()
@@ -33,7 +34,7 @@ pub(super) fn token_refused(limits: &AddressLimits, context: &ReplyContext<'_>) 
     if let Some(client) = admitted(limits, context) {
         log::info!(
             "client.address" = client.as_str(),
-            "call" = context.call,
+            "call" = call(context),
             "request_id" = context.request_id.unwrap_or(UNKNOWN);
             "a token was refused"
         );
@@ -46,7 +47,7 @@ pub(super) fn wait_begins(limits: &AddressLimits, context: &ReplyContext<'_>, wa
         log::info!(
             "client.address" = client.as_str(),
             "wait_s" = wait_s,
-            "call" = context.call,
+            "call" = call(context),
             "user_id" = user(context),
             "request_id" = context.request_id.unwrap_or(UNKNOWN);
             "a wait began"
@@ -77,6 +78,14 @@ fn admitted(limits: &AddressLimits, context: &ReplyContext<'_>) -> Option<String
         tell_left_out(&client, left_out);
     }
     Some(client)
+}
+
+fn call(context: &ReplyContext<'_>) -> &'static str {
+    if context.call == CallName::Other {
+        UNKNOWN
+    } else {
+        context.call.as_str()
+    }
 }
 
 fn user<'a>(context: &'a ReplyContext<'_>) -> &'a str {

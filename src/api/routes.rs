@@ -1,6 +1,7 @@
 //! Which method and path mean which call.
 
 use super::PAGE_BYTES;
+use super::counts::CallName;
 use super::status::Refusal;
 use crate::service::Permission;
 
@@ -94,24 +95,24 @@ impl Call<'_> {
 }
 
 impl Rpc<'_> {
-    /// The name that the call has in gRPC.
-    pub(super) const fn name(self) -> &'static str {
+    /// The name of the call in metrics and in the log.
+    pub(super) const fn name(self) -> CallName {
         match self {
-            Self::CreateUser => "CreateUser",
-            Self::SearchUsers => "SearchUsers",
-            Self::ListEvents => "ListEvents",
-            Self::GetUser(_) => "GetUser",
-            Self::DeleteUser(_) => "DeleteUser",
-            Self::LockUser(_) => "LockUser",
-            Self::UnlockUser(_) => "UnlockUser",
-            Self::DeactivateUser(_) => "DeactivateUser",
-            Self::ActivateUser(_) => "ActivateUser",
-            Self::StartTotp(_) => "StartTOTPRegistration",
-            Self::ConfirmTotp(..) => "VerifyTOTPRegistration",
-            Self::CheckTotp(..) => "CheckTOTP",
-            Self::ListTotp(_) => "ListTOTP",
-            Self::RenameTotp(..) => "RenameTOTP",
-            Self::RemoveTotp(..) => "RemoveTOTPAuthenticator",
+            Self::CreateUser => CallName::CreateUser,
+            Self::SearchUsers => CallName::SearchUsers,
+            Self::ListEvents => CallName::ListEvents,
+            Self::GetUser(_) => CallName::GetUser,
+            Self::DeleteUser(_) => CallName::DeleteUser,
+            Self::LockUser(_) => CallName::LockUser,
+            Self::UnlockUser(_) => CallName::UnlockUser,
+            Self::DeactivateUser(_) => CallName::DeactivateUser,
+            Self::ActivateUser(_) => CallName::ActivateUser,
+            Self::StartTotp(_) => CallName::StartTotp,
+            Self::ConfirmTotp(..) => CallName::ConfirmTotp,
+            Self::ListTotp(_) => CallName::ListTotp,
+            Self::RenameTotp(..) => CallName::RenameTotp,
+            Self::CheckTotp(..) => CallName::CheckTotp,
+            Self::RemoveTotp(..) => CallName::RemoveTotp,
         }
     }
 

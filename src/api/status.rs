@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::counts::CheckResult;
 use super::http::Reply;
 use crate::error::{Error, Missing, WrongState};
 use crate::log_limit::LogLimit;
@@ -221,6 +222,22 @@ impl Refusal {
         match self.id {
             Some(id) => format!("{} ({id})", self.message),
             None => self.message.clone(),
+        }
+    }
+
+    /// How `CheckTOTP` judged the code, for metrics. `None` where it judged none: the token, a field or the database was the
+    /// reason.
+    pub(super) fn check_result(&self) -> Option<CheckResult> {
+        match self.id? {
+            "EVENT-8isk2" => Some(CheckResult::Wrong),
+            "TOTPD-Used1" => Some(CheckResult::Used),
+            "TOTPD-Wait1" => Some(CheckResult::Waiting),
+            "COMMAND-SF3fg" => Some(CheckResult::Inactive),
+            "COMMAND-3Mif9s" if self.code == Code::FailedPrecondition => {
+                Some(CheckResult::NoneConfirmed)
+            }
+            _ if self.code == Code::NotFound => Some(CheckResult::NotFound),
+            _ => None,
         }
     }
 

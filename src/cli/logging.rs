@@ -93,6 +93,7 @@ fn builder(format: LogFormat, level: LogLevel) -> Builder {
             "a line is logged in a write transaction: {}",
             record.args()
         );
+        totpd::log_lines::note(record.level());
         out.write_all(&line_of(format, to_journal, &now().to_string(), record))
     });
     builder

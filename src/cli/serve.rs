@@ -52,6 +52,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
             Vec::new()
         },
         inherited,
+        metrics_listen: args.metrics_listen,
         tls,
         trusted_proxies: args.trusted_proxy,
         unix_mode: args.unix_mode,
@@ -81,6 +82,9 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     start_tidying(&service, &handler, args.keep_events)?;
     let addresses = running.addresses().iter().map(ToString::to_string);
     let run_file = RunFile::create(&location.path, addresses.collect())?;
+    if let Some(address) = running.metrics_address() {
+        output::print_line(&format!("metrics on {address}"));
+    }
     for address in running.addresses() {
         output::print_line(&format!("listening on {address}"));
     }

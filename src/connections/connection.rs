@@ -139,7 +139,7 @@ impl Connection {
         if self.is_http2() { HTTP2_WEIGHT } else { 1 }
     }
 
-    fn is_http2(&self) -> bool {
+    pub(super) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
     }
 

@@ -185,7 +185,7 @@ impl Listener {
     }
 }
 
-/// Codes and tokens do not cross a network in the clear unless the operator asks for that.
+/// Codes, tokens and metrics do not cross a network in the clear unless the operator asks for that.
 fn allow_plaintext(address: SocketAddr, settings: &BindSettings) -> io::Result<()> {
     if settings.tls || settings.insecure_plaintext || address.ip().to_canonical().is_loopback() {
         return Ok(());

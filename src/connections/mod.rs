@@ -2,6 +2,7 @@
 //! may hold, and whose request it is. Knows neither HTTP nor users.
 
 mod connection;
+mod counts;
 pub(crate) mod descriptors;
 mod forwarded;
 pub(crate) mod listen;
@@ -19,6 +20,7 @@ use std::time::Duration;
 #[cfg(feature = "grpc")]
 pub(crate) use connection::{Connection, Health};
 pub(crate) use connection::{InFlight, Peer};
+pub(crate) use counts::{RefusalCounts, RefusalReason};
 pub use forwarded::Cidr;
 use forwarded::last_untrusted_hop;
 #[cfg(feature = "grpc")]

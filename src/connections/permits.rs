@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::block;
 use crate::api::Kind;
+use crate::counters::Histogram;
 
 /// Reads that are in progress at once, but for searches: no more find a connection of the database.
 pub(crate) const READS: usize = 8;
@@ -45,6 +46,16 @@ impl Gates {
         }
     }
 
+    /// The permits of each kind, by the name that they have in metrics.
+    pub(crate) const fn all(&self) -> [(&'static str, &Arc<Permits>); 4] {
+        [
+            ("change", &self.changes),
+            ("read", &self.reads),
+            ("search", &self.searches),
+            ("readiness", &self.probes),
+        ]
+    }
+
     pub(crate) const fn of(&self, kind: Kind) -> &Arc<Permits> {
         match kind {
             Kind::Change => &self.changes,
@@ -59,10 +70,27 @@ impl Gates {
 /// Of the requests that may wait, one address has at most this part.
 const ADDRESS_SHARE: usize = 4;
 
+/// From no wait at all to ten seconds, after which a request is refused.
+const WAIT_BOUNDS_US: &[u64] = &[
+    0, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 10_000_000,
+];
+
 /// Permits of one kind. While one is free no request waits.
 pub(crate) struct Permits {
+    count: usize,
     max_waiting: usize,
     state: Mutex<State>,
+    /// How long requests waited for their permit, in microseconds.
+    pub(crate) wait_time: Histogram,
+}
+
+/// How the permits of one kind are used now.
+pub(crate) struct PermitTotals {
+    pub(crate) used: usize,
+    pub(crate) free: usize,
+    /// Requests that wait.
+    pub(crate) waiting: usize,
 }
 
 struct State {
@@ -123,10 +151,13 @@ impl State {
 
 impl Permits {
     pub(crate) fn new(count: usize, max_waiting: usize) -> Arc<Self> {
+        let count = count.max(1);
         Arc::new(Self {
+            count,
             max_waiting,
+            wait_time: Histogram::new(WAIT_BOUNDS_US),
             state: Mutex::new(State {
-                free: count.max(1),
+                free: count,
                 next_number: 0,
                 waiting: VecDeque::new(),
                 granted: BTreeSet::new(),
@@ -138,17 +169,30 @@ impl Permits {
     pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Acquire> {
         let mut state = self.lock();
         let number = state.next_number;
+        let mut since = None;
         if let Some(left) = state.free.checked_sub(1) {
             state.free = left;
             state.granted.insert(number);
         } else if !state.queue(number, address.map(block), self.max_waiting) {
             return None;
+        } else {
+            since = Some(Instant::now());
         }
         state.next_number = number.wrapping_add(1);
         Some(Acquire {
             permits: Arc::clone(self),
             number,
+            since,
         })
+    }
+
+    pub(crate) fn totals(&self) -> PermitTotals {
+        let state = self.lock();
+        PermitTotals {
+            used: self.count.saturating_sub(state.free),
+            free: state.free,
+            waiting: state.waiting.iter().map(|(_, it)| it.len()).sum(),
+        }
     }
 
     /// Gives a permit that is free now to the request whose turn it is.
@@ -174,6 +218,8 @@ impl Permits {
 pub(crate) struct Acquire {
     permits: Arc<Permits>,
     number: u64,
+    /// When it began to wait. `None`: it got its permit at once.
+    since: Option<Instant>,
 }
 
 impl Acquire {
@@ -203,6 +249,11 @@ impl Future for Acquire {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
         let mut state = self.permits.lock();
         if state.granted.remove(&self.number) {
+            drop(state);
+            let waited = self.since.map(|it| it.elapsed());
+            self.permits
+                .wait_time
+                .observe_time(waited.unwrap_or_default());
             return Poll::Ready(Permit(Arc::clone(&self.permits)));
         }
         let mut waiting = state.waiting.iter_mut().flat_map(|(_, it)| it);

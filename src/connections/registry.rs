@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "grpc")]
 use super::connection::HTTP2_WEIGHT;
 use super::connection::{Connection, Peer};
-use super::{Limits, Stream, block};
+use super::{Limits, RefusalCounts, RefusalReason, Stream, block};
 
 /// A client is slow if it has taken more than this part of the time that a request may take: half a second, by default.
 const SLOW_PART: u32 = 20;
@@ -33,6 +33,16 @@ pub(crate) struct Registry {
     slow: Duration,
     table: Mutex<Table>,
     left: Condvar,
+    /// Of connections, and of requests on them.
+    pub(crate) refusals: RefusalCounts,
+}
+
+/// How many connections there are.
+pub(crate) struct ConnectionTotals {
+    pub(crate) http1: usize,
+    pub(crate) http2: usize,
+    /// The most that there can be; each of HTTP/2 counts as four.
+    pub(crate) limit: usize,
 }
 
 struct Table {
@@ -87,6 +97,7 @@ impl Registry {
                 named: HashMap::new(),
             }),
             left: Condvar::new(),
+            refusals: RefusalCounts::new(),
         })
     }
 
@@ -153,12 +164,31 @@ impl Registry {
             let may = |it: &Connection| is_own(it) && is_other(it);
             let idle = |it: &Connection| may(it) && it.is_idle();
             let slow = |it: &Connection| may(it) && it.is_slow(now, self.slow);
-            close_first(table, idle, |_| ()).or_else(|| close_first(table, slow, |_| ()))?;
+            close_first(table, idle, |_| ())
+                .or_else(|| close_first(table, slow, |_| ()))
+                .or_else(|| self.refuse(RefusalReason::PeerLimit))?;
         }
         while table.weight(|_| true).saturating_add(more) > self.connections {
-            close_one_of_all(table, is_other)?;
+            close_one_of_all(table, is_other).or_else(|| self.refuse(RefusalReason::Limit))?;
         }
         Some(())
+    }
+
+    /// Counts a connection that cannot be admitted.
+    fn refuse(&self, reason: RefusalReason) -> Option<()> {
+        self.refusals.note(reason);
+        None
+    }
+
+    pub(crate) fn totals(&self) -> ConnectionTotals {
+        let table = self.lock();
+        let http2 = table.connections.values().filter(|it| it.is_http2());
+        let http2 = http2.count();
+        ConnectionTotals {
+            http1: table.connections.len().saturating_sub(http2),
+            http2,
+            limit: self.connections,
+        }
     }
 
     /// Closes one connection where the process has run out of descriptors or memory.

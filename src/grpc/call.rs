@@ -12,7 +12,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::http::{Method, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{AnswerBody, answer, of_reflection, refused};
+use super::answer::{AnswerBody, Kept, answer, of_reflection, refused};
 use super::calls::{Calls, UnaryCall};
 use crate::api::http::Reply;
 use crate::api::status::TransportError;
@@ -91,13 +91,13 @@ impl CallContext {
             let bytes = bytes.saturating_add(head.bytes_beyond_usual());
             let lease = share.lease(bytes).ok_or(TransportError::Busy)?;
             // Boxed, so that the future's memory is allocated only after the request was admitted.
-            Ok(Box::pin(self.answer_to(head, body, lease)))
+            Ok(Box::pin(Arc::clone(&self).answer_to(head, body, lease)))
         });
         drop(parts);
         async move {
             let mut response = match admitted.ok_or(h2::Reason::HTTP_1_1_REQUIRED)? {
                 Ok(answer) => answer.await,
-                Err(refusal) => refused(refusal, None),
+                Err(refusal) => self.refuse(refusal, None),
             };
             if let Ok(name) = name {
                 response.headers_mut().insert(REQUEST_ID, name);
@@ -117,15 +117,21 @@ impl CallContext {
             return of_reflection(response, Some(Arc::new((None, lease, None))));
         }
         let Some(mut in_flight) = self.connection.begin() else {
-            return refused(TransportError::Stopping, None);
+            return self.refuse(TransportError::Stopping, None);
         };
         let outcome = self.unary(head, body, &mut lease, &mut in_flight).await;
         in_flight.responded();
         let kept = |of_answer| Some(Arc::new((Some(in_flight), lease, of_answer)));
         match outcome {
             Ok((reply, of_answer)) => answer(reply, kept(Some(of_answer))),
-            Err(refusal) => refused(refusal, kept(None)),
+            Err(refusal) => self.refuse(refusal, kept(None)),
         }
+    }
+
+    /// Counts a refusal, and returns the answer that says it.
+    fn refuse(&self, refusal: TransportError, kept: Kept) -> Response<AnswerBody> {
+        self.calls.note_refusal(refusal);
+        refused(refusal, kept)
     }
 
     /// A call with one message in and one out, within its deadlines.

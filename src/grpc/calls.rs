@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::reflection::Reflection;
+use crate::api::counts::Transport;
 use crate::api::handler::Handler;
 use crate::api::http::{Reply, Request, Via};
 use crate::api::status::TransportError;
@@ -84,6 +85,12 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    /// Counts a call that is refused here.
+    pub(super) fn note_refusal(&self, refusal: TransportError) {
+        self.connections.registry.refusals.note_refusal(refusal);
+        self.handler.api().note_refusal(Transport::Grpc, refusal);
+    }
+
     /// Carries a call out, and returns its answer with the memory that this holds. If the future is dropped before the call
     /// was begun, nothing happens; after that the call goes on without it. Runs on the `grpc` thread, which it never blocks.
     pub(super) async fn carry_out(

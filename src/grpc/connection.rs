@@ -17,7 +17,7 @@ use tokio_rustls::StartHandshake;
 use super::call::{CallContext, h2_head_bytes};
 use super::calls::Calls;
 use super::socket::Socket;
-use crate::connections::{Connection, ConnectionGuard, Health};
+use crate::connections::{Connection, ConnectionGuard, Health, RefusalReason};
 
 /// Requests at once on one connection. RFC 9113 §6.5.2 would have a hundred; but what they hold of memory is there for
 /// clients that never finish them.
@@ -71,7 +71,10 @@ pub(super) async fn serve(
                 let socket = Socket::new(Arc::clone(&connection), Vec::new())?;
                 let handshake = StartHandshake::from_parts(*accepted, socket).into_stream(config);
                 let request_time = calls.connections.limits.request_time;
-                let stream = timeout(request_time, handshake).await??;
+                let stream = timeout(request_time, handshake).await;
+                let stream = stream.map_err(io::Error::from).and_then(|it| it);
+                let refusals = &calls.connections.registry.refusals;
+                let stream = stream.inspect_err(|_| refusals.note(RefusalReason::Tls))?;
                 speak(stream, &calls, &connection, stage).await
             }
         }

@@ -11,7 +11,7 @@ use crate::api::http::{Reply, Request, Via};
 use crate::api::status::TransportError;
 use crate::api::{self, Kind};
 use crate::connections::wire::{DeadlineSocket, Wire};
-use crate::connections::{ConnectionGuard, InFlight, Lease};
+use crate::connections::{ConnectionGuard, InFlight, Lease, RefusalReason};
 #[cfg(feature = "grpc")]
 use crate::grpc::Handover;
 use crate::model::RequestId;
@@ -61,7 +61,10 @@ fn handshake(
         return Some((connection, Wire::plain(stream)));
     };
     let mut in_flight = connection.begin()?;
-    let failed = |error| log::debug!("a TLS handshake failed: {error}");
+    let failed = |error| {
+        front.connections.registry.refusals.note(RefusalReason::Tls);
+        log::debug!("a TLS handshake failed: {error}");
+    };
     let mut socket = DeadlineSocket::new(stream, front.connections.limits.request_time);
     let accepted = socket.client_hello().map_err(failed).ok()?;
     let config = tls.config();
@@ -198,6 +201,11 @@ impl Client<'_> {
     /// Tells the client why its request is refused, in the form that it asked for as far as that was read.
     fn refuse(&mut self, refusal: TransportError, mut request: InFlight, head: &RequestHead) {
         let (content_type, origin) = (head.content_type.as_deref(), head.origin.as_deref());
+        self.front
+            .connections
+            .registry
+            .refusals
+            .note_refusal(refusal);
         let reply = self.front.handler.refuse(refusal, content_type, origin);
         let ids = &self.front.connections.request_ids;
         let request_id = head.request_id.clone().unwrap_or_else(|| ids.make());

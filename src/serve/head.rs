@@ -16,6 +16,8 @@ pub(super) struct RequestHead {
     pub(super) authorization: Option<String>,
     pub(super) content_type: Option<String>,
     pub(super) origin: Option<String>,
+    /// What `Accept` says, but for what follows in a second one. Malformed, it names nothing.
+    pub(super) accept: Option<String>,
     /// What `X-Forwarded-For` says, all of it in order; whether it counts is for others to judge.
     pub(super) forwarded_for: String,
     /// What `X-Request-Id` says, if it is well-formed and stands once; whether it counts is for others to judge.
@@ -98,6 +100,11 @@ impl RequestHead {
             "x-forwarded-for" => {
                 self.forwarded_for.push(',');
                 self.forwarded_for.push_str(ascii(field.value)?);
+                return Ok(());
+            }
+            "accept" => {
+                let text = str::from_utf8(field.value).ok();
+                self.accept = self.accept.take().or_else(|| text.map(str::to_owned));
                 return Ok(());
             }
             "connection" => {

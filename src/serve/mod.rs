@@ -11,6 +11,7 @@ mod head;
 mod incoming;
 mod pipeline;
 mod relay;
+mod scrape;
 mod workers;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use crate::connections::{ConnectionGuard, Connections, Peer, descriptors};
 #[cfg(feature = "grpc")]
 use crate::grpc::GrpcServer;
 use relay::Relay;
+use scrape::MetricsServer;
 
 /// A client's thread only parses and copies, its buffers are on the heap; a TLS handshake needs most of this.
 const CLIENT_STACK_BYTES: usize = 256 * 1024;
@@ -44,6 +46,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Sockets that listen already, TCP or Unix, as systemd opens them.
     pub inherited: Vec<OwnedFd>,
+    /// Where metrics are, if anywhere: never on an address of clients. Plain HTTP.
+    pub metrics_listen: Option<Listen>,
     /// Certificate and key, where TCP clients are to speak TLS.
     pub tls: Option<TlsFiles>,
     /// Proxies whose `X-Forwarded-For` counts.
@@ -114,6 +118,7 @@ impl FatalError {
 pub struct Running {
     front: Arc<FrontEnd>,
     addresses: Vec<Bound>,
+    metrics: Option<(Bound, Arc<MetricsServer>)>,
     accepting: Vec<thread::JoinHandle<()>>,
     /// While this is open they accept.
     accepts: UnixStream,
@@ -127,11 +132,13 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
     let tls = config.tls.take().map(Tls::load).transpose();
     let tls = tls.map_err(|why| Error(format!("TLS: {why}")))?;
     let listeners = listen(&mut config, tls.is_some())?;
+    let metrics_listener = listen_for_metrics(&config)?;
     let unix_path = |it: &Listen| match it {
         Listen::Unix(path) => Some(path.clone()),
         Listen::Tcp(_) => None,
     };
-    let paths = config.listen.iter().filter_map(unix_path).collect();
+    let listened = config.listen.iter().chain(&config.metrics_listen);
+    let paths = listened.filter_map(unix_path).collect();
 
     let fatal = FatalError::new(config.on_fatal_error);
     let (limits, proxies) = (config.limits, config.trusted_proxies);
@@ -160,8 +167,22 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
         grpc,
         fatal,
     });
-    start_accepting(front, listeners, paths)
+    start_accepting(front, listeners, metrics_listener, paths)
         .map_err(|error| Error(format!("cannot start accepting: {error}")))
+}
+
+/// Opens the socket for metrics.
+fn listen_for_metrics(config: &Config) -> Result<Option<Listener>, Error> {
+    let settings = BindSettings {
+        tls: false,
+        insecure_plaintext: config.insecure_plaintext,
+        unix_mode: config.unix_mode,
+    };
+    let listener = config.metrics_listen.as_ref().map(|it| {
+        let bound = Listener::bind(it, &settings);
+        bound.map_err(|error| Error(format!("cannot listen for metrics on {it}: {error}")))
+    });
+    listener.transpose()
 }
 
 /// Opens the sockets to listen on, and takes over those that are open already.
@@ -185,10 +206,11 @@ fn listen(config: &mut Config, tls: bool) -> Result<Vec<Listener>, Error> {
     Ok(listeners)
 }
 
-/// Starts an `accept` thread for each address.
+/// Starts an `accept` thread for each address of clients, and a `metrics` thread.
 fn start_accepting(
     front: Arc<FrontEnd>,
     listeners: Vec<Listener>,
+    metrics_listener: Option<Listener>,
     paths: Vec<PathBuf>,
 ) -> io::Result<Running> {
     let (accepts, stop) = UnixStream::pair()?;
@@ -198,11 +220,33 @@ fn start_accepting(
         addresses.push(listener.bound.clone());
         let (front, stop) = (Arc::clone(&front), Arc::clone(&stop));
         let thread = thread::Builder::new().name("accept".to_owned());
-        accepting.push(thread.spawn(move || accept(&listener, &stop, &front))?);
+        accepting.push(thread.spawn(move || {
+            let speaks_tls = matches!(listener.bound, Bound::Tls(_));
+            accept(&listener, &stop, &front.connections, |connection| {
+                let front = Arc::clone(&front);
+                start_client("client", move || {
+                    client::serve(&front, connection, speaks_tls);
+                });
+            });
+        })?);
+    }
+    let mut metrics = None;
+    if let Some(listener) = metrics_listener {
+        let server = MetricsServer::new(&front.handler, &front.connections);
+        metrics = Some((listener.bound.clone(), Arc::clone(&server)));
+        let stop = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("metrics".to_owned());
+        accepting.push(thread.spawn(move || {
+            accept(&listener, &stop, &server.connections, |connection| {
+                let server = Arc::clone(&server);
+                start_client("metrics-client", move || server.serve(&connection));
+            });
+        })?);
     }
     Ok(Running {
         front,
         addresses,
+        metrics,
         accepting,
         accepts,
         paths,
@@ -213,6 +257,11 @@ impl Running {
     /// Where clients are accepted.
     pub fn addresses(&self) -> &[Bound] {
         &self.addresses
+    }
+
+    /// Where metrics are.
+    pub fn metrics_address(&self) -> Option<&Bound> {
+        self.metrics.as_ref().map(|(bound, _)| bound)
     }
 
     /// Reads certificate and key again, for new connections; those there are go on with the old ones.
@@ -230,6 +279,9 @@ impl Running {
     pub fn stop(self, within: Duration) -> bool {
         self.front.fatal.disarm();
         self.front.connections.registry.close();
+        if let Some((_, metrics)) = &self.metrics {
+            metrics.connections.registry.close();
+        }
         #[cfg(feature = "grpc")]
         self.front.grpc.close();
         drop(self.accepts);
@@ -247,26 +299,30 @@ impl Running {
     }
 }
 
-/// The `accept` thread of one address: accepts connections until the server stops, whatever goes wrong.
-fn accept(listener: &Listener, stop: &UnixStream, front: &Arc<FrontEnd>) {
+/// The thread of one address: accepts connections until the server stops, whatever goes wrong.
+fn accept(
+    listener: &Listener,
+    stop: &UnixStream,
+    connections: &Connections,
+    serve: impl Fn(ConnectionGuard),
+) {
     let mut is_reported = false;
     loop {
         let accepted = listener.accept(stop);
-        if front.connections.registry.is_stopping() {
+        if connections.registry.is_stopping() {
             return;
         }
         match accepted {
             Ok(None) => return,
             Ok(Some((stream, address))) => {
                 is_reported = false;
-                let is_proxy = address.is_some_and(|it| front.connections.is_proxy(it));
+                let is_proxy = address.is_some_and(|it| connections.is_proxy(it));
                 let peer = Peer {
                     address,
                     is_trusted: is_proxy || listener.is_private,
                 };
-                let speaks_tls = matches!(listener.bound, Bound::Tls(_));
-                if let Some(connection) = front.connections.registry.admit(stream, peer) {
-                    serve_client(front, connection, speaks_tls);
+                if let Some(connection) = connections.registry.admit(stream, peer) {
+                    serve(connection);
                 }
             }
             Err(error) => {
@@ -275,7 +331,7 @@ fn accept(listener: &Listener, stop: &UnixStream, front: &Arc<FrontEnd>) {
                 }
                 is_reported = true;
                 if is_shortage(&error) {
-                    front.connections.registry.shed();
+                    connections.registry.shed();
                 }
                 thread::sleep(ACCEPT_REST);
             }
@@ -290,16 +346,13 @@ fn is_shortage(error: &io::Error) -> bool {
     errno.is_some_and(|it| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&it))
 }
 
-/// Gives a new client a `client` thread of its own. Runs on the `accept` thread.
-fn serve_client(front: &Arc<FrontEnd>, connection: ConnectionGuard, speaks_tls: bool) {
-    let front = Arc::clone(front);
+/// Gives a new client a thread of its own. Runs on the thread that accepted it.
+fn start_client(name: &str, serve: impl FnOnce() + Send + 'static) {
     let started = thread::Builder::new()
-        .name("client".to_owned())
+        .name(name.to_owned())
         .stack_size(CLIENT_STACK_BYTES)
         .spawn(move || {
-            let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                client::serve(&front, connection, speaks_tls);
-            }));
+            let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(serve));
             if served.is_err() {
                 log::error!("a client's thread panicked; that client alone is gone");
             }

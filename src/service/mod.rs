@@ -12,6 +12,8 @@ mod doctor;
 mod events;
 mod find;
 mod keys;
+#[cfg(feature = "server")]
+mod observe;
 mod organizations;
 mod readiness;
 mod rotation;

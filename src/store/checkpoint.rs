@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::wal::{self, TOO_LONG_FRAMES, WakeReason, WalLength};
+use super::counts::{CheckpointMode, CheckpointOutcome, StoreCounts};
+use super::wal::{self, TOO_LONG_FRAMES, WakeReason, WalLength, WalPosition};
 use super::writer::Writer;
 use super::{file, unavailable};
 use crate::error::{Error, Result};
@@ -39,15 +40,6 @@ pub(super) const TRUNCATE_INTERVAL: Duration = Duration::from_secs(15);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Enough for SQLite, the only thing that the thread calls.
 const STACK_BYTES: usize = 256 * 1024;
-
-/// The mode of the last checkpoint of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// The next commit overwrites the WAL from its start.
-    Restart,
-    /// As `Restart`, and the WAL file has length zero.
-    Truncate,
-}
 
 /// The checkpoints of one database.
 pub(super) struct Checkpoints {
@@ -121,8 +113,8 @@ impl Checkpoints {
 
     fn restart(&self) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.has_restarted =
-            !self.is_anothers(&mut state)? && self.run_round(&mut state, Mode::Restart)?;
+        state.has_restarted = !self.is_anothers(&mut state)?
+            && self.run_round(&mut state, CheckpointMode::Restart)?;
         Ok(())
     }
 
@@ -163,7 +155,7 @@ impl Checkpoints {
     fn truncate_within(&self, state: &mut State, wait: Duration) -> Result<()> {
         let begun = Instant::now();
         while wal::wal_bytes(&self.path) > 0 {
-            if self.is_anothers(state)? || self.run_round(state, Mode::Truncate)? {
+            if self.is_anothers(state)? || self.run_round(state, CheckpointMode::Truncate)? {
                 break;
             }
             if begun.elapsed() >= wait {
@@ -179,13 +171,13 @@ impl Checkpoints {
 
     /// Copies beside the writer until little is left, and the rest between two batches of the writer. Returns whether
     /// the WAL was restarted or truncated; a reader of an older snapshot prevents both.
-    fn run_round(&self, state: &mut State, mode: Mode) -> Result<bool> {
+    fn run_round(&self, state: &mut State, mode: CheckpointMode) -> Result<bool> {
         for _ in 0..MAX_PASSES {
             let position = wal::wal_position(state.connection(&self.path)?)?;
             if position.frames.saturating_sub(position.copied) <= FEW_FRAMES {
                 break;
             }
-            let position = wal::checkpoint(state.connection(&self.path)?, "PASSIVE")?;
+            let position = run_passive(state.connection(&self.path)?, self.writer.counts())?;
             if position.copied < position.frames {
                 // A reader uses an older snapshot. Until it ends the WAL cannot be restarted.
                 return Ok(false);
@@ -197,22 +189,45 @@ impl Checkpoints {
                 break;
             }
         }
-        let restart = move |connection: &Connection| {
-            let (mode, busy) = match mode {
-                Mode::Restart => ("RESTART", RESTART_BUSY),
-                Mode::Truncate => ("TRUNCATE", TRUNCATE_BUSY),
-            };
-            connection.busy_timeout(busy).map_err(unavailable)?;
-            let is_busy =
-                connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), (), |row| {
-                    row.get::<_, i64>(0)
-                });
-            connection.busy_timeout(file::BUSY).map_err(unavailable)?;
-            Ok(is_busy.map_err(unavailable)? == 0)
-        };
+        let counts = Arc::clone(self.writer.counts());
+        let last = move |connection: &Connection| run_last(connection, mode, &counts);
         self.wal_length
-            .while_writer_is_needed(|| self.writer.run_exclusive(restart))
+            .while_writer_is_needed(|| self.writer.run_exclusive(last))
     }
+}
+
+/// Copies beside the writer.
+fn run_passive(connection: &Connection, counts: &StoreCounts) -> Result<WalPosition> {
+    let begun = Instant::now();
+    let position = wal::checkpoint(connection, CheckpointMode::Passive.as_sql());
+    let outcome = match &position {
+        Ok(it) if it.copied < it.frames => CheckpointOutcome::Busy,
+        Ok(_) => CheckpointOutcome::Done,
+        Err(_) => CheckpointOutcome::Failed,
+    };
+    counts.note_checkpoint(CheckpointMode::Passive, outcome, begun.elapsed());
+    position
+}
+
+/// The last checkpoint of a round, on the writing connection. Returns whether it did all that its mode does.
+fn run_last(connection: &Connection, mode: CheckpointMode, counts: &StoreCounts) -> Result<bool> {
+    let begun = Instant::now();
+    let busy = if mode == CheckpointMode::Truncate {
+        TRUNCATE_BUSY
+    } else {
+        RESTART_BUSY
+    };
+    connection.busy_timeout(busy).map_err(unavailable)?;
+    let sql = format!("PRAGMA wal_checkpoint({})", mode.as_sql());
+    let is_busy = connection.query_row(&sql, (), |row| row.get::<_, i64>(0));
+    connection.busy_timeout(file::BUSY).map_err(unavailable)?;
+    let outcome = match &is_busy {
+        Ok(0) => CheckpointOutcome::Done,
+        Ok(_) => CheckpointOutcome::Busy,
+        Err(_) => CheckpointOutcome::Failed,
+    };
+    counts.note_checkpoint(mode, outcome, begun.elapsed());
+    Ok(is_busy.map_err(unavailable)? == 0)
 }
 
 impl State {

@@ -39,7 +39,39 @@ pub(crate) enum EventKind {
 }
 
 impl EventKind {
-    const fn as_str(self) -> &'static str {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 27] = [
+        Self::InstanceCreated,
+        Self::InstanceRestored,
+        Self::InstanceRestoredWithLoss,
+        Self::ClockConfirmed,
+        Self::KeyRotationStarted,
+        Self::KeyRotated,
+        Self::OrganizationCreated,
+        Self::OrganizationRenamed,
+        Self::OrganizationRemoved,
+        Self::IssuerChanged,
+        Self::WindowChanged,
+        Self::CheckpointsChanged,
+        Self::UserCreated,
+        Self::UserRemoved,
+        Self::UserLocked,
+        Self::UserUnlocked,
+        Self::UserDeactivated,
+        Self::UserActivated,
+        Self::TotpStarted,
+        Self::TotpConfirmed,
+        Self::TotpRenamed,
+        Self::TotpChecked,
+        Self::TotpRemoved,
+        Self::TotpExpired,
+        Self::CodeRefused,
+        Self::TokenCreated,
+        Self::TokenRevoked,
+    ];
+
+    /// The name of the kind, in the database and in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::InstanceCreated => "instance.created",
             Self::InstanceRestored => "instance.restored",
@@ -141,6 +173,19 @@ impl WriteTx<'_> {
             event.name.map(Name::as_str),
         );
         self.execute(SQL, row)?;
+        self.events.note(event.kind);
         self.doubt_clock_after_gap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kind that the list leaves out is not counted.
+    #[test]
+    fn the_list_of_kinds_has_each_of_them() {
+        let named = include_str!("events.rs").matches(" => \"").count();
+        assert_eq!(EventKind::ALL.len(), named);
     }
 }

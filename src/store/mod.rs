@@ -7,6 +7,7 @@ mod backup;
 mod checkpoint;
 mod clock;
 mod clock_fix;
+mod counts;
 mod event_list;
 mod event_sweep;
 mod events;
@@ -23,6 +24,8 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod tokens;
+#[cfg(feature = "server")]
+mod totals;
 mod totps;
 mod upgrade;
 mod users;
@@ -39,6 +42,8 @@ use rusqlite::{Connection, Params, Row};
 
 pub(crate) use backup::Backup;
 pub(crate) use clock_fix::DatedTable;
+#[cfg(feature = "server")]
+pub(crate) use counts::{CheckpointMode, CheckpointOutcome, StoreCounts, StoreErrorKind};
 pub(crate) use event_list::EventRow;
 pub(crate) use events::{Event, EventKind, EventSource};
 pub(crate) use inspect::{Inspection, wal_bytes};
@@ -49,6 +54,8 @@ pub(crate) use readers::ReadKind;
 pub use reapply::ReapplyCounts;
 pub(crate) use slots::Slot;
 pub(crate) use tokens::TokenRow;
+#[cfg(feature = "server")]
+pub(crate) use totals::Totals;
 pub(crate) use totps::{RemovedTotp, TotpRow, TotpState};
 pub use users::FoundUser;
 pub(crate) use users::{UserContent, UserRow, UsernameRow};
@@ -57,6 +64,7 @@ use crate::error::{Error, Result};
 use crate::model::{LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp};
 use crate::totp::LONGEST_WAIT;
 use checkpoint::Checkpoints;
+use counts::EventTally;
 use readers::Readers;
 use wal::WalLength;
 use writer::Writer;
@@ -162,6 +170,23 @@ impl Store {
         self.readers.read_for_request(kind, read)
     }
 
+    /// Runs `read` in one snapshot of the database, within a time limit and the limit on the number of requests' reads.
+    #[cfg(feature = "server")]
+    pub(crate) fn read_within<T>(
+        &self,
+        time_limit: Duration,
+        kind: ReadKind,
+        read: impl FnOnce(&ReadTx<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.readers.read_within(time_limit, kind, read)
+    }
+
+    /// What was counted since the database was opened.
+    #[cfg(feature = "server")]
+    pub(crate) fn counts(&self) -> &StoreCounts {
+        self.writer.counts()
+    }
+
     /// Runs `write` in a write transaction; all write transactions run one after another. When this returns, the
     /// change is on disk. Where `write` or the commit fails, nothing was changed.
     pub(crate) fn write<T: Send + 'static>(
@@ -169,8 +194,13 @@ impl Store {
         now: Timestamp,
         write: impl FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer
-            .write(move |connection| write(&WriteTx::new(connection, now)?))
+        let counts = Arc::clone(self.writer.counts());
+        self.writer.write(move |connection| {
+            let tx = WriteTx::new(connection, now)?;
+            let written = write(&tx)?;
+            counts.note_events(&tx.events);
+            Ok(written)
+        })
     }
 
     /// Runs `calls`; all writes that it makes on this thread share one transaction. When this returns, they are on disk.
@@ -307,6 +337,8 @@ pub(crate) struct WriteTx<'a> {
     now: Timestamp,
     /// The time of this transaction's events: `now`, but not before the newest event.
     event_at: Timestamp,
+    /// How many events of each kind were appended, for metrics.
+    events: EventTally,
 }
 
 impl<'a> Deref for WriteTx<'a> {
@@ -329,6 +361,7 @@ impl<'a> WriteTx<'a> {
             newest_event_at,
             now,
             event_at: now.max(newest_event_at),
+            events: EventTally::default(),
         })
     }
 
@@ -342,6 +375,7 @@ impl<'a> WriteTx<'a> {
             newest_event_at: now,
             now,
             event_at: now,
+            events: EventTally::default(),
         }
     }
 
@@ -371,5 +405,6 @@ fn unavailable(error: rusqlite::Error) -> Error {
     if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {
         return Error::SearchTooLong;
     }
+    counts::note_error(&error);
     Error::Unavailable(format!("the database: {error}"))
 }

@@ -85,14 +85,24 @@ impl Readers {
         in_snapshot(&connection, None, read)
     }
 
-    /// Runs `read` in one snapshot, through the gate and within the time limit.
+    /// Runs `read` in one snapshot, through the gate and within the time limit of requests.
     pub(super) fn read_for_request<T>(
         &self,
         kind: ReadKind,
         read: impl FnOnce(&ReadTx<'_>) -> Result<T>,
     ) -> Result<T> {
-        let deadline = Instant::now().checked_add(self.time_limit);
-        let outcome = self.gate.enter(kind, self.time_limit).and_then(|_permit| {
+        self.read_within(self.time_limit, kind, read)
+    }
+
+    /// Runs `read` in one snapshot, through the gate and within a time limit.
+    pub(super) fn read_within<T>(
+        &self,
+        time_limit: Duration,
+        kind: ReadKind,
+        read: impl FnOnce(&ReadTx<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now().checked_add(time_limit);
+        let outcome = self.gate.enter(kind, time_limit).and_then(|_permit| {
             let connection = self.pool.get().map_err(no_connection)?;
             let _time_limit = deadline
                 .map(|it| TimeLimit::set(&connection, it))

@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::counts::{StoreCounts, note_error};
 use super::unavailable;
 use super::wal::{self, WalLength};
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ pub(super) struct Writer {
     /// Changes since the WAL was measured. Only the thread that has the connection uses it.
     unmeasured_changes: AtomicUsize,
     wal_length: Arc<WalLength>,
+    counts: Arc<StoreCounts>,
 }
 
 struct Queue {
@@ -101,7 +103,12 @@ impl Writer {
             max_batch,
             unmeasured_changes: AtomicUsize::new(0),
             wal_length,
+            counts: Arc::new(StoreCounts::new()),
         }
+    }
+
+    pub(super) const fn counts(&self) -> &Arc<StoreCounts> {
+        &self.counts
     }
 
     /// Runs `change` in a transaction. When this returns, the change is on disk or was undone.
@@ -160,11 +167,15 @@ impl Writer {
             return called.map_err(|_| Error::Bug("a call panicked".to_owned()));
         };
         let result = match (called, failure) {
-            (Ok(()), None) => transaction::end(&connection, has_changed).map_err(unavailable),
+            (Ok(()), None) => {
+                let ended = transaction::end(&connection, has_changed, changes, &self.counts);
+                ended.map_err(unavailable)
+            }
             (Ok(()), Some(why)) => Err(Error::Unavailable(why)),
             (Err(_), _) => Err(Error::Bug("a call panicked".to_owned())),
         };
         let result = result.map_err(|error| {
+            self.counts.note_failed_commit();
             if let Error::Unavailable(why) = error {
                 Error::Unavailable(transaction::roll_back(&connection, why))
             } else {
@@ -218,6 +229,7 @@ impl Writer {
             });
             batch.changes = batch.changes.saturating_add(1);
             let has_changed = kept.map_err(|error| {
+                note_error(&error);
                 let why = format!("the database: {error}");
                 batch.failure = Some(why.clone());
                 Error::Unavailable(why)
@@ -310,7 +322,7 @@ impl Writer {
                 run(&connection);
                 Ok(())
             }
-            Batch::Changes(changes) => transaction::commit(&connection, changes),
+            Batch::Changes(changes) => transaction::commit(&connection, changes, &self.counts),
         };
         // Before the callers are notified, so that they wait for it too: otherwise they would queue more changes
         // meanwhile.

@@ -7,10 +7,34 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PAGE: &str = include_str!("../../docs/architecture.md");
 
 /// Each module, and those that it may use.
-const BELOW: [(&str, &[&str]); 12] = [
+const BELOW: [(&str, &[&str]); 16] = [
     (
         "serve",
-        &["api", "connections", "error", "grpc", "log_limit", "model"],
+        &[
+            "api",
+            "connections",
+            "error",
+            "grpc",
+            "log_limit",
+            "metrics",
+            "model",
+        ],
+    ),
+    (
+        "metrics.rs",
+        &["api", "connections", "log_lines", "model", "store"],
+    ),
+    (
+        "metrics",
+        &[
+            "api",
+            "connections",
+            "counters",
+            "error",
+            "model",
+            "service",
+            "store",
+        ],
     ),
     (
         "grpc",
@@ -18,14 +42,26 @@ const BELOW: [(&str, &[&str]); 12] = [
     ),
     (
         "connections",
-        &["api", "error", "log_limit", "model", "ownership"],
+        &[
+            "api",
+            "counters",
+            "error",
+            "log_limit",
+            "model",
+            "ownership",
+        ],
     ),
-    ("api", &["error", "log_limit", "model", "service"]),
+    (
+        "api",
+        &["counters", "error", "log_limit", "model", "service"],
+    ),
     (
         "service",
         &["error", "model", "ownership", "seal", "store", "totp"],
     ),
-    ("store", &["error", "model", "seal", "totp"]),
+    ("store", &["counters", "error", "model", "seal", "totp"]),
+    ("log_lines.rs", &["counters"]),
+    ("counters.rs", &[]),
     ("seal.rs", &["error", "model", "ownership", "totp"]),
     ("seal", &["error", "model", "totp"]),
     ("totp.rs", &["error", "model"]),

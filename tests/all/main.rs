@@ -48,6 +48,7 @@ mod list;
 mod litestream;
 mod logs;
 mod memory;
+mod metrics;
 mod names;
 mod network;
 mod ownership;

@@ -27,6 +27,9 @@ pub(in crate::cli) struct Serve {
         value_delimiter = ','
     )]
     pub(in crate::cli) listen: Vec<Listen>,
+    /// Where Prometheus finds metrics, under /metrics: HOST:PORT or unix:/path, best on loopback
+    #[arg(long, env = "TOTPD_METRICS_LISTEN", value_name = "ADDR")]
+    pub(in crate::cli) metrics_listen: Option<Listen>,
     /// Use TLS on TCP, with this certificate chain (PEM); read again on SIGHUP
     #[arg(
         long,

@@ -3,10 +3,12 @@
 //! Knows nothing of the queue, and nothing of what the changes do.
 
 use std::cell::Cell;
+use std::time::Instant;
 
 use rusqlite::Connection;
 
 use super::Change;
+use crate::store::counts::{StoreCounts, note_error};
 use crate::store::execute_cached;
 
 thread_local! {
@@ -19,8 +21,14 @@ pub(in crate::store) fn is_open() -> bool {
 }
 
 /// Runs `changes` in one transaction and commits it. An error means that none of them was kept, and says why.
-pub(super) fn commit(connection: &Connection, changes: Vec<Change>) -> Result<(), String> {
-    run_in_transaction(connection, changes).map_err(|error| {
+pub(super) fn commit(
+    connection: &Connection,
+    changes: Vec<Change>,
+    counts: &StoreCounts,
+) -> Result<(), String> {
+    run_in_transaction(connection, changes, counts).map_err(|error| {
+        note_error(&error);
+        counts.note_failed_commit();
         let why = format!("the database: {error}");
         roll_back(connection, why)
     })
@@ -33,10 +41,15 @@ pub(super) fn begin(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite::Result<()> {
+fn run_in_transaction(
+    connection: &Connection,
+    changes: Vec<Change>,
+    counts: &StoreCounts,
+) -> rusqlite::Result<()> {
     begin(connection)?;
     // A single change needs no savepoint: the transaction has nothing else to keep.
-    let is_single = changes.len() == 1;
+    let batch_size = changes.len();
+    let is_single = batch_size == 1;
     let mut has_changed = false;
     for change in changes {
         has_changed |= if is_single {
@@ -47,13 +60,25 @@ fn run_in_transaction(connection: &Connection, changes: Vec<Change>) -> rusqlite
         };
     }
     require_transaction(connection)?;
-    end(connection, has_changed)
+    end(connection, has_changed, batch_size, counts)
 }
 
 /// Ends the transaction: commits it, or rolls back where no row was written. So a batch of refused calls neither
 /// writes nor syncs.
-pub(super) fn end(connection: &Connection, has_changed: bool) -> rusqlite::Result<()> {
-    execute_cached(connection, if has_changed { "COMMIT" } else { "ROLLBACK" })?;
+pub(super) fn end(
+    connection: &Connection,
+    has_changed: bool,
+    changes: usize,
+    counts: &StoreCounts,
+) -> rusqlite::Result<()> {
+    if has_changed {
+        let begun = Instant::now();
+        execute_cached(connection, "COMMIT")?;
+        counts.note_commit(changes, begun.elapsed());
+    } else {
+        execute_cached(connection, "ROLLBACK")?;
+        counts.note_roll_back();
+    }
     IS_OPEN.set(false);
     Ok(())
 }
