@@ -41,6 +41,8 @@ pub(crate) struct Bench {
     pub(crate) sizes: Sizes,
     pub(crate) wanted: Vec<Mark>,
     pub(crate) soak: Option<Duration>,
+    /// Whether mark 3 is measured with scrapes too.
+    pub(crate) scraped: bool,
 }
 
 impl Bench {

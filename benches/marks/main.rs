@@ -38,6 +38,7 @@ mod mixed;
 mod removals;
 mod report;
 mod run;
+mod scraped;
 mod seed;
 mod server;
 mod slow;

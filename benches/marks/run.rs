@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::bench::{Bench, Order, Sizes};
 use crate::mark::Mark;
 use crate::report::Report;
-use crate::{Result, beside_searches, children, front_end, machine, million, removals, slow, soak};
+use crate::{
+    Result, beside_searches, children, front_end, machine, million, removals, scraped, slow, soak,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -26,6 +28,9 @@ pub(crate) struct Options {
     /// Measure mark 12 too, for so long: 10m, 30s
     #[arg(long, value_name = "TIME", value_parser = span)]
     soak: Option<Duration>,
+    /// Measure mark 3 with metrics scraped every second against mark 3 without, and nothing else unless --only names it
+    #[arg(long)]
+    scraped: bool,
     /// Where to put the data, on the disk that is to be measured [default: target/tmp]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -48,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .into());
     }
     let mut wanted = options.only.clone();
-    if wanted.is_empty() {
+    if wanted.is_empty() && !options.scraped {
         wanted = Mark::by_default();
     }
     if options.soak.is_some() {
@@ -65,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         sizes: sizes(options),
         wanted,
         soak: options.soak,
+        scraped: options.scraped,
     };
     let busy = machine::Busy::now()?;
     let mut report = Report::new(
@@ -73,6 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bench.sizes.order,
     );
     removals::measure(&bench, &mut report)?;
+    scraped::measure(&bench, &mut report)?;
     beside_searches::measure(&bench, &mut report)?;
     slow::measure(&bench, &mut report)?;
     front_end::measure(&bench, &mut report)?;

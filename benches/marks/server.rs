@@ -107,6 +107,10 @@ impl Server {
 pub(crate) fn listening(stdout: &mut impl BufRead) -> Result<String> {
     let mut line = String::new();
     stdout.read_line(&mut line)?;
+    if line.starts_with("metrics on ") {
+        line.clear();
+        stdout.read_line(&mut line)?;
+    }
     let address = line.trim().strip_prefix("listening on http://");
     Ok(address.ok_or("the server did not start")?.to_owned())
 }

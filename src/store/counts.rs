@@ -255,3 +255,24 @@ pub(super) fn note_error(error: &rusqlite::Error) {
     };
     kind.counter().add_one();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_commit_had_changed_is_not_counted() {
+        let counts = StoreCounts::new();
+        let events = EventTally::default();
+        events.note(EventKind::UserCreated);
+        let counted = || counts.events().map(|(_, count)| count).sum::<u64>();
+        counts.note_events(&events);
+        counts.note_failed_commit();
+        counts.note_commit(1, Duration::ZERO);
+        assert_eq!(counted(), 0);
+        counts.note_events(&events);
+        assert_eq!(counted(), 0, "not before its commit");
+        counts.note_commit(1, Duration::ZERO);
+        assert_eq!(counted(), 1);
+    }
+}

@@ -61,6 +61,7 @@ mod restore;
 mod rotation;
 #[cfg(feature = "grpc")]
 mod rpc;
+mod scrapes;
 mod search;
 mod secrets;
 mod starts;

@@ -1,23 +1,16 @@
-//! Metrics: where they are, what moves them, and what they never hold.
+//! Metrics: each counter moves when its thing happens, and every gauge tells what is so.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use totpd::model::Timestamp;
 use totpd::serve::{Limits, TlsFiles};
 use totpd::service::Role;
 
-use crate::binary::Home;
 use crate::harness::{Answer, Client, TestServer};
-use crate::wait::{SetOnDrop, until};
+use crate::wait::until;
 
-const REST: &str = "/resources/v3alpha";
-
-fn start() -> TestServer {
+pub fn start() -> TestServer {
     start_with(Limits::default())
 }
 
@@ -30,16 +23,16 @@ fn start_with(limits: Limits) -> TestServer {
         .start()
 }
 
-fn metrics_address(server: &TestServer) -> String {
+pub fn metrics_address(server: &TestServer) -> String {
     let bound = server.running().metrics_address().unwrap().to_string();
     bound.strip_prefix("http://").unwrap().to_owned()
 }
 
-fn get(server: &TestServer, target: &str, headers: &str) -> Answer {
+pub fn get(server: &TestServer, target: &str, headers: &str) -> Answer {
     Client::connect(&metrics_address(server)).ask("GET", target, headers, b"")
 }
 
-fn page(server: &TestServer) -> String {
+pub fn page(server: &TestServer) -> String {
     let answer = get(server, "/metrics", "").expect_status(200);
     String::from_utf8(answer.body).unwrap()
 }
@@ -55,7 +48,7 @@ fn samples(server: &TestServer) -> BTreeMap<String, f64> {
     samples.collect()
 }
 
-fn value(server: &TestServer, name: &str) -> Option<f64> {
+pub fn value(server: &TestServer, name: &str) -> Option<f64> {
     samples(server).get(name).copied()
 }
 
@@ -78,7 +71,7 @@ fn request(transport: &str, call: &str, code: &str) -> String {
     format!(r#"totpd_requests_total{{transport="{transport}",call="{call}",code="{code}"}}"#)
 }
 
-fn rest(call: &str, code: &str) -> String {
+pub fn rest(call: &str, code: &str) -> String {
     request("rest", call, code)
 }
 
@@ -141,6 +134,19 @@ fn each_call_moves_its_counters() {
         &[rest("StartTOTPRegistration", "ok"), change("totp.started")],
         "starting",
         &|| drop(server.start_enrolment(&user)),
+    );
+    one(&[rest("ListTOTP", "ok")], "listing", &|| {
+        server
+            .ask("GET", &format!("/users/{user}/totp"), "")
+            .expect_status(200);
+    });
+    one(
+        &[rest("RenameTOTP", "ok"), change("totp.renamed")],
+        "renaming",
+        &|| {
+            let path = format!("/users/{user}/totp/{}/_rename", phone.id);
+            server.ask("POST", &path, "\"Pixel 9\"").expect_status(200);
+        },
     );
     let second = server.start_enrolment(&user);
     one(
@@ -648,228 +654,4 @@ fn each_transport_has_its_label() {
         },
     );
     drop(rpc);
-}
-
-/// SECURITY.md 42
-#[test]
-fn metrics_hold_no_id_name_code_or_token() {
-    let server = start();
-    let user = server.user("alice-of-the-test");
-    let phone = server.enrol(&user);
-    let code = phone.code_at(server.now());
-    server.check(&user, &code).expect_status(200);
-    let (token_id, token) = server.token_with(Role::Admin, Some(Duration::from_hours(24)));
-    server.pass_seconds(60);
-    let page = page(&server);
-    let secrets = [
-        &user,
-        &phone.id,
-        &server.org,
-        &server.admin,
-        &token_id,
-        &token,
-    ];
-    for text in secrets
-        .into_iter()
-        .map(String::as_str)
-        .chain(["alice", "127.0.0.1", "Test"])
-    {
-        assert!(!page.contains(text), "{text} is in\n{page}");
-    }
-}
-
-#[test]
-fn only_their_own_address_has_metrics_and_it_has_nothing_else() {
-    let server = start();
-    server
-        .raw("GET", "/metrics", "", b"")
-        .expect_error(404, 5, None);
-    let text = get(&server, "/metrics?x=1", "").expect_status(200);
-    assert_eq!(
-        text.header("content-type"),
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
-    assert!(text.body.ends_with(b"\n"));
-    assert!(text.header("x-request-id").is_some());
-    let open = get(
-        &server,
-        "/metrics",
-        "Accept: application/openmetrics-text; version=1.0.0\r\n",
-    );
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    assert_eq!(open.header("content-type"), Some(kind));
-    assert!(open.body.ends_with(b"# EOF\n"));
-    for accept in ["Accept: \r\n", "Accept: a/b\r\n", "Accept: \u{fc}\r\n"] {
-        let text = get(&server, "/metrics", accept).expect_status(200);
-        assert!(text.body.starts_with(b"# HELP totpd_build_info "));
-    }
-    assert_eq!(
-        get(&server, "/debug/healthz", "").expect_status(200).body,
-        b"ok"
-    );
-    assert_eq!(
-        get(&server, "/debug/ready", "").expect_status(200).body,
-        b"ok"
-    );
-    let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
-    for target in ["/", "/metrics/", &format!("{REST}/users/{}", server.org)] {
-        get(&server, target, &bearer).expect_error(404, 5, None);
-    }
-    let mut client = Client::connect(&metrics_address(&server));
-    let head = client.ask("HEAD", "/metrics", "", b"").expect_status(200);
-    assert!(
-        head.header("content-length")
-            .unwrap()
-            .parse::<usize>()
-            .unwrap()
-            > 1_000
-    );
-    let refused = client
-        .ask("POST", "/metrics", "", b"x")
-        .expect_error(405, 12, None);
-    assert_eq!(refused.header("allow"), Some("GET, HEAD"));
-    client.send(b"no request\r\n\r\n");
-    client.answer(false, "").expect_status(400);
-}
-
-/// As many scrapers as may connect, who send half a request, take no answer, or send nothing: the next one is served all
-/// the same, and no client notices.
-#[test]
-fn slow_scrapers_hold_nothing_up() {
-    let server = start();
-    let address = metrics_address(&server);
-    let mut slow: Vec<_> = (0..8).map(|_| Client::connect(&address)).collect();
-    for (nth, client) in slow.iter_mut().enumerate() {
-        match nth % 2 {
-            0 => client.send(b"GET /metrics HTTP/1.1\r\n"),
-            _ => client.send(b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n"),
-        }
-    }
-    until("there is room for one more", || {
-        let mut client = Client::connect(&address);
-        let answer = client.try_ask("GET", "/metrics", "", b"");
-        answer.is_some_and(|it| it.status == 200)
-    });
-    server.user("alice");
-    server
-        .ask("POST", "/users/_search", "[]")
-        .expect_status(200);
-    // They are no connections of clients.
-    assert_eq!(
-        value(&server, r#"totpd_connections{protocol="http1"}"#),
-        Some(0.0)
-    );
-}
-
-/// Needs `promtool`, which Debian has in its package `prometheus`.
-#[test]
-fn promtool_is_content_with_a_scrape_under_load() {
-    let server = start();
-    let is_over = AtomicBool::new(false);
-    let pages = thread::scope(|scope| {
-        let _over = SetOnDrop(&is_over);
-        for nth in 0..4 {
-            let (server, is_over) = (&server, &is_over);
-            scope.spawn(move || {
-                let mut round = 0;
-                while !is_over.load(Ordering::Relaxed) {
-                    let user = server.user(&format!("user-{nth}-{round}"));
-                    let phone = server.start_enrolment(&user);
-                    server
-                        .confirm(&user, &phone, &phone.code_at(server.now()))
-                        .expect_status(200);
-                    server.remove(&user, &phone).expect_status(200);
-                    round += 1;
-                }
-            });
-        }
-        let removed = rest("RemoveTOTPAuthenticator", "ok");
-        until("the load has begun", || {
-            value(&server, &removed).is_some_and(|it| it > 8.0)
-        });
-        (0..5).map(|_| page(&server)).collect::<Vec<_>>()
-    });
-    for page in pages {
-        promtool(&["check", "metrics"], &page);
-    }
-}
-
-/// Gives `promtool` this input, and requires that it has nothing to say.
-fn promtool(args: &[&str], input: &str) {
-    let started = Command::new("promtool")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = started else {
-        eprintln!("promtool is missing: not checked");
-        return;
-    };
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let told = [output.stdout, output.stderr].concat();
-    let told = String::from_utf8_lossy(&told);
-    assert!(
-        output.status.success() && told.is_empty(),
-        "{told}\n{input}"
-    );
-}
-
-#[test]
-fn the_binary_tells_where_metrics_are_and_counts_the_lines_of_its_log() {
-    let (home, _) = Home::init();
-    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = held.local_addr().unwrap().to_string();
-    home.refuses(
-        &[
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            &taken,
-        ],
-        1,
-        &format!("cannot listen for metrics on {taken}"),
-    );
-    home.refuses(
-        &[
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "0.0.0.0:0",
-        ],
-        1,
-        "--insecure-plaintext",
-    );
-    let path = home.data().with_file_name("metrics.sock");
-    let named = format!("unix:{}", path.display());
-    let server = home.serve(&["--metrics-listen", &named, "--log-level", "debug"]);
-    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    let request = b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
-    let mut scrape = || {
-        stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.write_all(request).unwrap();
-        std::io::read_to_string(&mut stream).unwrap()
-    };
-    server.ask("none", "GET", "/users/1", "").expect_status(401);
-    let page = scrape();
-    assert!(
-        page.contains("totpd_log_lines_total{level=\"debug\"} "),
-        "{page}"
-    );
-    let debug = page
-        .lines()
-        .find_map(|it| it.strip_prefix("totpd_log_lines_total{level=\"debug\"} "));
-    assert!(debug.unwrap().parse::<f64>().unwrap() >= 1.0);
-    assert!(page.contains("process_resident_memory_bytes "), "{page}");
-    let (status, _) = server.terminate();
-    assert_eq!(status, 0);
-    assert!(!path.exists());
 }
