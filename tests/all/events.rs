@@ -496,6 +496,8 @@ fn the_record_of_what_was_confirmed_is_kept_as_long_as_its_user_is_there() {
     let removed = server.enrol("alice");
     server.remove("alice", &removed).expect_status(200);
     let kept = server.enrol("alice");
+    let rename = format!("/users/alice/totp/{}/_rename", kept.id);
+    server.ask("POST", &rename, "\"Pixel\"").expect_status(200);
     server.pass_seconds(30);
     server
         .check("alice", &kept.code_at(server.now()))
