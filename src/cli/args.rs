@@ -4,6 +4,7 @@ mod serve;
 mod values;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
@@ -16,7 +17,7 @@ pub(super) const ISSUER: &str = "totpd";
 
 /// Owns the TOTP second factors of the users on one node: enrols, checks, and removes for good.
 #[derive(Parser)]
-#[command(name = "totpd", version, disable_help_subcommand = true)]
+#[command(name = "totpd", version = VERSION.as_str(), disable_help_subcommand = true)]
 pub(super) struct Args {
     /// The data directory [default: $STATE_DIRECTORY, else ./totpd-data]
     #[arg(
@@ -92,7 +93,40 @@ pub(super) enum Command {
     /// List events: who changed what, when, for whom
     #[command(subcommand)]
     Event(Event),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write a man page for each command into a directory
+    Man {
+        /// The directory, which must exist
+        dir: PathBuf,
+    },
 }
+
+/// The shells that completions are made for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// The version, the features, and the commit that `TOTPD_COMMIT` named at the build.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("TOTPD_COMMIT").filter(|it| !it.is_empty());
+    let features = if cfg!(feature = "grpc") {
+        "cli grpc"
+    } else {
+        "cli"
+    };
+    format!(
+        "{} (commit {}; features {features})",
+        env!("CARGO_PKG_VERSION"),
+        commit.unwrap_or("unknown")
+    )
+});
 
 #[derive(clap::Args)]
 pub(super) struct Init {

@@ -15,6 +15,7 @@ mod maintenance;
 mod output;
 mod parse;
 mod qr;
+mod reference;
 mod serve;
 mod settings;
 mod shell;
@@ -84,6 +85,8 @@ fn dispatch(parsed: Parsed) -> Result<()> {
     let out = Output { json: args.json };
     match args.command {
         Command::Demo => demo::run(),
+        Command::Completions { shell } => reference::completions(&out, shell),
+        Command::Man { dir } => reference::man(&out, &dir),
         Command::Init(it) => admin::init(&location, &out, &it),
         Command::Serve(it) => serve::run(&location, *it),
         Command::Backup { file } => maintenance::backup(&location.open()?, &out, &file),

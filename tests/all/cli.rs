@@ -530,3 +530,37 @@ fn an_authenticator_is_renamed_and_listed_with_its_last_use() {
     let kinds = home.json(&["event", "list", "--kind", "totp.renamed"]);
     assert_eq!(kinds.as_array().unwrap().len(), 2, "{kinds}");
 }
+
+/// What a package installs. None of it needs a data directory.
+#[test]
+fn completions_man_pages_and_the_version_are_printed() {
+    let home = empty_home();
+    for (shell, mark) in [
+        ("bash", "complete -F _totpd"),
+        ("zsh", "#compdef totpd"),
+        ("fish", "complete -c totpd"),
+    ] {
+        let output = home.run(&["completions", shell]);
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && script.contains(mark), "{shell}");
+        assert!(script.contains("rotate"), "{shell}: all commands");
+    }
+    home.refuses(&["completions", "csh"], 2, "csh");
+    let dir = home.dir.path().join("man");
+    home.refuses(
+        &["man", dir.to_str().unwrap()],
+        1,
+        "cannot write the man pages",
+    );
+    fs::create_dir(&dir).unwrap();
+    home.json(&["man", dir.to_str().unwrap()]);
+    for page in ["totpd.1", "totpd-serve.1", "totpd-totp-remove.1"] {
+        let text = fs::read_to_string(dir.join(page)).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{page}");
+    }
+    let version = home.run(&["--version"]).stdout;
+    let version = String::from_utf8(version).unwrap();
+    assert!(version.starts_with(concat!("totpd ", env!("CARGO_PKG_VERSION"), " (commit ")));
+    assert!(version.contains("features cli"), "{version}");
+    assert!(!home.data().exists());
+}
