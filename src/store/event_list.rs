@@ -26,7 +26,8 @@ pub(crate) struct EventRow {
 }
 
 impl EventRow {
-    /// What the event is about. Everything of a user is about the user. As [`SUBJECT_KIND`] in SQL.
+    /// What the event is about. Everything of a user is about the user. The statements of `list!` say the
+    /// same in SQL.
     pub(crate) fn subject_kind(&self) -> SubjectKind {
         if self.user.is_some() {
             SubjectKind::User
@@ -40,7 +41,7 @@ impl EventRow {
     }
 }
 
-/// The number that stands for a kind of subject in [`SUBJECT_KIND`].
+/// The number that stands for a kind of subject in the statements of `list!`.
 const fn bit(kind: SubjectKind) -> i64 {
     match kind {
         SubjectKind::User => 1,
