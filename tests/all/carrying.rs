@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, TestServer};
+#[cfg(feature = "grpc")]
 use crate::wait::{self, SetOnDrop};
 
 /// A container runtime kills after ten seconds: nobody may hold a stop for longer than that.
