@@ -1,6 +1,6 @@
 //! Counters and histograms that any thread adds to without a lock, and that `metrics` reads.
 //!
-//! They know neither names nor labels: whoever has one knows what it counts.
+//! They know neither names nor labels: the module that holds one knows what it counts.
 
 #![cfg_attr(
     not(any(feature = "server", test)),

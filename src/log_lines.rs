@@ -14,7 +14,7 @@ const LEVELS: [(Level, &str); 5] = [
 
 static COUNTERS: [Counter; LEVELS.len()] = [const { Counter::new() }; LEVELS.len()];
 
-/// Counts a line of the log. Whoever writes the log calls it, once for each line.
+/// Counts a line of the log. The code that writes the log calls it, once for each line.
 pub fn note(level: Level) {
     let mut all = LEVELS.iter().zip(&COUNTERS);
     if let Some((_, counter)) = all.find(|((it, _), _)| *it == level) {

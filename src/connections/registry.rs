@@ -60,7 +60,7 @@ impl Table {
     }
 }
 
-/// A connection that is counted until this is dropped. Whoever serves the connection holds it.
+/// A connection that is counted until this is dropped. The thread or task that serves the connection holds it.
 pub(crate) struct ConnectionGuard {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
