@@ -83,12 +83,13 @@ CREATE INDEX username_of_user ON username (user_id, org_id);
 CREATE INDEX username_exact ON username (org_id, username, user_id);
 CREATE INDEX username_folded ON username (org_id, folded, user_id);
 
--- Sealed secrets, one in each row. When SQLite balances a b-tree it moves cells between pages, and does not overwrite the
+-- Sealed secrets and keys, one in each row. When SQLite balances a b-tree it moves cells between pages, and does not overwrite the
 -- copies that remain. So these rows never move: they are appended, never deleted, and all of one length, so that every
 -- update writes over the same bytes. A slot of zeros is free and is used again.
 CREATE TABLE slot (
     number INTEGER PRIMARY KEY CHECK (number > 0),
-    -- Sealed under the master key, bound to the ids of the user and the authenticator, and padded.
+    -- Sealed under the master key, bound to the ids of the user and of the authenticator or set of recovery codes, and
+    -- padded.
     secret BLOB    NOT NULL CHECK (length(secret) = 165)
 ) STRICT;
 
@@ -117,6 +118,9 @@ CREATE TABLE totp (
     changed   INTEGER NOT NULL,
     -- When a code was last accepted, the one that confirmed included. NULL: never since version 3 of the schema.
     last_used INTEGER,
+    -- Whether the user has recovery codes, which go with the last confirmed authenticator. It is here so that a removal
+    -- reads no other page to learn that there are none.
+    has_recovery INTEGER NOT NULL DEFAULT 0 CHECK (has_recovery IN (0, 1)),
     -- The organization is in the key, so that a removal in another organization reads as little as for an unknown user.
     PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;
@@ -127,6 +131,25 @@ CREATE TABLE confirmed_totp (
     user_id TEXT NOT NULL REFERENCES user (id) ON DELETE CASCADE,
     totp_id TEXT NOT NULL,
     PRIMARY KEY (user_id, totp_id)
+) STRICT, WITHOUT ROWID;
+
+-- Recovery codes: at most one set for each user.
+CREATE TABLE recovery_set (
+    user_id TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    -- The organization of the user. It never changes.
+    org_id  TEXT    NOT NULL REFERENCES organization (id),
+    -- Every new set has an id of its own, so that a restore does not take one for another.
+    id      TEXT    NOT NULL,
+    -- The slot of the key of the digests.
+    slot    INTEGER NOT NULL REFERENCES slot (number),
+    -- The HMAC-SHA-256 of each of the ten codes. They stay when codes are used. Without the key they tell nothing.
+    macs    BLOB    NOT NULL CHECK (length(macs) = 320),
+    -- A bit for each code: 1 if it was used. The first code has the lowest bit.
+    used    INTEGER NOT NULL DEFAULT 0 CHECK (used BETWEEN 0 AND 1023),
+    created INTEGER NOT NULL,
+    -- When one of the codes was last used, or `created`.
+    changed INTEGER NOT NULL,
+    PRIMARY KEY (user_id, org_id)
 ) STRICT, WITHOUT ROWID;
 
 -- Failures in a row, counted per user. The count remains when authenticators are removed.

@@ -83,6 +83,10 @@ pub enum WrongState {
     UserNotActive,
     /// The user has the maximum number of authenticators.
     TooManyTotps,
+    /// There is no confirmed authenticator that recovery codes could stand in for.
+    NoTotpToRecover,
+    /// The user has no recovery codes, or has used all.
+    NoRecoveryCodes,
 }
 
 impl Error {
@@ -126,11 +130,15 @@ impl fmt::Display for Error {
                 WrongState::TooManyTotps => {
                     "the user has ten confirmed TOTP authenticators already; remove one first"
                 }
+                WrongState::NoTotpToRecover => {
+                    "recovery codes need a confirmed TOTP authenticator; confirm one first"
+                }
+                WrongState::NoRecoveryCodes => "the user has no recovery codes left",
             }),
             Self::AlreadyExists(what) => write!(f, "{what} is taken"),
             Self::TooOften { retry_after_s } => write!(
                 f,
-                "too many enrolments and renames begun within an hour; try again in {retry_after_s} s"
+                "too many enrolments, renames and new recovery codes within an hour; try again in {retry_after_s} s"
             ),
             Self::SearchTooLong => f.write_str(
                 "the search took longer than a read may take; narrow it, or try again when fewer searches run",

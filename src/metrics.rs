@@ -145,6 +145,14 @@ impl Source {
             "Codes of CheckTOTP by how they were judged",
             checks,
         )?;
+        let checks = counts
+            .recovery_checks()
+            .map(|(result, count)| (vec![("result", result.as_str())], count));
+        page.counters(
+            "totpd_recovery_checks",
+            "Codes of CheckRecoveryCode by how they were judged",
+            checks,
+        )?;
         let lines = log_lines::counts().map(|(level, count)| (vec![("level", level)], count));
         page.counters(
             "totpd_log_lines",

@@ -3,6 +3,7 @@
 //! Only this module sees a master key. It knows nothing of tables or calls.
 
 mod key_ring;
+mod recovery;
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
@@ -16,6 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 pub(crate) use key_ring::{KeyRing, key_id_of};
+pub(crate) use recovery::{RECOVERY_MAC_BYTES, RecoveryKey, new_recovery_code};
 
 use crate::error::{Error, Result};
 use crate::model::{TotpId, UserId};
@@ -142,16 +144,27 @@ impl Sealer {
     /// The nonce is random: at 96 bits that is sound for 2^32 secrets under one key (NIST SP 800-38D
     /// §8.3 draws the same line), far more than one node has users.
     pub(crate) fn seal(&self, secret: &Secret, user: &UserId, totp: &TotpId) -> Result<Sealed> {
+        self.seal_bytes(secret.bytes(), secret_data(user, totp))
+    }
+
+    /// Decrypts a sealed secret. Fails unless it was sealed under this key for this authenticator.
+    pub(crate) fn open(&self, sealed: &[u8], user: &UserId, totp: &TotpId) -> Result<Secret> {
+        let opened = self.open_bytes(sealed, secret_data(user, totp));
+        Secret::from_bytes(&opened.ok_or_else(|| does_not_open(totp))?)
+    }
+
+    /// Seals bytes, bound to `associated_data`.
+    fn seal_bytes(&self, bytes: &[u8], associated_data: Vec<u8>) -> Result<Sealed> {
         let nonce = random::<NONCE_LEN>()?;
-        let mut text = secret.bytes().to_vec();
+        let mut text = bytes.to_vec();
         self.key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(*nonce),
-                Aad::from(associated_data(user, totp)),
+                Aad::from(associated_data),
                 &mut text,
             )
             .map_err(|_| Error::Bug("sealing a secret failed".to_owned()))?;
-        let length = u8::try_from(secret.bytes().len());
+        let length = u8::try_from(bytes.len());
         let length = length.map_err(|_| Error::Bug("a secret is too long".to_owned()))?;
         let parts = [self.id.as_slice(), nonce.as_slice(), &text].concat();
         let mut sealed = [0; SEALED_BYTES];
@@ -164,27 +177,26 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Decrypts a sealed secret. Fails unless it was sealed under this key for this authenticator.
-    pub(crate) fn open(&self, sealed: &[u8], user: &UserId, totp: &TotpId) -> Result<Secret> {
-        let fault = || does_not_open(totp);
-        let (length, sealed) = sealed.split_last().ok_or_else(fault)?;
+    /// Decrypts sealed bytes. `None` unless they were sealed under this key, bound to `associated_data`.
+    fn open_bytes(&self, sealed: &[u8], associated_data: Vec<u8>) -> Option<Zeroizing<Vec<u8>>> {
+        let (length, sealed) = sealed.split_last()?;
         let length = usize::from(*length).saturating_add(KEY_ID_BYTES + NONCE_LEN + TAG_BYTES);
-        let (sealed, zeros) = sealed.split_at_checked(length).ok_or_else(fault)?;
+        let (sealed, zeros) = sealed.split_at_checked(length)?;
         if zeros.iter().any(|it| *it != 0) {
-            return Err(fault());
+            return None;
         }
-        let (id, rest) = sealed.split_at_checked(KEY_ID_BYTES).ok_or_else(fault)?;
-        let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or_else(fault)?;
+        let (id, rest) = sealed.split_at_checked(KEY_ID_BYTES)?;
+        let (nonce, text) = rest.split_at_checked(NONCE_LEN)?;
         if id != self.id {
-            return Err(fault());
+            return None;
         }
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| fault())?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut text = Zeroizing::new(text.to_vec());
-        let opened = self
-            .key
-            .open_in_place(nonce, Aad::from(associated_data(user, totp)), &mut text)
-            .map_err(|_| fault())?;
-        Secret::from_bytes(opened)
+        let associated_data = Aad::from(associated_data);
+        let opened = self.key.open_in_place(nonce, associated_data, &mut text);
+        let length = opened.ok()?.len();
+        text.truncate(length);
+        Some(text)
     }
 }
 
@@ -192,11 +204,16 @@ fn does_not_open(totp: &TotpId) -> Error {
     Error::Unavailable(format!("the secret of authenticator {totp} does not open"))
 }
 
-/// The associated data of the AEAD: both ids, each with its length in front. The ids are free strings, so without lengths
-/// two pairs could give the same bytes.
-fn associated_data(user: &UserId, totp: &TotpId) -> Vec<u8> {
-    let mut bytes = b"totpd secret 1".to_vec();
-    for id in [user.as_str(), totp.as_str()] {
+/// The associated data of an authenticator's secret.
+fn secret_data(user: &UserId, totp: &TotpId) -> Vec<u8> {
+    associated_data(b"totpd secret 1", user.as_str(), totp.as_str())
+}
+
+/// The associated data of the AEAD: what is sealed, and both ids, each with its length in front. The ids are free strings,
+/// so without lengths two pairs could give the same bytes.
+fn associated_data(kind: &[u8], user: &str, id: &str) -> Vec<u8> {
+    let mut bytes = kind.to_vec();
+    for id in [user, id] {
         bytes.extend_from_slice(&u64::try_from(id.len()).unwrap_or(u64::MAX).to_be_bytes());
         bytes.extend_from_slice(id.as_bytes());
     }

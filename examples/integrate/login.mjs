@@ -24,8 +24,9 @@ const OUTCOMES = new Map([
   ["400 EVENT-8isk2", Outcome.AGAIN], // the code is wrong
   ["400 TOTPD-Used1", Outcome.AGAIN], // the code was used; the person needs the next one
   ["400 TOTPD-Field", Outcome.AGAIN], // no code of 6 to 9 digits
+  ["400 TOTPD-Recov1", Outcome.AGAIN], // the recovery code is wrong or was used
   ["429 TOTPD-Wait1", Outcome.WAIT], // too many wrong codes
-  ["429 TOTPD-Wait2", Outcome.WAIT], // too many enrolments and renames by `self` tokens
+  ["429 TOTPD-Wait2", Outcome.WAIT], // too many changes by `self` tokens
   ["400 COMMAND-3Mif9s", Outcome.ENROL], // no confirmed authenticator
   ["404 COMMAND-3Mif9s", Outcome.ENROL], // no such authenticator, or its enrolment expired
   ["400 COMMAND-qx4ls", Outcome.DONE_BEFORE], // confirmed already
@@ -37,6 +38,7 @@ const OUTCOMES = new Map([
   ["400 COMMAND-SF3fg", Outcome.REFUSED], // the user is locked or inactive
   ["404 COMMAND-6T2xrOHxTx", Outcome.REFUSED], // no such user, or not for this token
   ["404 COMMAND-gpBv46Lh9m", Outcome.REFUSED], // no such user to unlock
+  ["400 TOTPD-Recov2", Outcome.REFUSED], // no recovery codes left
   ["400 TOTPD-Limit", Outcome.REMOVE_ONE], // ten confirmed authenticators
   ["409 TOTPD-Taken", Outcome.TAKEN], // the id or username of a new user
   ["503 TOTPD-Store", Outcome.LATER],

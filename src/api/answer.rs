@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::http::Reply;
 use super::messages::rpc::HealthCheckResponse;
 use super::messages::{
-    CheckResponse, DetailsResponse, GetUserResponse, ListTotpResponse, StartResponse,
+    CheckResponse, DetailsResponse, GetUserResponse, ListTotpResponse, RecoveryCodesResponse,
+    RemainingResponse, StartResponse,
 };
 
 /// What a call answers when all went well.
@@ -25,6 +26,8 @@ pub(super) enum Answer {
     Start(StartResponse),
     Check(CheckResponse),
     Totps(ListTotpResponse),
+    RecoveryCodes(RecoveryCodesResponse),
+    Remaining(RemainingResponse),
 }
 
 impl Answer {
@@ -40,6 +43,8 @@ impl Answer {
             Self::Start(it) => json(200, &it),
             Self::Check(it) => json(200, &it),
             Self::Totps(it) => json(200, &it),
+            Self::RecoveryCodes(it) => json(200, &it),
+            Self::Remaining(it) => json(200, &it),
         }
     }
 
@@ -54,6 +59,8 @@ impl Answer {
             Self::Start(it) => it.encode_to_vec(),
             Self::Check(it) => it.encode_to_vec(),
             Self::Totps(it) => it.encode_to_vec(),
+            Self::RecoveryCodes(it) => it.encode_to_vec(),
+            Self::Remaining(it) => it.encode_to_vec(),
         }
     }
 }

@@ -8,12 +8,12 @@ use zeroize::Zeroizing;
 use super::counts::CallName;
 use super::messages::{
     CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, ListEventsRequest,
-    Organization, RenameRequest, SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest,
-    UserRequest,
+    Organization, RecoveryCodeRequest, RenameRequest, SearchUsersRequest, Struct, TotpCodeRequest,
+    TotpRequest, UserRequest,
 };
 use super::{events, filters};
 use crate::error::{Error, Result};
-use crate::model::{Code, EventSearch, Name, Search, TotpId, UserId};
+use crate::model::{Code, EventSearch, Name, RecoveryCode, Search, TotpId, UserId};
 use crate::service::{NamedBy, NewUser, NewUsername, Permission, Target};
 
 /// A call, independent of the transport.
@@ -57,6 +57,13 @@ pub(super) enum Call {
         user: UserRef,
         totp: TotpId,
     },
+    GenerateRecoveryCodes(UserRef),
+    GetRecoveryCodes(UserRef),
+    CheckRecoveryCode {
+        user: UserRef,
+        code: RecoveryCode,
+    },
+    RemoveRecoveryCodes(UserRef),
 }
 
 impl Call {
@@ -71,6 +78,10 @@ impl Call {
             | Self::DeactivateUser(it)
             | Self::ActivateUser(it)
             | Self::ListTotps(it)
+            | Self::GenerateRecoveryCodes(it)
+            | Self::GetRecoveryCodes(it)
+            | Self::RemoveRecoveryCodes(it)
+            | Self::CheckRecoveryCode { user: it, .. }
             | Self::StartTotp { user: it, .. }
             | Self::ConfirmTotp { user: it, .. }
             | Self::CheckTotp { user: it, .. }
@@ -174,6 +185,15 @@ pub(super) fn remove_totp(request: TotpRequest) -> Result<Call> {
     Ok(Call::RemoveTotp {
         user: user_ref(target, &request.id)?,
         totp: request.totp_id.parse()?,
+    })
+}
+
+pub(super) fn check_recovery_code(request: RecoveryCodeRequest) -> Result<Call> {
+    let code = Zeroizing::new(request.code);
+    let target = target(request.instance, request.organization)?;
+    Ok(Call::CheckRecoveryCode {
+        user: user_ref(target, &request.id)?,
+        code: code.parse()?,
     })
 }
 

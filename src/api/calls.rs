@@ -8,7 +8,9 @@ use super::messages::{DetailsResponse, Encoding, GetUserResponse, Page, StartRes
 use super::status::Refusal;
 use crate::error::Result;
 use crate::model::{EventSearch, Search, Timestamp, UserId};
-use crate::service::{Caller, Context, Details, Service, Target, Verdict};
+use crate::service::{
+    Caller, Context, Details, RecoveryVerdict, RemainingRecoveryCodes, Service, Target, Verdict,
+};
 
 /// How an answer is encoded, and what bounds its length.
 pub(super) struct AnswerSettings {
@@ -94,6 +96,24 @@ pub(super) fn carry_out(
             let removed = service.remove_totp(&context, user, totp)?;
             Ok(Answer::Details(removed.into()))
         }
+        Call::GenerateRecoveryCodes(user) => {
+            let (context, user) = on(user);
+            let generated = service.generate_recovery_codes(&context, user)?;
+            Ok(Answer::RecoveryCodes(generated.into()))
+        }
+        Call::GetRecoveryCodes(user) => {
+            let (context, user) = on(user);
+            let remaining = service.recovery_codes(&context, &user)?;
+            Ok(Answer::Remaining(remaining.into()))
+        }
+        Call::CheckRecoveryCode { user, code } => {
+            let (context, user) = on(user);
+            let verdict = service.check_recovery_code(&context, user, code)?;
+            accepted_recovery_code(verdict).map(|it| Answer::Remaining(it.into()))
+        }
+        Call::RemoveRecoveryCodes(user) => {
+            details(on(user), service, Service::remove_recovery_codes)
+        }
     }
 }
 
@@ -137,5 +157,16 @@ fn accepted(verdict: Verdict) -> Result<Details, Refusal> {
         Verdict::Wrong { begins_wait_s } => Err(Refusal::wrong_code(begins_wait_s)),
         Verdict::Used => Err(Refusal::used_code()),
         Verdict::Wait { retry_after_s } => Err(Refusal::wait(retry_after_s)),
+    }
+}
+
+/// The same for a recovery code.
+fn accepted_recovery_code(verdict: RecoveryVerdict) -> Result<RemainingRecoveryCodes, Refusal> {
+    match verdict {
+        RecoveryVerdict::Accepted(remaining) => Ok(remaining),
+        RecoveryVerdict::Refused { begins_wait_s } => {
+            Err(Refusal::wrong_recovery_code(begins_wait_s))
+        }
+        RecoveryVerdict::Wait { retry_after_s } => Err(Refusal::wait(retry_after_s)),
     }
 }

@@ -64,6 +64,10 @@ label! {
         CheckTotp => "CheckTOTP",
         ListTotp => "ListTOTP",
         RenameTotp => "RenameTOTP",
+        GenerateRecoveryCodes => "GenerateRecoveryCodes",
+        GetRecoveryCodes => "GetRecoveryCodes",
+        CheckRecoveryCode => "CheckRecoveryCode",
+        RemoveRecoveryCodes => "RemoveRecoveryCodes",
         Health => "health",
         Ready => "ready",
         Metrics => "metrics",
@@ -103,6 +107,19 @@ label! {
     }
 }
 
+label! {
+    /// How a code of `CheckRecoveryCode` was judged.
+    RecoveryResult {
+        Accepted => "accepted",
+        /// Wrong or used: the two are not told apart.
+        Wrong => "wrong",
+        Waiting => "waiting",
+        NoneLeft => "none_left",
+        Inactive => "inactive",
+        NotFound => "not_found",
+    }
+}
+
 impl From<Code> for CodeName {
     fn from(code: Code) -> Self {
         match code {
@@ -130,6 +147,7 @@ pub(crate) struct RequestCounts {
     requests: [ByCall; Transport::ALL.len()],
     durations: [Histogram; CallName::ALL.len()],
     checks: [Counter; CheckResult::ALL.len()],
+    recovery_checks: [Counter; RecoveryResult::ALL.len()],
 }
 
 impl RequestCounts {
@@ -140,6 +158,7 @@ impl RequestCounts {
             }; Transport::ALL.len()],
             durations: [const { Histogram::new(DURATION_BOUNDS_US) }; CallName::ALL.len()],
             checks: [const { Counter::new() }; CheckResult::ALL.len()],
+            recovery_checks: [const { Counter::new() }; RecoveryResult::ALL.len()],
         }
     }
 
@@ -158,14 +177,32 @@ impl RequestCounts {
         if let Some(durations) = self.durations.get(call.index()) {
             durations.observe_time(time);
         }
-        if call == CallName::CheckTotp
-            && let Some(result) = answer
-                .as_ref()
-                .map_or_else(Refusal::check_result, |_| Some(CheckResult::Accepted))
-            && let Some(counter) = self.checks.get(result.index())
-        {
+        let counter = if call == CallName::CheckTotp {
+            self.check_counter(answer)
+        } else if call == CallName::CheckRecoveryCode {
+            self.recovery_counter(answer)
+        } else {
+            None
+        };
+        if let Some(counter) = counter {
             counter.add_one();
         }
+    }
+
+    fn check_counter(&self, answer: &Result<Answer, Refusal>) -> Option<&Counter> {
+        let result = match answer {
+            Ok(_) => CheckResult::Accepted,
+            Err(refusal) => refusal.check_result()?,
+        };
+        self.checks.get(result.index())
+    }
+
+    fn recovery_counter(&self, answer: &Result<Answer, Refusal>) -> Option<&Counter> {
+        let result = match answer {
+            Ok(_) => RecoveryResult::Accepted,
+            Err(refusal) => refusal.recovery_result()?,
+        };
+        self.recovery_checks.get(result.index())
     }
 
     /// Counts a request that a transport answered by itself.
@@ -207,6 +244,12 @@ impl RequestCounts {
     pub(crate) fn checks(&self) -> impl Iterator<Item = (CheckResult, u64)> {
         let counted = self.checks.iter().map(Counter::get);
         CheckResult::ALL.into_iter().zip(counted)
+    }
+
+    /// How often recovery codes were judged in each way.
+    pub(crate) fn recovery_checks(&self) -> impl Iterator<Item = (RecoveryResult, u64)> {
+        let counted = self.recovery_checks.iter().map(Counter::get);
+        RecoveryResult::ALL.into_iter().zip(counted)
     }
 }
 

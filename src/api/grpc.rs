@@ -22,6 +22,7 @@ use crate::service::Permission;
 const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
 const ADMIN: &str = "zitadel.admin.v1.AdminService";
 const TOTPS: &str = "totpd.v1.TOTPService";
+const RECOVERY_CODES: &str = "totpd.v1.RecoveryCodeService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// What `grpc-message` escapes: everything but visible ASCII, and the percent sign.
@@ -45,6 +46,10 @@ pub(super) enum Rpc {
     CheckTotp,
     ListTotp,
     RenameTotp,
+    GenerateRecoveryCodes,
+    GetRecoveryCodes,
+    CheckRecoveryCode,
+    RemoveRecoveryCodes,
     Health,
 }
 
@@ -72,6 +77,13 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
             "RenameTOTP" => Rpc::RenameTotp,
             _ => return Err(Refusal::not_offered()),
         },
+        Some((RECOVERY_CODES, rpc)) => match rpc {
+            "GenerateRecoveryCodes" => Rpc::GenerateRecoveryCodes,
+            "GetRecoveryCodes" => Rpc::GetRecoveryCodes,
+            "CheckRecoveryCode" => Rpc::CheckRecoveryCode,
+            "RemoveRecoveryCodes" => Rpc::RemoveRecoveryCodes,
+            _ => return Err(Refusal::not_offered()),
+        },
         Some((ADMIN, "ListEvents")) => Rpc::ListEvents,
         Some((HEALTH, "Check")) => Rpc::Health,
         _ => return Err(Refusal::not_offered()),
@@ -97,6 +109,10 @@ impl Rpc {
             Self::ListTotp => CallName::ListTotp,
             Self::RenameTotp => CallName::RenameTotp,
             Self::CheckTotp => CallName::CheckTotp,
+            Self::GenerateRecoveryCodes => CallName::GenerateRecoveryCodes,
+            Self::GetRecoveryCodes => CallName::GetRecoveryCodes,
+            Self::CheckRecoveryCode => CallName::CheckRecoveryCode,
+            Self::RemoveRecoveryCodes => CallName::RemoveRecoveryCodes,
             Self::Health => CallName::Ready,
         }
     }
@@ -104,7 +120,7 @@ impl Rpc {
     pub(super) const fn kind(self) -> Kind {
         match self {
             Self::Health => Kind::Readiness,
-            Self::GetUser | Self::ListTotp => Kind::Read,
+            Self::GetUser | Self::ListTotp | Self::GetRecoveryCodes => Kind::Read,
             Self::SearchUsers | Self::ListEvents => Kind::Search,
             Self::CreateUser
             | Self::DeleteUser
@@ -116,7 +132,10 @@ impl Rpc {
             | Self::ConfirmTotp
             | Self::RemoveTotp
             | Self::RenameTotp
-            | Self::CheckTotp => Kind::Change,
+            | Self::CheckTotp
+            | Self::GenerateRecoveryCodes
+            | Self::CheckRecoveryCode
+            | Self::RemoveRecoveryCodes => Kind::Change,
         }
     }
 }
@@ -168,6 +187,18 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
         Rpc::CheckTotp => parse_message(Permission::Check, message, |it| {
             call::check_totp(it, RestOnly::default())
         }),
+        Rpc::GenerateRecoveryCodes => parse_message(Permission::WriteTotp, message, |it| {
+            call::on_user(it, Call::GenerateRecoveryCodes)
+        }),
+        Rpc::GetRecoveryCodes => parse_message(Permission::ReadUser, message, |it| {
+            call::on_user(it, Call::GetRecoveryCodes)
+        }),
+        Rpc::CheckRecoveryCode => {
+            parse_message(Permission::Check, message, call::check_recovery_code)
+        }
+        Rpc::RemoveRecoveryCodes => parse_message(Permission::WriteTotp, message, |it| {
+            call::on_user(it, Call::RemoveRecoveryCodes)
+        }),
     };
     Ok(Operation::Call(ParsedCall {
         name: rpc.name(),
@@ -201,7 +232,7 @@ fn parse_counted<Q: Message + Default>(
 /// Readiness, which needs no token.
 fn health(message: &[u8]) -> Result<Operation, Refusal> {
     let request: HealthCheckRequest = decode(message)?;
-    if !["", USERS, ADMIN, TOTPS].contains(&request.service.as_str()) {
+    if !["", USERS, ADMIN, TOTPS, RECOVERY_CODES].contains(&request.service.as_str()) {
         return Err(Refusal::unknown_service());
     }
     Ok(Operation::Health)

@@ -3,8 +3,8 @@
 use super::call::{self, Call, ParsedCall, RestOnly};
 use super::http::Request;
 use super::messages::{
-    self, CheckRequest, CreateUserRequest, GetUserRequest, RenameRequest, SearchUsersRequest,
-    TotpCodeRequest, TotpRequest, UserRequest,
+    self, CheckRequest, CreateUserRequest, GetUserRequest, RecoveryCodeRequest, RenameRequest,
+    SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
 };
 use super::path::{self, Query};
 use super::routes::{self, Rpc};
@@ -99,5 +99,14 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             id: id(raw)?,
             totp_id: totp_id(totp)?,
         }),
+        Rpc::GenerateRecoveryCodes(raw) => call::on_user(user(raw)?, Call::GenerateRecoveryCodes),
+        Rpc::GetRecoveryCodes(raw) => call::on_user(user(raw)?, Call::GetRecoveryCodes),
+        Rpc::CheckRecoveryCode(raw) => call::check_recovery_code(RecoveryCodeRequest {
+            instance,
+            organization,
+            id: id(raw)?,
+            code: messages::read_recovery_code(body)?,
+        }),
+        Rpc::RemoveRecoveryCodes(raw) => call::on_user(user(raw)?, Call::RemoveRecoveryCodes),
     }
 }

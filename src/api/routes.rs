@@ -49,6 +49,14 @@ pub(super) enum Rpc<'a> {
     RenameTotp(&'a str, &'a str),
     /// `RemoveTOTPAuthenticator`
     RemoveTotp(&'a str, &'a str),
+    /// `GenerateRecoveryCodes`
+    GenerateRecoveryCodes(&'a str),
+    /// `GetRecoveryCodes`
+    GetRecoveryCodes(&'a str),
+    /// `CheckRecoveryCode`
+    CheckRecoveryCode(&'a str),
+    /// `RemoveRecoveryCodes`
+    RemoveRecoveryCodes(&'a str),
 }
 
 /// What a request needs to be carried out. Each kind has permits of its own.
@@ -113,13 +121,19 @@ impl Rpc<'_> {
             Self::RenameTotp(..) => CallName::RenameTotp,
             Self::CheckTotp(..) => CallName::CheckTotp,
             Self::RemoveTotp(..) => CallName::RemoveTotp,
+            Self::GenerateRecoveryCodes(_) => CallName::GenerateRecoveryCodes,
+            Self::GetRecoveryCodes(_) => CallName::GetRecoveryCodes,
+            Self::CheckRecoveryCode(_) => CallName::CheckRecoveryCode,
+            Self::RemoveRecoveryCodes(_) => CallName::RemoveRecoveryCodes,
         }
     }
 
     /// The permission that the call needs.
     pub(super) const fn permission(self) -> Permission {
         match self {
-            Self::GetUser(_) | Self::ListTotp(_) => Permission::ReadUser,
+            Self::GetUser(_) | Self::ListTotp(_) | Self::GetRecoveryCodes(_) => {
+                Permission::ReadUser
+            }
             Self::SearchUsers => Permission::Search,
             Self::ListEvents => Permission::ReadEvents,
             Self::CreateUser
@@ -131,8 +145,10 @@ impl Rpc<'_> {
             Self::StartTotp(_)
             | Self::ConfirmTotp(..)
             | Self::RenameTotp(..)
-            | Self::RemoveTotp(..) => Permission::WriteTotp,
-            Self::CheckTotp(..) => Permission::Check,
+            | Self::RemoveTotp(..)
+            | Self::GenerateRecoveryCodes(_)
+            | Self::RemoveRecoveryCodes(_) => Permission::WriteTotp,
+            Self::CheckTotp(..) | Self::CheckRecoveryCode(_) => Permission::Check,
         }
     }
 }
@@ -153,7 +169,8 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
         [
             "zitadel.resources.user.v3alpha.ZITADELUsers"
             | "zitadel.admin.v1.AdminService"
-            | "totpd.v1.TOTPService",
+            | "totpd.v1.TOTPService"
+            | "totpd.v1.RecoveryCodeService",
             rpc,
         ] if !rpc.is_empty() => not_offered(method, "POST"),
         _ => Err(Refusal::no_such_path()),
@@ -200,10 +217,24 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
         (["users", _, "totp", "_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
         (["users", _, "totp", _], _) => Err(Refusal::method_not_allowed("DELETE")),
 
+        (["users", id, "recovery_codes", rest @ ..], _) => recovery_codes(method, id, rest),
+
         // Calls that ZITADEL documents and totpd does not offer.
         (["users", _, rest @ ..], _) => user_part(method, rest),
         (["idp_intents"], _) => not_offered(method, "POST"),
         (["idp_intents", _], _) => not_offered(method, "GET"),
+        _ => Err(Refusal::no_such_path()),
+    }
+}
+
+fn recovery_codes<'a>(method: &str, id: &'a str, path: &[&str]) -> Result<Rpc<'a>, Refusal> {
+    match (path, method) {
+        ([], "GET" | "HEAD") => Ok(Rpc::GetRecoveryCodes(id)),
+        ([], "POST") => Ok(Rpc::GenerateRecoveryCodes(id)),
+        ([], "DELETE") => Ok(Rpc::RemoveRecoveryCodes(id)),
+        ([], _) => Err(Refusal::method_not_allowed("DELETE, GET, HEAD, POST")),
+        (["_check"], "POST") => Ok(Rpc::CheckRecoveryCode(id)),
+        (["_check"], _) => Err(Refusal::method_not_allowed("POST")),
         _ => Err(Refusal::no_such_path()),
     }
 }
@@ -271,12 +302,21 @@ mod tests {
                 &format!("{users}/a/totp/_check?x=/Check"),
                 Kind::Change,
             ),
+            ("GET", &format!("{users}/a/recovery_codes"), Kind::Read),
+            ("POST", &format!("{users}/a/recovery_codes"), Kind::Change),
+            ("DELETE", &format!("{users}/a/recovery_codes"), Kind::Change),
+            (
+                "POST",
+                &format!("{users}/a/recovery_codes/_check"),
+                Kind::Change,
+            ),
             ("POST", users, Kind::Change),
             ("POST", "/no/such/path", Kind::Read),
         ] {
             assert_eq!(kind(method, target, None), expected, "{method} {target}");
         }
         let service = "/zitadel.resources.user.v3alpha.ZITADELUsers";
+        let recovery = "/totpd.v1.RecoveryCodeService";
         for (target, expected) in [
             (format!("{service}/GetUser"), Kind::Read),
             (format!("{service}/SearchUsers"), Kind::Search),
@@ -284,6 +324,10 @@ mod tests {
             ("/totpd.v1.TOTPService/CheckTOTP".to_owned(), Kind::Change),
             ("/totpd.v1.TOTPService/ListTOTP".to_owned(), Kind::Read),
             ("/totpd.v1.TOTPService/RenameTOTP".to_owned(), Kind::Change),
+            (format!("{recovery}/GenerateRecoveryCodes"), Kind::Change),
+            (format!("{recovery}/GetRecoveryCodes"), Kind::Read),
+            (format!("{recovery}/CheckRecoveryCode"), Kind::Change),
+            (format!("{recovery}/RemoveRecoveryCodes"), Kind::Change),
             (
                 "/zitadel.admin.v1.AdminService/ListEvents".to_owned(),
                 Kind::Search,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::counts::CheckResult;
+use super::counts::{CheckResult, RecoveryResult};
 use super::http::Reply;
 use crate::error::{Error, Missing, WrongState};
 use crate::log_limit::LogLimit;
@@ -203,6 +203,15 @@ impl Refusal {
         Self::new(Code::InvalidArgument, 400, Some("TOTPD-Used1"), message)
     }
 
+    /// A recovery code that is wrong or was used before: the two look alike. And how long the wait is that it began.
+    pub fn wrong_recovery_code(begins_wait_s: Option<u64>) -> Self {
+        let message = "the recovery code is wrong, or was used before";
+        Self {
+            begins_wait_s,
+            ..Self::new(Code::InvalidArgument, 400, Some("TOTPD-Recov1"), message)
+        }
+    }
+
     /// Too many wrong codes in a row.
     pub fn wait(retry_after_s: u64) -> Self {
         let message = format!("too many wrong codes; try again in {retry_after_s} s");
@@ -237,6 +246,18 @@ impl Refusal {
                 Some(CheckResult::NoneConfirmed)
             }
             _ if self.code == Code::NotFound => Some(CheckResult::NotFound),
+            _ => None,
+        }
+    }
+
+    /// How `CheckRecoveryCode` judged the code, likewise.
+    pub(super) fn recovery_result(&self) -> Option<RecoveryResult> {
+        match self.id? {
+            "TOTPD-Recov1" => Some(RecoveryResult::Wrong),
+            "TOTPD-Wait1" => Some(RecoveryResult::Waiting),
+            "TOTPD-Recov2" => Some(RecoveryResult::NoneLeft),
+            "COMMAND-SF3fg" => Some(RecoveryResult::Inactive),
+            _ if self.code == Code::NotFound => Some(RecoveryResult::NotFound),
             _ => None,
         }
     }
@@ -354,9 +375,12 @@ impl Refusal {
                 400,
                 match state {
                     WrongState::AlreadyConfirmed => Some("COMMAND-qx4ls"),
-                    WrongState::NoneConfirmed => Some("COMMAND-3Mif9s"),
+                    WrongState::NoneConfirmed | WrongState::NoTotpToRecover => {
+                        Some("COMMAND-3Mif9s")
+                    }
                     WrongState::UserNotActive => Some("COMMAND-SF3fg"),
                     WrongState::TooManyTotps => Some("TOTPD-Limit"),
+                    WrongState::NoRecoveryCodes => Some("TOTPD-Recov2"),
                 },
             ),
             Error::AlreadyExists(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),

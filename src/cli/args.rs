@@ -90,6 +90,9 @@ pub(super) enum Command {
     /// Enrol, confirm, check, list, rename and remove authenticators
     #[command(subcommand)]
     Totp(Totp),
+    /// Generate, count, check and remove recovery codes, which stand in for a lost authenticator
+    #[command(subcommand)]
+    Recovery(Recovery),
     /// List events: who changed what, when, for whom
     #[command(subcommand)]
     Event(Event),
@@ -365,6 +368,23 @@ pub(super) enum Totp {
         #[arg(long)]
         all: bool,
     },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Recovery {
+    /// Generate ten recovery codes, which replace all earlier ones; they are shown once
+    Generate(UserArg),
+    /// Show how many recovery codes a user has left
+    Show(UserArg),
+    /// Check a recovery code; a good one cannot be used again
+    Check {
+        #[command(flatten)]
+        user: UserArg,
+        /// The code; hyphens, blanks and case do not matter
+        code: String,
+    },
+    /// Remove all of a user's recovery codes
+    Remove(UserArg),
 }
 
 #[derive(Subcommand)]

@@ -28,10 +28,12 @@ struct RestoreDocument {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct AppliedAgainDocument {
     totps: usize,
     tokens: usize,
     users: usize,
+    recovery_codes: usize,
 }
 
 #[derive(Serialize)]
@@ -79,18 +81,23 @@ pub(super) fn restore(location: &DataLocation, out: &Output, args: &args::Restor
             totps: again.totps,
             tokens: again.tokens,
             users: again.users,
+            recovery_codes: again.recovery_codes,
         },
         undone_since: restored.has_loss.then_some(as_of),
     };
     let done = format!("restored {}, as of {}", document.file, document.as_of);
     out.answer_change(&done, &document, || {
         let since = if restored.has_loss {
-            "Whatever was removed, revoked or deleted after that moment may be undone: look through it."
-                .to_owned()
+            format!(
+                "Whatever was removed, revoked or deleted after that moment may be undone: look through it.\n\
+                 No recovery code of the backup is good: those of {} users were removed.",
+                again.recovery_codes
+            )
         } else {
             format!(
-                "Applied again: {} authenticators removed, {} tokens revoked, {} users deleted since.",
-                again.totps, again.tokens, again.users
+                "Applied again: {} authenticators removed, {} tokens revoked, {} users deleted, recovery codes of {} users \
+                 replaced or removed since.",
+                again.totps, again.tokens, again.users, again.recovery_codes
             )
         };
         format!(

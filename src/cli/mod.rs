@@ -15,6 +15,7 @@ mod maintenance;
 mod output;
 mod parse;
 mod qr;
+mod recovery;
 mod reference;
 mod serve;
 mod settings;
@@ -101,6 +102,7 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::Org(it) => admin::org(&location.open()?, &out, it),
         Command::Settings(it) => settings::run(&location, &out, it),
         Command::User(it) => users::run(&location.open()?, &out, it),
+        Command::Recovery(it) => recovery::run(&location.open()?, &out, it),
         Command::Event(it) => events::run(&location.open()?, &out, it),
         Command::Totp(it) => totps::run(&location, &location.open()?, &out, it),
     }

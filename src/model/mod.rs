@@ -8,6 +8,7 @@ mod clock;
 mod code;
 mod event_search;
 mod fold;
+mod recovery_code;
 mod request_id;
 mod search;
 mod text;
@@ -19,9 +20,11 @@ pub(crate) use clock::{LATEST_PLAUSIBLE_TIME, LONGEST_EVENT_GAP, require_plausib
 pub use code::{Code, Step, Window};
 pub use event_search::{EventSearch, SubjectKind};
 pub use fold::fold;
+pub use recovery_code::RecoveryCode;
+pub(crate) use recovery_code::SYMBOLS as RECOVERY_CODE_SYMBOLS;
 pub use request_id::RequestId;
 pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};
-pub use text::{Name, OrgId, TokenId, TotpId, UserId};
+pub use text::{Name, OrgId, RecoverySetId, TokenId, TotpId, UserId};
 pub use time::{Clock, Timestamp};
 
 /// The state of a user. Only an active user can check codes.

@@ -60,6 +60,7 @@ impl Service {
             users: fix.fix_dates(DatedTable::Users)?,
             ..ClockFixSummary::default()
         };
+        fix.fix_dates(DatedTable::RecoverySets)?;
         let organizations = fix.fix_dates(DatedTable::Organizations)?;
         fixed.users = fixed.users.saturating_add(organizations);
         fixed.events = fix.fix_events(last, &source)?;

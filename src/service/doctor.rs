@@ -277,6 +277,12 @@ fn secrets(inspection: &Inspection, ring: &KeyRing) -> Result<Observation> {
             unopened.push(format!("{totp} of user {user}"));
         }
     })?;
+    inspection.each_recovery_key(|user, set, sealed| {
+        count = count.saturating_add(1);
+        if ring.open_recovery_key(sealed, &user, &set).is_err() {
+            unopened.push(format!("the recovery codes of user {user}"));
+        }
+    })?;
     if unopened.is_empty() {
         require_sound_slots(inspection)?;
         return Ok(Observation::ok(format!("all {count} open")));
@@ -289,26 +295,36 @@ fn secrets(inspection: &Inspection, ring: &KeyRing) -> Result<Observation> {
     Err(Error::invalid(
         "the database",
         format!(
-            "{} of {count} secrets do not open ({}); remove these authenticators, or restore a backup",
+            "{} of {count} secrets do not open ({}); remove what they belong to, or restore a backup",
             unopened.len(),
             named.join(", ")
         ),
     ))
 }
 
-/// Refuses secrets that belong to no authenticator, and authenticators that share a slot.
+/// Refuses secrets that belong to nobody, slots that are shared, and recovery codes without an authenticator.
 fn require_sound_slots(inspection: &Inspection) -> Result<()> {
     let unnamed = inspection.read().unused_secrets()?;
     if unnamed > 0 {
         let problem = format!(
-            "{unnamed} secrets belong to no authenticator; take a backup and restore it, which overwrites them"
+            "{unnamed} secrets belong to no authenticator and to no recovery codes; take a backup and restore it, which \
+             overwrites them"
         );
         return Err(Error::invalid("the database", problem));
     }
     let shared = inspection.read().shared_slots()?;
     if shared > 0 {
         let problem = format!(
-            "{shared} authenticators share a slot with another one; remove those that do not open, or restore a backup"
+            "{shared} authenticators or sets of recovery codes share a slot with another one; remove those that do not \
+             open, or restore a backup"
+        );
+        return Err(Error::invalid("the database", problem));
+    }
+    let misplaced = inspection.read().misplaced_recovery_sets()?;
+    if misplaced > 0 {
+        let problem = format!(
+            "recovery codes and authenticators do not fit together in {misplaced} places; take a backup and restore it, \
+             which puts that right"
         );
         return Err(Error::invalid("the database", problem));
     }

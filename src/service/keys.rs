@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{DataDir, Inner};
 use crate::error::{Error, Result};
-use crate::model::{TotpId, UserId};
-use crate::seal::{KeyRing, Sealed, key_id_of};
+use crate::model::{RecoverySetId, TotpId, UserId};
+use crate::seal::{KeyRing, RecoveryKey, Sealed, Sealer, key_id_of};
 use crate::store::{KeyIds, ReadTx, WriteTx};
 use crate::totp::Secret;
 
@@ -41,15 +41,32 @@ impl Inner {
         user: &UserId,
         totp: &TotpId,
     ) -> Result<Sealed> {
+        self.seal_with(tx, |it| it.seal(secret, user, totp))
+    }
+
+    /// Seals the key of a set of recovery codes, as [`Self::seal`] does.
+    pub(super) fn seal_recovery_key(
+        &self,
+        tx: &WriteTx<'_>,
+        key: &RecoveryKey,
+        user: &UserId,
+        set: &RecoverySetId,
+    ) -> Result<Sealed> {
+        self.seal_with(tx, |it| it.seal_recovery_key(key, user, set))
+    }
+
+    fn seal_with(
+        &self,
+        tx: &WriteTx<'_>,
+        seal: impl FnOnce(&Sealer) -> Result<Sealed>,
+    ) -> Result<Sealed> {
         let ids = tx.key_ids()?;
         let mut ring = self.keys.get();
         if ring.sealer(ids.to_seal_under()).is_none() {
             ring = self.keys.load(&self.dir, ids).map_err(fault)?;
         }
         let missing = || Error::Bug("a key was read and is not there".to_owned());
-        ring.sealer(ids.to_seal_under())
-            .ok_or_else(missing)?
-            .seal(secret, user, totp)
+        seal(ring.sealer(ids.to_seal_under()).ok_or_else(missing)?)
     }
 
     /// Decrypts a sealed secret.
@@ -60,15 +77,32 @@ impl Inner {
         user: &UserId,
         totp: &TotpId,
     ) -> Result<Secret> {
-        let mut ring = self.keys.get();
+        self.ring_for(tx, sealed)?.open(sealed, user, totp)
+    }
+
+    /// Decrypts the sealed key of a set of recovery codes.
+    pub(super) fn unseal_recovery_key(
+        &self,
+        tx: &ReadTx<'_>,
+        sealed: &[u8],
+        user: &UserId,
+        set: &RecoverySetId,
+    ) -> Result<RecoveryKey> {
+        self.ring_for(tx, sealed)?
+            .open_recovery_key(sealed, user, set)
+    }
+
+    /// The keys, of which one opens `sealed`.
+    fn ring_for(&self, tx: &ReadTx<'_>, sealed: &[u8]) -> Result<Arc<KeyRing>> {
+        let ring = self.keys.get();
         if key_id_of(sealed).is_some_and(|it| ring.sealer(it).is_none()) {
             // A secret that is damaged reads no files.
             let ids = tx.key_ids()?;
             if !ring.has_exactly(&ids.all()) {
-                ring = self.keys.load(&self.dir, ids).map_err(fault)?;
+                return self.keys.load(&self.dir, ids).map_err(fault);
             }
         }
-        ring.open(sealed, user, totp)
+        Ok(ring)
     }
 
     /// Drops the sealer of a key that the database names no longer.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::{Caller, Context, Service};
 use crate::error::{Error, Result};
-use crate::model::{Checkpointer, Clock, Timestamp};
+use crate::model::{Checkpointer, Clock, RecoverySetId, Timestamp, TotpId};
 use crate::seal::{KeyId, KeyRing, MasterKey, Sealed, Sealer};
 use crate::store::{
     Event, EventKind, KeyIds, ResealedSecret, SealedPosition, SealedRow, SealedTable, WriteTx,
@@ -172,7 +172,7 @@ impl Rotation<'_> {
                 for row in rows {
                     match seal_anew(&row, &ring, new) {
                         Ok(sealed) => secrets.push(row.resealed(sealed)),
-                        Err(_) => unopened.push(format!("{} of user {}", row.totp, row.user)),
+                        Err(_) => unopened.push(name_of(&row)),
                     }
                 }
                 count = count.saturating_add(self.replace(secrets)?);
@@ -223,7 +223,7 @@ impl Rotation<'_> {
         Err(Error::invalid(
             "the database",
             format!(
-                "{} secrets do not open ({}), so both keys are kept; remove these authenticators, and run this again",
+                "{} secrets do not open ({}), so both keys are kept; remove what they belong to, and run this again",
                 unopened.len(),
                 named.collect::<Vec<_>>().join(", ")
             ),
@@ -261,12 +261,26 @@ impl Rotation<'_> {
     }
 }
 
+/// What a secret belongs to, for a person.
+fn name_of(row: &SealedRow) -> String {
+    match row.table {
+        SealedTable::Totps => format!("{} of user {}", row.id, row.user),
+        SealedTable::RecoverySets => format!("the recovery codes of user {}", row.user),
+    }
+}
+
 /// Opens a secret under the key that sealed it, and seals it under another.
 pub(super) fn seal_anew(row: &SealedRow, from: &KeyRing, under: &Sealer) -> Result<Sealed> {
     match row.table {
         SealedTable::Totps => {
-            let secret = from.open(&row.sealed, &row.user, &row.totp)?;
-            under.seal(&secret, &row.user, &row.totp)
+            let totp = TotpId::from_trusted(row.id.clone());
+            let secret = from.open(&row.sealed, &row.user, &totp)?;
+            under.seal(&secret, &row.user, &totp)
+        }
+        SealedTable::RecoverySets => {
+            let set = RecoverySetId::from_trusted(row.id.clone());
+            let key = from.open_recovery_key(&row.sealed, &row.user, &set)?;
+            under.seal_recovery_key(&key, &row.user, &set)
         }
     }
 }

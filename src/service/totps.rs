@@ -50,13 +50,13 @@ pub enum Verdict {
 
 /// The result of a change of which `self` tokens may make thirty an hour. A wait is a value and not an error, so that its
 /// transaction commits.
-enum Limited<T> {
+pub(super) enum Limited<T> {
     Done(T),
     Wait(Duration),
 }
 
 impl<T> Limited<T> {
-    fn into_result(self) -> Result<T> {
+    pub(super) fn into_result(self) -> Result<T> {
         match self {
             Self::Done(done) => Ok(done),
             Self::Wait(wait) => Err(Error::TooOften {
@@ -253,11 +253,16 @@ impl Service {
             user,
             move |call, tx, user| {
                 let org = call.visible_organization(Missing::User)?;
-                let Some(RemovedTotp { org, name, created }) = tx.delete_totp(org, user, &totp)?
-                else {
+                let Some(removed) = tx.delete_totp(org, user, &totp)? else {
                     call.visible_user(tx, user, Missing::User)?;
                     return Err(Error::NotFound(Missing::Totp));
                 };
+                let RemovedTotp {
+                    org,
+                    name,
+                    created,
+                    has_recovery,
+                } = removed;
                 tx.append(&Event {
                     kind: EventKind::TotpRemoved,
                     source: &call.principal.source,
@@ -266,6 +271,9 @@ impl Service {
                     about: Some(totp.as_str()),
                     name: name.as_ref(),
                 })?;
+                if has_recovery {
+                    call.remove_recovery_codes_without_totp(tx, &org, user)?;
+                }
                 let (id, changed) = (totp.to_string(), tx.event_at());
                 Ok(Details {
                     id,
@@ -318,7 +326,7 @@ pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
 }
 
 /// The seconds until the user's codes are compared again, if the user has to wait.
-fn remaining_wait_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
+pub(super) fn remaining_wait_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
     let Some(failures) = tx.failures(user)? else {
         return Ok(None);
     };
@@ -367,7 +375,11 @@ fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpRow) -> Result<()
 impl TxContext<'_> {
     /// Records that a `self` token begins a change, or returns how long it must wait before (SECURITY.md 45). Other tokens
     /// need not wait, and are not counted.
-    fn begin_self_change(&self, tx: &WriteTx<'_>, user: &UserRow) -> Result<Option<Duration>> {
+    pub(super) fn begin_self_change(
+        &self,
+        tx: &WriteTx<'_>,
+        user: &UserRow,
+    ) -> Result<Option<Duration>> {
         if self.principal.role.user().is_none() {
             return Ok(None);
         }

@@ -72,7 +72,7 @@ impl Backup {
         let mut problems = file::problems(&connection)?;
         let backup = Self { connection };
         if problems.is_empty() && backup.read().shared_slots()? > 0 {
-            problems.push("two authenticators share a slot".to_owned());
+            problems.push("two secrets share a slot".to_owned());
         }
         match problems.first() {
             None => Ok(backup),
@@ -216,7 +216,9 @@ impl Backup {
         if from.is_some() {
             applied = tx.apply_again()?;
         }
-        // Slots of authenticators that were deleted above, and those that a damaged backup has without an authenticator.
+        let is_complete = replaced.is_some_and(|(_, it)| it.is_complete);
+        applied.recovery_codes = tx.keep_recovery_codes(is_complete)?;
+        // Slots of what was deleted above, and those that a damaged backup has without an authenticator.
         tx.zero_unused_slots()?;
         let instance = tx.instance()?.id;
         tx.append(&Event {

@@ -31,14 +31,16 @@ pub(crate) enum DatedTable {
     Failures,
     Tokens,
     Users,
+    RecoverySets,
     Organizations,
 }
 
 impl DatedTable {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Failures,
         Self::Tokens,
         Self::Users,
+        Self::RecoverySets,
         Self::Organizations,
     ];
 
@@ -55,6 +57,10 @@ impl DatedTable {
             Self::Users => {
                 "SELECT id FROM user WHERE id > ?1 AND (created > ?2 OR changed > ?2)
                 ORDER BY id LIMIT ?3"
+            }
+            Self::RecoverySets => {
+                "SELECT user_id FROM recovery_set WHERE user_id > ?1 AND (created > ?2 OR changed > ?2)
+                ORDER BY user_id LIMIT ?3"
             }
             Self::Organizations => {
                 "SELECT id FROM organization WHERE id > ?1 AND created > ?2 ORDER BY id LIMIT ?3"
@@ -77,6 +83,10 @@ impl DatedTable {
             Self::Users => {
                 "UPDATE user SET created = min(created, ?2), changed = min(changed, ?2)
                 WHERE id = ?1"
+            }
+            Self::RecoverySets => {
+                "UPDATE recovery_set SET created = min(created, ?2), changed = min(changed, ?2)
+                WHERE user_id = ?1"
             }
             Self::Organizations => {
                 "UPDATE organization SET created = ?2 WHERE id = ?1 AND created > ?2"

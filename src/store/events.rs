@@ -34,13 +34,17 @@ pub(crate) enum EventKind {
     TotpRemoved,
     TotpExpired,
     CodeRefused,
+    RecoveryGenerated,
+    RecoveryRemoved,
+    RecoveryChecked,
+    RecoveryRefused,
     TokenCreated,
     TokenRevoked,
 }
 
 impl EventKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::InstanceCreated,
         Self::InstanceRestored,
         Self::InstanceRestoredWithLoss,
@@ -66,6 +70,10 @@ impl EventKind {
         Self::TotpRemoved,
         Self::TotpExpired,
         Self::CodeRefused,
+        Self::RecoveryGenerated,
+        Self::RecoveryRemoved,
+        Self::RecoveryChecked,
+        Self::RecoveryRefused,
         Self::TokenCreated,
         Self::TokenRevoked,
     ];
@@ -98,6 +106,10 @@ impl EventKind {
             Self::TotpRemoved => "totp.removed",
             Self::TotpExpired => "totp.expired",
             Self::CodeRefused => "totp.code_refused",
+            Self::RecoveryGenerated => "recovery.generated",
+            Self::RecoveryRemoved => "recovery.removed",
+            Self::RecoveryChecked => "recovery.checked",
+            Self::RecoveryRefused => "recovery.code_refused",
             Self::TokenCreated => "token.created",
             Self::TokenRevoked => "token.revoked",
         }
@@ -141,7 +153,7 @@ pub(crate) struct Event<'a> {
     pub(crate) source: &'a EventSource,
     pub(crate) org: Option<&'a OrgId>,
     pub(crate) user: Option<&'a UserId>,
-    /// The authenticator, token or organization that it is about.
+    /// The authenticator, set of recovery codes, token or organization that it is about.
     pub(crate) about: Option<&'a str>,
     /// The name of that, at this time.
     pub(crate) name: Option<&'a Name>,

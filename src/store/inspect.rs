@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{ReadTx, file, structure, unavailable};
 use crate::error::Result;
-use crate::model::{TotpId, UserId};
+use crate::model::{RecoverySetId, TotpId, UserId};
 
 /// A database that is open for reading only.
 pub(crate) struct Inspection {
@@ -54,15 +54,33 @@ impl Inspection {
     pub(crate) fn each_secret(&self, mut each: impl FnMut(UserId, TotpId, &[u8])) -> Result<()> {
         const SQL: &str = "SELECT totp.user_id, totp.id, slot.secret
             FROM totp LEFT JOIN slot ON slot.number = totp.slot";
-        let mut statement = self.connection.prepare(SQL).map_err(unavailable)?;
+        self.each_sealed(SQL, |user, id, sealed| {
+            each(user, TotpId::from_trusted(id), sealed);
+        })
+    }
+
+    /// Calls `each` with the sealed key of every set of recovery codes.
+    pub(crate) fn each_recovery_key(
+        &self,
+        mut each: impl FnMut(UserId, RecoverySetId, &[u8]),
+    ) -> Result<()> {
+        const SQL: &str = "SELECT recovery_set.user_id, recovery_set.id, slot.secret
+            FROM recovery_set LEFT JOIN slot ON slot.number = recovery_set.slot";
+        self.each_sealed(SQL, |user, id, sealed| {
+            each(user, RecoverySetId::from_trusted(id), sealed);
+        })
+    }
+
+    fn each_sealed(&self, sql: &str, mut each: impl FnMut(UserId, String, &[u8])) -> Result<()> {
+        let mut statement = self.connection.prepare(sql).map_err(unavailable)?;
         let mut rows = statement.query(()).map_err(unavailable)?;
         while let Some(row) = rows.next().map_err(unavailable)? {
-            let (user, totp) = (row.get(0), row.get(1));
-            let secret = row.get_ref(2).map_err(unavailable)?;
+            let (user, id) = (row.get(0), row.get(1));
+            let sealed = row.get_ref(2).map_err(unavailable)?;
             each(
                 UserId::from_trusted(user.map_err(unavailable)?),
-                TotpId::from_trusted(totp.map_err(unavailable)?),
-                secret.as_blob().unwrap_or_default(),
+                id.map_err(unavailable)?,
+                sealed.as_blob().unwrap_or_default(),
             );
         }
         Ok(())

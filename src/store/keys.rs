@@ -6,7 +6,7 @@ use super::clock_fix::change_slice;
 use super::instance::no_instance;
 use super::{Backup, ReadTx, Slot, Store, WriteTx, wal};
 use crate::error::Result;
-use crate::model::{OrgId, Timestamp, TotpId, UserId};
+use crate::model::{OrgId, Timestamp, UserId};
 use crate::seal::{KeyId, Sealed};
 
 /// The most secrets that one transaction seals anew.
@@ -40,16 +40,22 @@ impl KeyIds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SealedTable {
     Totps,
+    RecoverySets,
 }
 
 impl SealedTable {
-    pub(crate) const ALL: [Self; 1] = [Self::Totps];
+    pub(crate) const ALL: [Self; 2] = [Self::Totps, Self::RecoverySets];
 
     /// Selects the rows after the key (?1, ?2, ?3) whose secret is not sealed under ?4, at most ?5.
     const fn select(self) -> &'static str {
         match self {
             Self::Totps => {
                 "SELECT user_id, org_id, id, slot, secret FROM totp JOIN slot ON number = slot
+                WHERE (user_id, org_id, id) > (?1, ?2, ?3) AND substr(secret, 1, 8) <> ?4
+                ORDER BY user_id, org_id, id LIMIT ?5"
+            }
+            Self::RecoverySets => {
+                "SELECT user_id, org_id, id, slot, secret FROM recovery_set JOIN slot ON number = slot
                 WHERE (user_id, org_id, id) > (?1, ?2, ?3) AND substr(secret, 1, 8) <> ?4
                 ORDER BY user_id, org_id, id LIMIT ?5"
             }
@@ -62,7 +68,8 @@ pub(crate) struct SealedRow {
     pub(crate) table: SealedTable,
     pub(crate) user: UserId,
     org: OrgId,
-    pub(crate) totp: TotpId,
+    /// The id of the authenticator or of the set of recovery codes.
+    pub(crate) id: String,
     slot: Slot,
     pub(crate) sealed: Vec<u8>,
 }
@@ -85,7 +92,7 @@ impl SealedRow {
 }
 
 /// A place in a table: the key of a row.
-pub(crate) struct SealedPosition(UserId, OrgId, TotpId);
+pub(crate) struct SealedPosition(UserId, OrgId, String);
 
 impl SealedPosition {
     /// Before the first row.
@@ -94,13 +101,13 @@ impl SealedPosition {
         Self(
             UserId::from_trusted(empty()),
             OrgId::from_trusted(empty()),
-            TotpId::from_trusted(empty()),
+            empty(),
         )
     }
 
     /// After this row.
     pub(crate) fn after(row: &SealedRow) -> Self {
-        Self(row.user.clone(), row.org.clone(), row.totp.clone())
+        Self(row.user.clone(), row.org.clone(), row.id.clone())
     }
 }
 
@@ -134,14 +141,14 @@ impl ReadTx<'_> {
         after: &SealedPosition,
         key: KeyId,
     ) -> Result<Vec<SealedRow>> {
-        let SealedPosition(user, org, totp) = after;
-        let from = (user.as_str(), org.as_str(), totp.as_str(), key, SLICE);
+        let SealedPosition(user, org, id) = after;
+        let from = (user.as_str(), org.as_str(), id, key, SLICE);
         self.all(table.select(), from, |row| {
             Ok(SealedRow {
                 table,
                 user: UserId::from_trusted(row.get(0)?),
                 org: OrgId::from_trusted(row.get(1)?),
-                totp: TotpId::from_trusted(row.get(2)?),
+                id: row.get(2)?,
                 slot: Slot::from_number(row.get(3)?),
                 sealed: row.get(4)?,
             })

@@ -17,6 +17,7 @@ mod instance;
 mod keys;
 mod readers;
 mod reapply;
+mod recovery;
 mod search;
 mod self_changes;
 mod slots;
@@ -52,6 +53,7 @@ pub(crate) use instance::{Instance, Organization, next_id};
 pub(crate) use keys::{KeyIds, ResealedSecret, SealedPosition, SealedRow, SealedTable};
 pub(crate) use readers::ReadKind;
 pub use reapply::ReapplyCounts;
+pub(crate) use recovery::{RECOVERY_CODES, RECOVERY_SET_BYTES, RecoverySetRow};
 pub(crate) use slots::Slot;
 pub(crate) use tokens::TokenRow;
 #[cfg(feature = "server")]
@@ -71,7 +73,7 @@ use writer::Writer;
 pub(crate) use writer::is_in_transaction;
 
 /// The capacity of each connection's statement cache: more statements than this module has.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 96;
 
 /// How a database is opened.
 #[derive(Debug, Clone)]

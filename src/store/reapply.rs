@@ -17,6 +17,9 @@ pub struct ReapplyCounts {
     pub tokens: usize,
     /// Users with everything that belongs to them.
     pub users: usize,
+    /// Users whose recovery codes in the backup are void: replaced or removed since, or, where a part of the record is
+    /// lost, all of them.
+    pub recovery_codes: usize,
 }
 
 impl WriteTx<'_> {
@@ -127,7 +130,48 @@ impl WriteTx<'_> {
             totps,
             tokens,
             users,
+            recovery_codes: 0,
         })
+    }
+
+    /// Keeps of the copy's recovery codes what the replaced database has too: the same set, of a user who still has a
+    /// confirmed authenticator, and in it what neither of the two knows to be used. Deletes all other sets. Where the
+    /// replaced database does not have the whole record, one of its codes may have been used: then nothing is kept.
+    ///
+    /// Returns how many sets were deleted. Their slots are zeroed by [`Self::zero_unused_slots`].
+    pub(super) fn keep_recovery_codes(&self, is_complete: bool) -> Result<usize> {
+        const VOID: &str = "CREATE TEMP TABLE void (user_id TEXT PRIMARY KEY)";
+        const FIND_ALL: &str = "INSERT INTO temp.void SELECT user_id FROM main.recovery_set";
+        const FIND: &str = "INSERT INTO temp.void SELECT user_id FROM main.recovery_set AS here
+            WHERE NOT EXISTS (SELECT 1 FROM replaced.recovery_set AS there
+                WHERE there.user_id = here.user_id AND there.id = here.id)
+            OR NOT EXISTS (SELECT 1 FROM main.totp
+                WHERE totp.user_id = here.user_id AND totp.state = 'confirmed')";
+        const EVENTS: &str = "INSERT INTO main.event (at, kind, actor, org_id, user_id, about_id)
+            SELECT ?1, 'recovery.removed', 'command-line', org_id, user_id, id FROM main.recovery_set
+            WHERE user_id IN (SELECT user_id FROM temp.void) ORDER BY user_id";
+        const DELETE: &str = "DELETE FROM main.recovery_set
+            WHERE user_id IN (SELECT user_id FROM temp.void)";
+        const FLAGS: &str = "UPDATE main.totp SET has_recovery = 1 - has_recovery
+            WHERE has_recovery <> EXISTS (
+                SELECT 1 FROM main.recovery_set AS here WHERE here.user_id = totp.user_id)";
+        const USED: &str = "UPDATE main.recovery_set SET used = recovery_set.used | there.used,
+            changed = max(recovery_set.changed, min(there.changed, ?1))
+            FROM replaced.recovery_set AS there
+            WHERE there.user_id = recovery_set.user_id AND there.id = recovery_set.id";
+
+        let at = self.event_at().micros();
+        self.connection.execute_batch(VOID).map_err(unavailable)?;
+        self.execute(if is_complete { FIND } else { FIND_ALL }, ())?;
+        self.execute(EVENTS, (at,))?;
+        let deleted = self.execute(DELETE, ())?;
+        self.execute(FLAGS, ())?;
+        if is_complete {
+            self.execute(USED, (at,))?;
+        }
+        let end = "DROP TABLE temp.void";
+        self.connection.execute_batch(end).map_err(unavailable)?;
+        Ok(deleted)
     }
 
     /// Locks and deactivates users and starts waits as in the replaced database. Keeps the restrictions of users that the

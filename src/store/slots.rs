@@ -3,14 +3,15 @@
 //! `secure_delete` overwrites what a statement deletes. It does not overwrite the copies that remain when a b-tree is
 //! balanced and cells move to another page. Rows of `slot` never move: new rows are appended, none is deleted, and all have
 //! the same length, so SQLite writes an update over the same bytes. Other tables have only the number of a slot. Every
-//! statement that deletes a row of `totp` must be followed by one that zeroes its slot in the same transaction; `ON DELETE
+//! statement that deletes a row of `totp` or `recovery_set` must go with one that zeroes its slot in the same transaction; `ON DELETE
 //! CASCADE` does not do that.
 
+use super::recovery::ZERO_RECOVERY_SLOT;
 use super::{ReadTx, UserRow, WriteTx};
 use crate::error::{Error, Result};
 use crate::seal::Sealed;
 
-/// The number of the slot that holds an authenticator's secret.
+/// The number of the slot that holds an authenticator's secret or the key of a set of recovery codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(i64);
 
@@ -36,18 +37,20 @@ impl ReadTx<'_> {
         secret.ok_or_else(|| Error::Unavailable(format!("slot {} is missing", slot.0)))
     }
 
-    /// The number of slots that hold a secret but belong to no authenticator. Zero unless the file is damaged or was
-    /// changed by another program.
+    /// The number of slots that hold a secret but belong to no authenticator and no recovery codes. Zero unless the file is
+    /// damaged or was changed by another program.
     pub(crate) fn unused_secrets(&self) -> Result<i64> {
         const SQL: &str = "SELECT count(*) FROM slot
-            WHERE secret <> zeroblob(165) AND number NOT IN (SELECT slot FROM totp)";
+            WHERE secret <> zeroblob(165)
+            AND number NOT IN (SELECT slot FROM totp UNION ALL SELECT slot FROM recovery_set)";
         let count = self.one(SQL, (), |row| row.get(0))?;
         Ok(count.unwrap_or_default())
     }
 
-    /// The number of authenticators that share a slot with another one. Zero, as above.
+    /// The number of authenticators and sets of recovery codes that share a slot with another one. Zero, as above.
     pub(crate) fn shared_slots(&self) -> Result<i64> {
-        const SQL: &str = "SELECT count(*) - count(DISTINCT slot) FROM totp";
+        const SQL: &str = "SELECT count(*) - count(DISTINCT slot)
+            FROM (SELECT slot FROM totp UNION ALL SELECT slot FROM recovery_set)";
         let count = self.one(SQL, (), |row| row.get(0))?;
         Ok(count.unwrap_or_default())
     }
@@ -87,16 +90,19 @@ impl WriteTx<'_> {
         self.execute(SQL, (slot.0,)).map(|_| ())
     }
 
-    /// Zeroes the slots of all authenticators of a user.
+    /// Zeroes the slots of all authenticators of a user, and of the recovery codes.
     pub(super) fn zero_slots_of_user(&self, of: &UserRow) -> Result<()> {
-        self.execute(ZERO_SLOTS_OF_USER, (of.org.as_str(), of.id.as_str()))
-            .map(|_| ())
+        for sql in [ZERO_SLOTS_OF_USER, ZERO_RECOVERY_SLOT] {
+            self.execute(sql, (of.org.as_str(), of.id.as_str()))?;
+        }
+        Ok(())
     }
 
-    /// Zeroes every slot that belongs to no authenticator.
+    /// Zeroes every slot that belongs to no authenticator and no recovery codes.
     pub(crate) fn zero_unused_slots(&self) -> Result<()> {
         const SQL: &str = "UPDATE slot SET secret = zeroblob(165)
-            WHERE secret <> zeroblob(165) AND number NOT IN (SELECT slot FROM totp)";
+            WHERE secret <> zeroblob(165)
+            AND number NOT IN (SELECT slot FROM totp UNION ALL SELECT slot FROM recovery_set)";
         self.execute(SQL, ()).map(|_| ())
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct RemovedTotp {
     pub(crate) org: OrgId,
     pub(crate) name: Option<Name>,
     pub(crate) created: Timestamp,
+    /// Whether its user has recovery codes.
+    pub(crate) has_recovery: bool,
 }
 
 /// A pending authenticator that was deleted because it had expired.
@@ -105,11 +107,11 @@ pub(super) const RENAME_TOTP: &str = "UPDATE totp SET name = ?4, changed = ?5
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3";
 pub(super) const DELETE_TOTP_IN_ORG: &str = "DELETE FROM totp
     WHERE user_id = ?1 AND org_id = ?4 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
-    RETURNING org_id, created, slot, name";
+    RETURNING org_id, created, slot, name, has_recovery";
 /// The same for a caller that sees all organizations.
 const DELETE_TOTP: &str = "DELETE FROM totp
     WHERE user_id = ?1 AND id = ?2 AND (state = 'confirmed' OR created > ?3)
-    RETURNING org_id, created, slot, name";
+    RETURNING org_id, created, slot, name, has_recovery";
 
 impl ReadTx<'_> {
     /// The last void step of any authenticator: one used while the clock was ahead.
@@ -130,8 +132,9 @@ impl WriteTx<'_> {
     /// Inserts a pending authenticator, in the organization that its user is in.
     pub(crate) fn insert_totp(&self, user: &UserRow, it: &TotpRow) -> Result<()> {
         const SQL: &str = "INSERT INTO totp
-            (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed)
-            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?6, ?7, ?8, ?9, ?9)";
+            (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed, has_recovery)
+            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?6, ?7, ?8, ?9, ?9,
+                EXISTS (SELECT 1 FROM recovery_set WHERE user_id = ?2 AND org_id = ?3))";
         let row = (
             it.id.as_str(),
             user.id.as_str(),
@@ -197,6 +200,7 @@ impl WriteTx<'_> {
                 org: OrgId::from_trusted(row.get(0)?),
                 created: Timestamp::from_micros(row.get(1)?),
                 name: name(row.get(3)?),
+                has_recovery: row.get(4)?,
             };
             Ok((removed, Slot::from_number(row.get(2)?)))
         };

@@ -235,8 +235,26 @@ ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8)
 ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));
 ALTER TABLE totp ADD COLUMN last_used INTEGER;";
     connection.execute_batch(COLUMNS).map_err(unavailable)?;
+    add_recovery_codes(connection)?;
     add_event_columns(connection)?;
     keep_confirmed_totps(connection)
+}
+
+fn add_recovery_codes(connection: &Connection) -> Result<()> {
+    const SQL: &str = "
+ALTER TABLE totp ADD COLUMN has_recovery INTEGER NOT NULL DEFAULT 0 CHECK (has_recovery IN (0, 1));
+CREATE TABLE recovery_set (
+    user_id TEXT    NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    org_id  TEXT    NOT NULL REFERENCES organization (id),
+    id      TEXT    NOT NULL,
+    slot    INTEGER NOT NULL REFERENCES slot (number),
+    macs    BLOB    NOT NULL CHECK (length(macs) = 320),
+    used    INTEGER NOT NULL DEFAULT 0 CHECK (used BETWEEN 0 AND 1023),
+    created INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    PRIMARY KEY (user_id, org_id)
+) STRICT, WITHOUT ROWID;";
+    connection.execute_batch(SQL).map_err(unavailable)
 }
 
 /// Adds what a list of events shows and goes by. Events of users had no organization where totpd itself or a `self`

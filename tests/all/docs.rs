@@ -36,6 +36,8 @@ fn refusals() -> Vec<Refusal> {
         Error::WrongState(WrongState::NoneConfirmed),
         Error::WrongState(WrongState::UserNotActive),
         Error::WrongState(WrongState::TooManyTotps),
+        Error::WrongState(WrongState::NoTotpToRecover),
+        Error::WrongState(WrongState::NoRecoveryCodes),
         Error::AlreadyExists("id"),
         Error::TooOften { retry_after_s: 1 },
         Error::SearchTooLong,
@@ -62,6 +64,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::not_offered(),
         Refusal::wrong_code(None),
         Refusal::used_code(),
+        Refusal::wrong_recovery_code(None),
         Refusal::wait(1),
     ];
     let errors = errors.into_iter().map(Refusal::from);

@@ -23,6 +23,10 @@ fn every_refusal_has_its_status_code_and_id() {
     let user = r#"{"authenticators":{"usernames":[{"username":"alice"}]}}"#;
     let taken = format!(r#"{{"userId":"{alice}"}}"#);
     let unknown = "COMMAND-6T2xrOHxTx";
+    let codes = format!("/users/{alice}/recovery_codes");
+    server.ask("POST", &codes, "").expect_status(200);
+    let (code, bob) = ("\"0000-0000-0000-0000\"", server.user("bob"));
+    let bobs_codes = format!("/users/{bob}/recovery_codes");
     let verify_confirmed = format!("{totps}/{}/_verify", phone.id);
     let check_pending = format!("{totps}/{}/_check", pending.id);
     let elsewhere = format!("{totps}?organization.orgId=1");
@@ -59,6 +63,59 @@ fn every_refusal_has_its_status_code_and_id() {
             5,
             Some("COMMAND-Hd9sd"),
         ),
+        (
+            "POST",
+            "/users/nobody/recovery_codes",
+            "",
+            404,
+            5,
+            Some(unknown),
+        ),
+        (
+            "GET",
+            "/users/nobody/recovery_codes",
+            "",
+            404,
+            5,
+            Some(unknown),
+        ),
+        (
+            "DELETE",
+            "/users/nobody/recovery_codes",
+            "",
+            404,
+            5,
+            Some(unknown),
+        ),
+        (
+            "POST",
+            "/users/nobody/recovery_codes/_check",
+            code,
+            404,
+            5,
+            Some(unknown),
+        ),
+        ("DELETE", &bobs_codes, "", 400, 9, Some("TOTPD-Recov2")),
+        ("POST", &bobs_codes, "", 400, 9, Some("COMMAND-3Mif9s")),
+        (
+            "POST",
+            &format!("{bobs_codes}/_check"),
+            code,
+            400,
+            9,
+            Some("TOTPD-Recov2"),
+        ),
+        (
+            "POST",
+            &format!("{codes}/_check"),
+            code,
+            400,
+            3,
+            Some("TOTPD-Recov1"),
+        ),
+        ("PUT", &codes, "", 405, 12, None),
+        ("GET", &format!("{codes}/_check"), "", 405, 12, None),
+        ("POST", &format!("{codes}/1"), "", 404, 5, None),
         ("DELETE", &totps, "", 405, 12, None),
         ("PUT", &format!("{totps}/1/_rename"), "", 405, 12, None),
         (
@@ -263,6 +320,7 @@ fn what_is_documented_and_not_offered_is_501_without_a_token() {
         ),
         ("POST", "/totpd.v1.TOTPService/CheckTOTP"),
         ("POST", "/totpd.v1.TOTPService/RenameTOTP"),
+        ("POST", "/totpd.v1.RecoveryCodeService/CheckRecoveryCode"),
         ("POST", "/zitadel.admin.v1.AdminService/ListEvents"),
         ("POST", "/zitadel.admin.v1.AdminService/ListOrgs"),
     ] {
@@ -335,6 +393,9 @@ fn bad_input_is_told_so_and_changes_nothing() {
         format!("{totps}/{}/_verify", phone.id),
     );
     let rename = format!("{totps}/{}/_rename", phone.id);
+    let codes = format!("/users/{alice}/recovery_codes");
+    server.ask("POST", &codes, "").expect_status(200);
+    let recover = format!("{codes}/_check");
     let long = "x".repeat(201);
     let long_name = format!("\"{long}\"");
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
@@ -409,6 +470,18 @@ fn bad_input_is_told_so_and_changes_nothing() {
         ("POST", &verify, b"\"1234567890\""),
         ("POST", &verify, b"\"\xff23456\""),
         ("POST", &verify, deep.as_bytes()),
+        ("POST", &recover, b""),
+        ("POST", &recover, b"null"),
+        ("POST", &recover, b"0123456789abcdef"),
+        ("POST", &recover, b"{\"code\":\"0000-0000-0000-0000\"}"),
+        ("POST", &recover, b"\"0000-0000-0000-0000\" x"),
+        ("POST", &recover, b"\"0000-0000-0000-000\""),
+        ("POST", &recover, b"\"0000-0000-0000-00000\""),
+        ("POST", &recover, b"\"0000-0000-0000-000u\""),
+        ("POST", &recover, b"\"0000_0000_0000_0000\""),
+        ("POST", &recover, b"\"\xff000-0000-0000-0000\""),
+        ("POST", &recover, long_name.as_bytes()),
+        ("POST", &recover, deep.as_bytes()),
         // Ids too long, too short, and not what percent-encoding makes.
         ("GET", "/users/", b""),
         ("GET", &format!("/users/{long}"), b""),

@@ -55,6 +55,8 @@ mod ownership;
 mod protos;
 mod readme;
 mod reads;
+mod recovery;
+mod recovery_files;
 mod removal;
 mod request_ids;
 mod restore;

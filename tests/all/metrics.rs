@@ -79,12 +79,54 @@ fn check(result: &str) -> String {
     format!(r#"totpd_checks_total{{result="{result}"}}"#)
 }
 
+fn recovery(result: &str) -> String {
+    format!(r#"totpd_recovery_checks_total{{result="{result}"}}"#)
+}
+
 fn change(kind: &str) -> String {
     format!(r#"totpd_changes_total{{kind="{kind}"}}"#)
 }
 
 fn refused(reason: &str) -> String {
     format!(r#"totpd_connections_refused_total{{reason="{reason}"}}"#)
+}
+
+/// Of a code that the API judged, and of one that it did not.
+#[test]
+fn each_check_of_a_recovery_code_moves_its_counter() {
+    let server = start();
+    let alice = server.user("alice");
+    server.enrol(&alice);
+    let path = format!("/users/{alice}/recovery_codes");
+    let code = server.ask("POST", &path, "").text("/codes/0");
+    let wrong = "zzzz-zzzz-zzzz-zzzz".to_owned();
+    let checks = |user: &str, code: &str, result: &str, times: u32| {
+        let path = format!("/users/{user}/recovery_codes/_check");
+        moves(
+            &server,
+            result,
+            &[(&recovery(result), times.into())],
+            || {
+                for _ in 0..times {
+                    server.ask("POST", &path, &format!("\"{code}\""));
+                }
+            },
+        );
+    };
+    checks(&alice, &code, "accepted", 1);
+    checks(&alice, &code, "wrong", 1);
+    checks(&alice, &wrong, "wrong", 4);
+    checks(&alice, &wrong, "waiting", 1);
+    checks("nobody", &wrong, "not_found", 1);
+    checks(&server.user("bob"), &wrong, "none_left", 1);
+    let lock = server.ask("POST", &format!("/users/{alice}/_lock"), "");
+    lock.expect_status(200);
+    checks(&alice, &wrong, "inactive", 1);
+    let call = [(rest("GenerateRecoveryCodes", "failed_precondition"), 1.0)];
+    let call = call.each_ref().map(|(name, by)| (name.as_str(), *by));
+    moves(&server, "generating", &call, || {
+        server.ask("POST", &path, "").expect_status(400);
+    });
 }
 
 #[test]

@@ -104,6 +104,12 @@ fn a_login_form_meets_what_the_table_says() {
     provoke(admin, &check, &format!("{} {}", &good[..3], &good[3..]));
     server.check(&alice, &good).expect_status(200);
     provoke(admin, &check, &good);
+    let recover = format!("/users/{alice}/recovery_codes/_check");
+    let recovery_code = "0000-0000-0000-0000";
+    provoke(admin, &recover, recovery_code);
+    let codes = format!("/users/{alice}/recovery_codes");
+    server.ask("POST", &codes, "").expect_status(200);
+    provoke(admin, &recover, recovery_code);
     for _ in 1..10 {
         server.enrol(&alice);
     }

@@ -16,6 +16,7 @@ const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
 pub const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
 pub const ADMIN: &str = "zitadel.admin.v1.AdminService";
 pub const TOTPS: &str = "totpd.v1.TOTPService";
+pub const RECOVERY_CODES: &str = "totpd.v1.RecoveryCodeService";
 
 /// The services and messages. Decoded once: that takes longer than most calls.
 pub fn pool() -> &'static DescriptorPool {
@@ -28,6 +29,10 @@ pub fn pool() -> &'static DescriptorPool {
 pub fn method(rpc: &str) -> MethodDescriptor {
     let service = match rpc {
         "CheckTOTP" | "ListTOTP" | "RenameTOTP" => TOTPS,
+        "GenerateRecoveryCodes"
+        | "GetRecoveryCodes"
+        | "CheckRecoveryCode"
+        | "RemoveRecoveryCodes" => RECOVERY_CODES,
         "ListEvents" => ADMIN,
         _ => USERS,
     };

@@ -224,7 +224,7 @@ pub(in crate::api) fn subject_of_type(name: &str) -> Option<SubjectKind> {
 }
 
 /// Our kinds of events that ZITADEL has too, and its names for them.
-const TYPES: [(&str, &str); 15] = [
+const TYPES: [(&str, &str); 19] = [
     ("instance.created", "instance.added"),
     ("organization.created", "org.added"),
     ("organization.renamed", "org.changed"),
@@ -240,6 +240,16 @@ const TYPES: [(&str, &str); 15] = [
     ("totp.checked", "user.human.mfa.otp.check.succeeded"),
     ("totp.code_refused", "user.human.mfa.otp.check.failed"),
     ("totp.removed", "user.human.mfa.otp.removed"),
+    ("recovery.generated", "user.human.mfa.recoverycode.added"),
+    ("recovery.removed", "user.human.mfa.recoverycode.removed"),
+    (
+        "recovery.checked",
+        "user.human.mfa.recoverycode.check.succeeded",
+    ),
+    (
+        "recovery.code_refused",
+        "user.human.mfa.recoverycode.check.failed",
+    ),
 ];
 /// What the names of kinds begin with that ZITADEL does not have.
 const OURS: &str = "totpd.";

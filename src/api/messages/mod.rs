@@ -12,6 +12,7 @@ mod json;
 mod object;
 mod page;
 mod protobuf;
+mod recovery;
 pub(super) mod rpc;
 mod search;
 mod totps;
@@ -26,6 +27,8 @@ pub(super) use json::enumeration_in_text;
 pub use object::{Details, DetailsResponse};
 pub(super) use object::{Instance, Organization, UserRequest};
 pub(super) use page::Page;
+pub(super) use recovery::{RecoveryCodeRequest, read_recovery_code};
+pub use recovery::{RecoveryCodesResponse, RemainingResponse};
 pub(super) use search::{
     FieldName, Filters, IdFilter, SearchFilter, SearchQuery, SearchUsersRequest, TextFilterMethod,
     UsernameFilter, read_filters,
