@@ -121,6 +121,8 @@ CREATE TABLE totp (
     -- Whether the user has recovery codes, which go with the last confirmed authenticator. It is here so that a removal
     -- reads no other page to learn that there are none.
     has_recovery INTEGER NOT NULL DEFAULT 0 CHECK (has_recovery IN (0, 1)),
+    -- The authenticator that confirming this pending one removes. No foreign key: it may be removed before.
+    replaces  TEXT    CHECK (replaces IS NULL OR state = 'pending'),
     -- The organization is in the key, so that a removal in another organization reads as little as for an unknown user.
     PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;

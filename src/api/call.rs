@@ -36,6 +36,7 @@ pub(super) enum Call {
     StartTotp {
         user: UserRef,
         name: Option<Name>,
+        replaces: Option<TotpId>,
     },
     ConfirmTotp {
         user: UserRef,
@@ -112,6 +113,7 @@ pub(super) struct RestOnly {
     pub(super) instance: Option<Instance>,
     pub(super) organization: Option<Organization>,
     pub(super) name: Option<String>,
+    pub(super) replaces: Option<String>,
 }
 
 pub(super) fn create_user(request: CreateUserRequest) -> Result<Call> {
@@ -148,7 +150,14 @@ pub(super) fn start_totp(request: UserRequest, rest: &RestOnly) -> Result<Call> 
     let user = user_ref(target, &request.id)?;
     let name = rest.name.as_deref();
     let name = name.map(|it| Name::parse("name", it)).transpose()?;
-    Ok(Call::StartTotp { user, name })
+    let replaces = rest.replaces.as_deref();
+    let replaces = replaces.map(|it| TotpId::parse("replaces", it));
+    let replaces = replaces.transpose()?;
+    Ok(Call::StartTotp {
+        user,
+        name,
+        replaces,
+    })
 }
 
 pub(super) fn confirm_totp(request: TotpCodeRequest) -> Result<Call> {

@@ -66,9 +66,16 @@ pub(super) fn carry_out(
         Call::UnlockUser(user) => details(on(user), service, Service::unlock_user),
         Call::DeactivateUser(user) => details(on(user), service, Service::deactivate_user),
         Call::ActivateUser(user) => details(on(user), service, Service::activate_user),
-        Call::StartTotp { user, name } => {
+        Call::StartTotp {
+            user,
+            name,
+            replaces,
+        } => {
             let (context, user) = on(user);
-            let begun = service.start_totp(&context, user, name)?;
+            let begun = match replaces {
+                None => service.start_totp(&context, user, name)?,
+                Some(old) => service.start_totp_replacing(&context, user, name, old)?,
+            };
             Ok(Answer::Start(StartResponse::from(begun)))
         }
         Call::ConfirmTotp { user, totp, code } => {

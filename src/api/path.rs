@@ -81,6 +81,11 @@ impl Query {
         said.then_some(Organization { org_id, org_domain })
     }
 
+    /// The authenticator that a new one is to replace.
+    pub(super) fn replaces(&self) -> Option<String> {
+        self.owned("replaces")
+    }
+
     /// Which page of a search is asked for.
     pub(super) fn page(&self) -> Result<SearchQuery> {
         let desc = match self.get("query.desc") {

@@ -41,10 +41,10 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             id: id(raw)?,
         })
     };
-    let rest = |name: Option<String>| RestOnly {
+    let rest = || RestOnly {
         instance: query.instance(),
         organization: query.organization(),
-        name,
+        ..RestOnly::default()
     };
     match rpc {
         Rpc::CreateUser => call::create_user(CreateUserRequest {
@@ -54,7 +54,7 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
         }),
         Rpc::GetUser(raw) => {
             let id = id(raw)?;
-            call::get_user(&GetUserRequest { instance, id }, rest(None))
+            call::get_user(&GetUserRequest { instance, id }, rest())
         }
         Rpc::SearchUsers => call::search_users(SearchUsersRequest {
             instance,
@@ -68,7 +68,14 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
         Rpc::UnlockUser(raw) => call::on_user(user(raw)?, Call::UnlockUser),
         Rpc::DeactivateUser(raw) => call::on_user(user(raw)?, Call::DeactivateUser),
         Rpc::ActivateUser(raw) => call::on_user(user(raw)?, Call::ActivateUser),
-        Rpc::StartTotp(raw) => call::start_totp(user(raw)?, &rest(messages::read_start(body)?)),
+        Rpc::StartTotp(raw) => {
+            let in_body_and_query = RestOnly {
+                name: messages::read_start(body)?,
+                replaces: query.replaces(),
+                ..RestOnly::default()
+            };
+            call::start_totp(user(raw)?, &in_body_and_query)
+        }
         Rpc::ConfirmTotp(raw, totp) => call::confirm_totp(TotpCodeRequest {
             instance,
             organization,
@@ -83,7 +90,7 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
                 totp_id: totp.map(totp_id).transpose()?,
                 code: messages::read_code(body)?,
             };
-            call::check_totp(request, rest(None))
+            call::check_totp(request, rest())
         }
         Rpc::ListTotp(raw) => call::on_user(user(raw)?, Call::ListTotps),
         Rpc::RenameTotp(raw, totp) => call::rename_totp(RenameRequest {

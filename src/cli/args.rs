@@ -326,6 +326,9 @@ pub(super) enum Totp {
         /// A name for the authenticator
         #[arg(long, value_name = "TEXT")]
         name: Option<String>,
+        /// A confirmed authenticator that confirming the new one removes; until then it stays good
+        #[arg(long, value_name = "TOTP")]
+        replaces: Option<String>,
     },
     /// Confirm an enrolment with the app's first code
     Confirm {

@@ -17,10 +17,19 @@ pub(super) fn run(
 ) -> Result<()> {
     let context = operator();
     match command {
-        args::Totp::Start { user, name } => {
+        args::Totp::Start {
+            user,
+            name,
+            replaces,
+        } => {
             let name = name.map(|it| Name::parse("--name", &it)).transpose()?;
+            let replaces = replaces.map(|it| TotpId::parse("--replaces", &it));
+            let replaces = replaces.transpose()?;
             let id = users::find(service, &user)?.id;
-            let enrolment = service.start_totp(&context, id, name)?;
+            let enrolment = match replaces {
+                None => service.start_totp(&context, id, name)?,
+                Some(old) => service.start_totp_replacing(&context, id, name, old)?,
+            };
             let done = format!("started enrolment {}", enrolment.details.id);
             let text = (!out.json).then(|| enrolment_text(location, &enrolment, &user));
             let document = messages::StartResponse::from(enrolment);

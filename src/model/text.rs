@@ -133,6 +133,13 @@ impl UserId {
     }
 }
 
+impl TotpId {
+    /// Parses the id of an authenticator. Errors name `field`.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self> {
+        bounded(field, text).map(Self)
+    }
+}
+
 impl Name {
     /// Parses a name. Errors name `field`.
     pub fn parse(field: &'static str, text: &str) -> Result<Self> {

@@ -17,6 +17,7 @@ mod observe;
 mod organizations;
 mod readiness;
 mod recovery;
+mod replacement;
 mod rotation;
 mod search;
 mod settings;

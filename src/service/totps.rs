@@ -5,6 +5,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::call::TxContext;
+use super::replacement::{pending_to_give_way, remove_pending, require_replaceable};
 use super::{Context, Details, Inner, Permission, Service, Totp};
 use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
@@ -13,9 +14,6 @@ use crate::store::{
     Event, EventKind, EventSource, ReadKind, RemovedTotp, TotpRow, TotpState, UserRow, WriteTx,
 };
 use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
-
-/// The most authenticators of one user, pending ones included. Each of them makes a guess more likely to succeed.
-const MAX_TOTPS: usize = 10;
 
 /// A new, pending authenticator. No other call returns its secret.
 pub struct Enrolment {
@@ -75,46 +73,55 @@ impl Service {
         user: UserId,
         name: Option<Name>,
     ) -> Result<Enrolment> {
-        let started =
-            self.change_user(context, Permission::WriteTotp, user, |call, tx, user| {
+        self.start(context, user, name, None)
+    }
+
+    /// The same, and confirming the new authenticator removes the confirmed one `replaces`, in the same transaction. Until
+    /// then that one stays good. If it is removed before, confirming still succeeds. It does not count towards the ten.
+    pub fn start_totp_replacing(
+        &self,
+        context: &Context,
+        user: UserId,
+        name: Option<Name>,
+        replaces: TotpId,
+    ) -> Result<Enrolment> {
+        self.start(context, user, name, Some(replaces))
+    }
+
+    fn start(
+        &self,
+        context: &Context,
+        user: UserId,
+        name: Option<Name>,
+        replaces: Option<TotpId>,
+    ) -> Result<Enrolment> {
+        let started = self.change_user(
+            context,
+            Permission::WriteTotp,
+            user,
+            move |call, tx, user| {
                 let user = call.visible_user(tx, user, Missing::User)?;
+                let totps = tx.totps(&user, call.now)?;
+                if let Some(replaced) = &replaces {
+                    require_replaceable(&totps, replaced)?;
+                }
                 call.require_may_enrol(&user)?;
-                let replaced = pending_to_replace(tx.totps(&user, call.now)?)?;
+                let give_way = pending_to_give_way(totps, replaces.as_ref())?;
                 if let Some(wait) = call.begin_self_change(tx, &user)? {
                     return Ok(Limited::Wait(wait));
                 }
-                if let Some(oldest) = replaced {
-                    remove_pending(tx, &user, &oldest)?;
+                for pending in &give_way {
+                    remove_pending(tx, &user, pending)?;
                 }
-                let secret = new_secret()?;
-                let id = TotpId::from_trusted(tx.new_id()?);
-                let sealed = call.inner.seal(tx, &secret, &user.id, &id)?;
-                let totp = TotpRow {
-                    slot: tx.fill_slot(&sealed)?,
-                    id,
-                    name,
-                    state: TotpState::Pending,
-                    parameters: Parameters::ENROLMENT,
-                    created: tx.event_at(),
-                    last_used: None,
-                };
-                tx.insert_totp(&user, &totp)?;
-                call.record_totp(tx, EventKind::TotpStarted, &user, Some(&totp))?;
-                let usernames = tx.usernames(&user)?;
-                let account = usernames
-                    .first()
-                    .map_or(user.id.as_str(), |it| it.username.as_str());
-                let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
-                Ok(Limited::Done(Enrolment {
-                    details: details(&totp, &user, tx.event_at()),
-                    uri,
-                    secret,
-                }))
-            })?;
+                let enrolment = call.insert_enrolment(tx, &user, name, replaces)?;
+                Ok(Limited::Done(enrolment))
+            },
+        )?;
         started.into_result()
     }
 
-    /// Confirms a pending authenticator with its first code. The code cannot be used again.
+    /// Confirms a pending authenticator with its first code, and removes the one that it replaces. The code cannot be used
+    /// again.
     ///
     /// A wrong code counts as in [`Self::check_totp`]. A right one does not clear the count of failures, because a `self`
     /// token could then clear it at will by enrolling.
@@ -143,6 +150,7 @@ impl Service {
                 match call.inner.find_step(tx, &user, &totp, &code, window)? {
                     Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
                         call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp))?;
+                        call.remove_replaced(tx, &user, &totp)?;
                         Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
                     }
                     Some(_) => Ok(Verdict::Used),
@@ -345,34 +353,42 @@ fn whole_seconds(wait: Duration) -> u64 {
         .saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
-/// The pending authenticator that a new one replaces, if the user has the most that are allowed.
-fn pending_to_replace(totps: Vec<TotpRow>) -> Result<Option<TotpRow>> {
-    if totps.len() < MAX_TOTPS {
-        return Ok(None);
-    }
-    let mut pending = totps
-        .into_iter()
-        .filter(|it| it.state == TotpState::Pending);
-    let oldest = pending
-        .next()
-        .ok_or(Error::WrongState(WrongState::TooManyTotps))?;
-    Ok(Some(oldest))
-}
-
-/// Removes a pending authenticator as if it had expired.
-fn remove_pending(tx: &WriteTx<'_>, user: &UserRow, totp: &TotpRow) -> Result<()> {
-    tx.delete_totp(Some(&user.org), &user.id, &totp.id)?;
-    tx.append(&Event {
-        kind: EventKind::TotpExpired,
-        source: &EventSource::totpd(),
-        org: Some(&user.org),
-        user: Some(&user.id),
-        about: Some(totp.id.as_str()),
-        name: totp.name.as_ref(),
-    })
-}
-
 impl TxContext<'_> {
+    /// Inserts a pending authenticator with a new secret.
+    fn insert_enrolment(
+        &self,
+        tx: &WriteTx<'_>,
+        user: &UserRow,
+        name: Option<Name>,
+        replaces: Option<TotpId>,
+    ) -> Result<Enrolment> {
+        let secret = new_secret()?;
+        let id = TotpId::from_trusted(tx.new_id()?);
+        let sealed = self.inner.seal(tx, &secret, &user.id, &id)?;
+        let totp = TotpRow {
+            slot: tx.fill_slot(&sealed)?,
+            id,
+            name,
+            state: TotpState::Pending,
+            parameters: Parameters::ENROLMENT,
+            created: tx.event_at(),
+            last_used: None,
+            replaces,
+        };
+        tx.insert_totp(user, &totp)?;
+        self.record_totp(tx, EventKind::TotpStarted, user, Some(&totp))?;
+        let usernames = tx.usernames(user)?;
+        let account = usernames
+            .first()
+            .map_or(user.id.as_str(), |it| it.username.as_str());
+        let uri = enrolment_uri(tx.settings()?.issuer.as_str(), account, &secret);
+        Ok(Enrolment {
+            details: details(&totp, user, tx.event_at()),
+            uri,
+            secret,
+        })
+    }
+
     /// Records that a `self` token begins a change, or returns how long it must wait before (SECURITY.md 45). Other tokens
     /// need not wait, and are not counted.
     pub(super) fn begin_self_change(

@@ -30,6 +30,8 @@ pub(crate) struct TotpRow {
     pub(crate) created: Timestamp,
     /// When a code was last accepted, if that is known.
     pub(crate) last_used: Option<Timestamp>,
+    /// The authenticator that confirming this one removes. A confirmed one replaces none.
+    pub(crate) replaces: Option<TotpId>,
 }
 
 /// What is returned about an authenticator that was deleted.
@@ -83,6 +85,7 @@ fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
         },
         created: Timestamp::from_micros(row.get(6)?),
         last_used: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_micros),
+        replaces: row.get::<_, Option<_>>(8)?.map(TotpId::from_trusted),
     })
 }
 
@@ -93,14 +96,15 @@ fn expired_before(now: Timestamp) -> i64 {
 
 /// The statements that a caller bound to one organization can reach with ids of its own choice, or for a user in it.
 /// `super::tests` holds their query plans against SECURITY.md 23.
-pub(super) const TOTPS: &str = "SELECT id, name, state, slot, algorithm, digits, created, last_used
+pub(super) const TOTPS: &str =
+    "SELECT id, name, state, slot, algorithm, digits, created, last_used, replaces
     FROM totp WHERE user_id = ?2 AND org_id = ?1 AND (state = 'confirmed' OR created > ?3)
     ORDER BY CAST(id AS INTEGER)";
 pub(super) const CLAIM_STEP: &str = "UPDATE totp SET last_step = ?4, changed = ?5, last_used = ?5
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'confirmed' AND last_step < ?4
     AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
 pub(super) const CONFIRM_TOTP: &str =
-    "UPDATE totp SET state = 'confirmed', last_step = ?4, changed = ?5, last_used = ?5
+    "UPDATE totp SET state = 'confirmed', last_step = ?4, changed = ?5, last_used = ?5, replaces = NULL
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'pending' AND last_step < ?4
     AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
 pub(super) const RENAME_TOTP: &str = "UPDATE totp SET name = ?4, changed = ?5
@@ -132,8 +136,9 @@ impl WriteTx<'_> {
     /// Inserts a pending authenticator, in the organization that its user is in.
     pub(crate) fn insert_totp(&self, user: &UserRow, it: &TotpRow) -> Result<()> {
         const SQL: &str = "INSERT INTO totp
-            (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed, has_recovery)
-            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?6, ?7, ?8, ?9, ?9,
+            (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed, replaces,
+                has_recovery)
+            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?6, ?7, ?8, ?9, ?9, ?10,
                 EXISTS (SELECT 1 FROM recovery_set WHERE user_id = ?2 AND org_id = ?3))";
         let row = (
             it.id.as_str(),
@@ -145,6 +150,7 @@ impl WriteTx<'_> {
             it.parameters.digits,
             Step::NONE.number(),
             it.created.micros(),
+            it.replaces.as_ref().map(TotpId::as_str),
         );
         self.execute(SQL, row).map(|_| ())
     }
@@ -158,9 +164,10 @@ impl WriteTx<'_> {
     }
 
     /// Confirms a pending authenticator and marks the step of its code as used. As [`Self::claim_step`], because a restore
-    /// may have raised the floor of a pending one. From now on its events are kept as long as its user is there.
+    /// may have raised the floor of a pending one. From now on its events are kept as long as its user is there. They may be
+    /// already: a restore takes over which authenticators were confirmed, also those that are pending in the backup.
     pub(crate) fn confirm_totp(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
-        const SQL: &str = "INSERT INTO confirmed_totp (user_id, totp_id) VALUES (?1, ?2)";
+        const SQL: &str = "INSERT OR IGNORE INTO confirmed_totp (user_id, totp_id) VALUES (?1, ?2)";
         let is_confirmed = self.update_step(CONFIRM_TOTP, user, id, step)?;
         if is_confirmed {
             self.execute(SQL, (user.id.as_str(), id.as_str()))?;

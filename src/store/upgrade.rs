@@ -233,7 +233,8 @@ fn version_3(connection: &Connection) -> Result<()> {
     const COLUMNS: &str = "
 ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);
 ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));
-ALTER TABLE totp ADD COLUMN last_used INTEGER;";
+ALTER TABLE totp ADD COLUMN last_used INTEGER;
+ALTER TABLE totp ADD COLUMN replaces TEXT CHECK (replaces IS NULL OR state = 'pending');";
     connection.execute_batch(COLUMNS).map_err(unavailable)?;
     add_recovery_codes(connection)?;
     add_event_columns(connection)?;

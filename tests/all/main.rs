@@ -58,6 +58,7 @@ mod reads;
 mod recovery;
 mod recovery_files;
 mod removal;
+mod replacement;
 mod request_ids;
 mod restore;
 mod rotation;
