@@ -123,6 +123,10 @@ CREATE TABLE totp (
     has_recovery INTEGER NOT NULL DEFAULT 0 CHECK (has_recovery IN (0, 1)),
     -- The authenticator that confirming this pending one removes. No foreign key: it may be removed before.
     replaces  TEXT    CHECK (replaces IS NULL OR state = 'pending'),
+    -- The length of a step in seconds.
+    period_s  INTEGER NOT NULL DEFAULT 30 CHECK (period_s BETWEEN 10 AND 300),
+    -- How many steps the authenticator's clock is ahead of ours.
+    drift_steps INTEGER NOT NULL DEFAULT 0 CHECK (drift_steps BETWEEN -20 AND 20),
     -- The organization is in the key, so that a removal in another organization reads as little as for an unknown user.
     PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;

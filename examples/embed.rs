@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use totpd::error::{Error, Result};
-use totpd::model::{Code, Name, Timestamp, UserId, Window};
+use totpd::model::{Code, Name, Period, Timestamp, UserId, Window};
 use totpd::service::{Context, DataDir, KeyFile, NewUser, Service, Settings, Verdict};
 use totpd::totp::{Parameters, code_at};
 
@@ -71,7 +71,13 @@ fn story(dir: &std::path::Path) -> Result<()> {
     // Show `enrolment.uri` as a QR code. Here the program plays the authenticator app as well.
     let enrolment = service.start_totp(&context, alice.clone(), None)?;
     let phone = enrolment.details.id.parse()?;
-    let code_of = |it: Timestamp| code_at(&enrolment.secret, Parameters::ENROLMENT, it.step());
+    let code_of = |it: Timestamp| {
+        code_at(
+            &enrolment.secret,
+            Parameters::ENROLMENT,
+            it.step(Period::ENROLMENT),
+        )
+    };
     match service.confirm_totp(&context, alice.clone(), phone, code_of(now)?)? {
         Verdict::Accepted(details) => say(&format!("confirmed authenticator {}", details.id)),
         refused @ (Verdict::Wrong { .. } | Verdict::Used | Verdict::Wait { .. }) => {

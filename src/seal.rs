@@ -150,7 +150,8 @@ impl Sealer {
     /// Decrypts a sealed secret. Fails unless it was sealed under this key for this authenticator.
     pub(crate) fn open(&self, sealed: &[u8], user: &UserId, totp: &TotpId) -> Result<Secret> {
         let opened = self.open_bytes(sealed, secret_data(user, totp));
-        Secret::from_bytes(&opened.ok_or_else(|| does_not_open(totp))?)
+        // An import may have taken a short one.
+        Secret::from_bytes_or_short(&opened.ok_or_else(|| does_not_open(totp))?)
     }
 
     /// Seals bytes, bound to `associated_data`.

@@ -9,13 +9,16 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::model::{Code, Step, Window};
+use crate::model::{Code, Period, Step, Window};
 
 /// The length of a generated secret: that of SHA-1's output, as RFC 4226 §4 R6 recommends.
 pub(crate) const SECRET_BYTES: usize = 20;
 
 /// The shortest secret: RFC 4226 §4 R6 demands at least 128 bits.
 const SECRET_BYTES_MIN: usize = 16;
+
+/// The shortest secret that an import may take where a person says so: 80 bits were the default of many libraries.
+const SHORT_SECRET_BYTES_MIN: usize = 10;
 
 /// The longest secret: one SHA-512 block. HMAC hashes longer keys first, so they gain nothing (RFC 2104 §2).
 pub(crate) const SECRET_BYTES_MAX: usize = 128;
@@ -32,6 +35,20 @@ impl Secret {
         } else {
             Err(Error::invalid("secret", "expected 128 to 1024 bits"))
         }
+    }
+
+    /// Creates a secret from 10 to 128 bytes, for an authenticator that exists elsewhere and cannot be changed.
+    pub(crate) fn from_bytes_or_short(bytes: &[u8]) -> Result<Self> {
+        if (SHORT_SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
+            Ok(Self(Zeroizing::new(bytes.to_vec())))
+        } else {
+            Err(Error::invalid("secret", "expected 80 to 1024 bits"))
+        }
+    }
+
+    /// Whether it has fewer than 128 bits.
+    pub(crate) fn is_short(&self) -> bool {
+        self.0.len() < SECRET_BYTES_MIN
     }
 
     /// Parses base32 without padding, as [`Self::base32`] returns it.
@@ -71,6 +88,8 @@ pub struct Parameters {
     pub algorithm: Algorithm,
     /// The length of a code, 6 to 9.
     pub digits: u8,
+    /// How long a code lasts.
+    pub period: Period,
 }
 
 impl Parameters {
@@ -78,10 +97,12 @@ impl Parameters {
     pub const ENROLMENT: Self = Self {
         algorithm: Algorithm::Sha1,
         digits: 6,
+        period: Period::ENROLMENT,
     };
 }
 
-/// The step within the window whose code equals `code`, if any.
+/// The step within the window around `now` whose code equals `code`, if any. `now` is the present step of the
+/// authenticator's own period and clock.
 ///
 /// The comparison is that of totp-rs, which takes constant time. If two steps of the window have the same code, the earlier
 /// one is returned.
@@ -92,22 +113,31 @@ pub fn matching_step(
     code: &Code,
     now: Step,
 ) -> Option<Step> {
-    let now = u64::try_from(now.number()).ok()?;
-    let step = generator(secret, parameters, window).check(code.digits(), now)?;
-    i64::try_from(step).ok().map(Step::from_number)
+    let first = now.number().saturating_sub(window.steps().into());
+    let after = window.steps_after(parameters.period);
+    let last = now.number().saturating_add(after.into());
+    let generator = generator(secret, parameters);
+    (first.max(0)..=last)
+        .find(|it| has_code(&generator, *it, code))
+        .map(Step::from_number)
+}
+
+/// A code with another number of digits than the authenticator's is not equal.
+fn has_code(generator: &totp_rs::Totp, step: i64, code: &Code) -> bool {
+    u64::try_from(step).is_ok_and(|it| generator.check(code.digits(), it).is_some())
 }
 
 /// The code of a step, as an authenticator app shows it. The server never needs it; examples, the demo and tests use it in
 /// place of an app.
 pub fn code_at(secret: &Secret, parameters: Parameters, step: Step) -> Result<Code> {
     let step = u64::try_from(step.number()).unwrap_or_default();
-    generator(secret, parameters, Window::Present)
+    generator(secret, parameters)
         .generate(step)
         .to_string()
         .parse()
 }
 
-fn generator(secret: &Secret, parameters: Parameters, window: Window) -> totp_rs::Totp {
+fn generator(secret: &Secret, parameters: Parameters) -> totp_rs::Totp {
     let algorithm = match parameters.algorithm {
         Algorithm::Sha1 => totp_rs::Algorithm::SHA1,
         Algorithm::Sha256 => totp_rs::Algorithm::SHA256,
@@ -117,7 +147,7 @@ fn generator(secret: &Secret, parameters: Parameters, window: Window) -> totp_rs
     totp_rs::Builder::new()
         .with_algorithm(algorithm)
         .with_digits(parameters.digits)
-        .with_skew(window.steps())
+        .with_skew(0)
         .with_step_duration(1)
         .with_secret(secret.bytes().to_vec())
         .build_noncompliant()
@@ -194,6 +224,7 @@ mod tests {
                 let parameters = Parameters {
                     algorithm,
                     digits: 8,
+                    period: Period::ENROLMENT,
                 };
                 let matched = matching_step(
                     &secret,
@@ -240,9 +271,57 @@ mod tests {
 
     /// SECURITY.md 24
     #[test]
-    fn a_secret_under_128_bits_is_refused() {
+    fn a_secret_under_128_bits_is_refused_unless_a_person_says_so() {
         assert!(Secret::from_bytes(&[1; 15]).is_err());
         assert!(Secret::from_bytes(&[1; 16]).is_ok());
+        for (length, is_good, is_short) in [
+            (2, false, false),
+            (9, false, false),
+            (10, true, true),
+            (15, true, true),
+            (16, true, false),
+            (128, true, false),
+            (129, false, false),
+        ] {
+            let secret = Secret::from_bytes_or_short(&vec![1; length]);
+            assert_eq!(secret.is_ok(), is_good, "{length}");
+            assert_eq!(secret.is_ok_and(|it| it.is_short()), is_short, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_another_length_matches_nothing() {
+        let secret = Secret::from_bytes(&[7; SECRET_BYTES]).unwrap();
+        let step = Step::from_number(1_000);
+        let of = |digits| Parameters {
+            digits,
+            ..Parameters::ENROLMENT
+        };
+        for (ours, typed) in [(6, 8), (8, 6), (7, 6), (6, 7), (9, 6), (6, 9)] {
+            let code = code_at(&secret, of(typed), step).unwrap();
+            let found = matching_step(&secret, of(ours), Window::OneEitherSide, &code, step);
+            assert!(found.is_none(), "{ours} digits, {typed} typed");
+        }
+    }
+
+    /// SECURITY.md 7: where a period is over 60 seconds, only the step before.
+    #[test]
+    fn a_long_period_has_no_later_step_in_its_window() {
+        let secret = Secret::from_bytes(&[7; SECRET_BYTES]).unwrap();
+        let now = Step::from_number(1_000);
+        for (period_s, last) in [(10, 1), (60, 1), (61, 0), (300, 0)] {
+            let parameters = Parameters {
+                period: Period::from_seconds(period_s).unwrap(),
+                ..Parameters::ENROLMENT
+            };
+            for offset in -3..=3 {
+                let step = Step::from_number(1_000 + offset);
+                let code = code_at(&secret, parameters, step).unwrap();
+                let found = matching_step(&secret, parameters, Window::OneEitherSide, &code, now);
+                let is_good = (-1..=last).contains(&offset);
+                assert_eq!(found, is_good.then_some(step), "{period_s} s, {offset}");
+            }
+        }
     }
 
     /// SECURITY.md 11

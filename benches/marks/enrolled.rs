@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use totpd::model::{Step, TotpId, UserId};
+use totpd::model::{Period, Step, TotpId, UserId};
 use totpd::service::{Context, DataDir, KeyFile, NewUser, Service, Verdict};
 use totpd::totp::{Parameters, Secret, code_at};
 
@@ -51,7 +51,7 @@ impl Enrolled {
         })?;
         Ok(Self {
             phones: phones.into_inner()?,
-            used: machine::now()?.before(AGO).step().number(),
+            used: machine::now()?.before(AGO).step(Period::ENROLMENT).number(),
         })
     }
 
@@ -59,7 +59,7 @@ impl Enrolled {
     /// last was a moment ago.
     pub(crate) fn next_step(&mut self) -> Result<(i64, Vec<&Phone>)> {
         let step = loop {
-            let present = machine::now()?.step().number();
+            let present = machine::now()?.step(Period::ENROLMENT).number();
             // One step ahead of the clock is still good.
             if self.used <= present {
                 break present.max(self.used + 1);
@@ -104,7 +104,7 @@ fn enrol(service: &Service) -> Result<Phone> {
     let totp: TotpId = enrolment.details.id.parse()?;
     let secret = enrolment.secret;
     let then = now.before(AGO);
-    let code = code_at(&secret, Parameters::ENROLMENT, then.step())?;
+    let code = code_at(&secret, Parameters::ENROLMENT, then.step(Period::ENROLMENT))?;
     let at_that_time = Context::command_line(then);
     match service.confirm_totp(&at_that_time, user.clone(), totp.clone(), code)? {
         Verdict::Accepted(_) => Ok(Phone { user, totp, secret }),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use totpd::model::Step;
+use totpd::model::{Period, Step};
 use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::Result;
@@ -169,7 +169,7 @@ impl Caller {
 fn codes(secret: &str) -> Result<Option<[String; 3]>> {
     let (secret, step) = (
         Secret::from_base32(secret)?,
-        machine::now()?.step().number(),
+        machine::now()?.step(Period::ENROLMENT).number(),
     );
     let mut near = Vec::new();
     for it in step - 1..=step + 3 {

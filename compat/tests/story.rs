@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Code, Request, Status};
 use totpd::api::Api;
-use totpd::model::{Step, Timestamp, Window};
+use totpd::model::{Period, Step, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running, TlsFiles};
 use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
@@ -170,7 +170,7 @@ async fn story(channel: Channel, token: String) {
     );
 
     let secret = Secret::from_base32(&started.secret).unwrap();
-    let step: Step = Timestamp::from_seconds(NOW_S).step();
+    let step: Step = Timestamp::from_seconds(NOW_S).step(Period::ENROLMENT);
     let code = code_at(&secret, Parameters::ENROLMENT, step).unwrap();
     let request = users::VerifyTotpRegistrationRequest {
         id: id.clone(),

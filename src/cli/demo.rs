@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
-use totpd::model::{Name, Timestamp, Window};
+use totpd::model::{Name, Period, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen};
 use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
@@ -117,7 +117,12 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     let code = || -> Result<String> {
         Ok(format!(
             "\"{}\"",
-            code_at(&secret, Parameters::ENROLMENT, clock().step())?.digits()
+            code_at(
+                &secret,
+                Parameters::ENROLMENT,
+                clock().step(Period::ENROLMENT)
+            )?
+            .digits()
         ))
     };
     client.ask("POST", &format!("{phone}/_verify"), &code()?, 200)?;

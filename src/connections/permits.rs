@@ -22,9 +22,8 @@ use crate::counters::Histogram;
 
 /// Reads that are in progress at once, but for searches: no more find a connection of the database.
 pub(crate) const READS: usize = 8;
-/// Searches that are in progress at once. A slow one keeps no read by id waiting. As many as a small machine has
-/// processors: a third one only takes time from changes, which are then half as fast.
-pub(crate) const SEARCHES: usize = 2;
+/// Searches that are in progress at once. A slow one keeps no read by id waiting.
+pub(crate) const SEARCHES: usize = 3;
 /// Requests for readiness that are in progress at once. All wait for the same probe, and while that hangs no read waits
 /// behind them.
 pub(crate) const PROBES: usize = 1;

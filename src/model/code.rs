@@ -4,11 +4,8 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use super::Timestamp;
+use super::{Drift, Period};
 use crate::error::{Error, Result};
-
-/// The length of a time step in seconds (RFC 6238 §4.1: X = 30). Every authenticator app assumes it.
-pub(crate) const PERIOD_S: i64 = 30;
 
 /// A one-time code as a person typed it: six to nine ASCII digits and nothing else.
 ///
@@ -35,7 +32,7 @@ impl Code {
     }
 }
 
-/// The number of a time step: the moving factor of RFC 6238 §4.2.
+/// The number of a time step: the moving factor of RFC 6238 §4.2. Steps of different periods cannot be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Step(i64);
 
@@ -53,11 +50,15 @@ impl Step {
         self.0
     }
 
-    /// The time at which this step ends.
-    pub(crate) const fn end(self) -> Timestamp {
-        Timestamp::from_seconds(self.0.saturating_add(1).saturating_mul(PERIOD_S))
+    /// The step that an authenticator shows during this one, if its clock is off by `drift`.
+    #[must_use]
+    pub fn shifted(self, drift: Drift) -> Self {
+        Self(self.0.saturating_add(drift.steps()))
     }
 }
+
+/// With a longer period the step after the present one is never accepted: its code would be known for too long before.
+const LONGEST_PERIOD_WITH_NEXT_STEP_S: u16 = 60;
 
 /// The steps around the present one whose codes are accepted (RFC 6238 §5.2). Never more than one on either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +70,19 @@ pub enum Window {
 }
 
 impl Window {
-    /// The number of steps on either side.
+    /// The number of steps before the present one.
     pub const fn steps(self) -> u16 {
         match self {
             Self::Present => 0,
             Self::OneEitherSide => 1,
+        }
+    }
+
+    /// The number of steps after the present one: none where a period is over 60 seconds (RFC 6238 §5.2).
+    pub const fn steps_after(self, period: Period) -> u16 {
+        match self {
+            Self::OneEitherSide if period.seconds() <= LONGEST_PERIOD_WITH_NEXT_STEP_S => 1,
+            Self::Present | Self::OneEitherSide => 0,
         }
     }
 }
@@ -125,8 +134,19 @@ mod tests {
     /// SECURITY.md 7
     #[test]
     fn no_window_is_wider_than_one_step() {
-        assert_eq!("0".parse::<Window>().unwrap().steps(), 0);
-        assert_eq!("1".parse::<Window>().unwrap().steps(), 1);
+        for (text, period_s, before, after) in [
+            ("0", 30, 0, 0),
+            ("0", 300, 0, 0),
+            ("1", 10, 1, 1),
+            ("1", 60, 1, 1),
+            ("1", 61, 1, 0),
+            ("1", 300, 1, 0),
+        ] {
+            let window: Window = text.parse().unwrap();
+            assert_eq!(window.steps(), before);
+            let period = Period::from_seconds(period_s).unwrap();
+            assert_eq!(window.steps_after(period), after, "{period_s}");
+        }
         for bad in ["2", "-1", "01", "", "one"] {
             assert!(bad.parse::<Window>().is_err(), "{bad}");
         }

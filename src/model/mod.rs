@@ -8,6 +8,7 @@ mod clock;
 mod code;
 mod event_search;
 mod fold;
+mod period;
 mod recovery_code;
 mod request_id;
 mod search;
@@ -20,6 +21,7 @@ pub(crate) use clock::{LATEST_PLAUSIBLE_TIME, LONGEST_EVENT_GAP, require_plausib
 pub use code::{Code, Step, Window};
 pub use event_search::{EventSearch, SubjectKind};
 pub use fold::fold;
+pub use period::{Drift, Period};
 pub use recovery_code::RecoveryCode;
 pub(crate) use recovery_code::SYMBOLS as RECOVERY_CODE_SYMBOLS;
 pub use request_id::RequestId;

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use time::{Date, Month, OffsetDateTime, Time};
 
-use super::Step;
-use super::code::PERIOD_S;
+use super::{Period, Step};
 use crate::error::{Error, Result};
 
 /// Returns the present time. The command line passes the system's clock, a test its own.
@@ -37,9 +36,18 @@ impl Timestamp {
         self.0
     }
 
-    /// The time step at this time (RFC 6238 §4.2, T0 = 0, X = 30 s). Step 0 before 1970.
-    pub fn step(self) -> Step {
-        Step::from_number(self.0.div_euclid(1_000_000).div_euclid(PERIOD_S).max(0))
+    /// The time step of this period at this time (RFC 6238 §4.2, T0 = 0). Step 0 before 1970.
+    pub fn step(self, period: Period) -> Step {
+        Step::from_number(
+            self.seconds()
+                .div_euclid(i64::from(period.seconds()))
+                .max(0),
+        )
+    }
+
+    /// Whole seconds since 1970.
+    pub(crate) const fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
     }
 
     /// This time plus `span`.
@@ -218,9 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_thirty_seconds() {
-        assert_eq!(Timestamp::from_seconds(59).step(), Step::from_number(1));
-        assert_eq!(Timestamp::from_seconds(60).step(), Step::from_number(2));
-        assert_eq!(Timestamp::from_seconds(-5).step(), Step::from_number(0));
+    fn a_step_is_as_long_as_its_period() {
+        for (at, period_s, step) in [
+            (59, 30, 1),
+            (60, 30, 2),
+            (-5, 30, 0),
+            (59, 10, 5),
+            (599, 300, 1),
+            (600, 300, 2),
+        ] {
+            let period = Period::from_seconds(period_s).unwrap();
+            let at = Timestamp::from_seconds(at);
+            assert_eq!(at.step(period), Step::from_number(step), "{at}");
+        }
     }
 }

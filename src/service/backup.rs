@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DataDir, GivenKey, Service, rotation};
 use crate::error::{Error, Result};
-use crate::model::{Step, Timestamp, Window, require_plausible};
+use crate::model::{Timestamp, require_plausible};
 use crate::ownership;
 use crate::seal::{KeyRing, Sealer};
 use crate::store::{Backup, Inspection, ReapplyCounts};
@@ -76,7 +76,8 @@ impl Service {
 impl DataDir {
     /// Restores the backup `file` into this directory, which must be locked exclusively.
     ///
-    /// No code of a past step is good afterwards: `last_step` of every authenticator becomes now plus the window.
+    /// No code of a past step is good afterwards: `last_step` of every authenticator becomes now by its own period, plus its
+    /// drift, plus the window.
     /// A backup from before a rotation of the key needs the key of its time ([`Self::with_old_key`]).
     pub fn restore(self, file: &Path, options: RestoreOptions, now: Timestamp) -> Result<Restored> {
         let database = self.database();
@@ -119,9 +120,8 @@ impl DataDir {
             ));
         }
         let now = replaced.as_ref().map_or(now, |it| it.time_of_restore(now));
-        let floor = floor(now);
         let known = replaced.as_ref().map(|it| (database.as_path(), it));
-        let applied_again = backup.finish(known, floor, now)?;
+        let applied_again = backup.finish(known, now)?;
         self.put_in_place(temporary)?;
         Ok(Restored {
             as_of,
@@ -191,12 +191,6 @@ impl DataDir {
     }
 }
 
-/// The last step whose code is good at `now`, with the widest window: the window may have been narrowed since.
-fn floor(now: Timestamp) -> Step {
-    let window = i64::from(Window::OneEitherSide.steps());
-    Step::from_number(now.step().number().saturating_add(window))
-}
-
 /// Corrects the dates in a copy that was written while the clock was ahead (SECURITY.md 35). If the replaced database
 /// was corrected, its correction applies. Otherwise a person has to confirm, because the clock may be wrong now instead.
 fn fix_dates_of_copy(
@@ -210,7 +204,7 @@ fn fix_dates_of_copy(
         None => None,
     };
     if let Some(to) = known {
-        return backup.correct_times(to, floor(now));
+        return backup.correct_times(to, now);
     }
     let newest = backup.read().newest_event_at()?;
     if newest <= now.after(LONGEST_WAIT) {
@@ -224,7 +218,7 @@ fn fix_dates_of_copy(
         return Err(Error::invalid("the clock", problem));
     }
     require_plausible(now)?;
-    backup.correct_times(now, floor(now))
+    backup.correct_times(now, now)
 }
 
 /// A private file under a temporary name. Dropping it removes the file unless it was renamed.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::{Context, Service};
 use crate::error::Result;
-use crate::model::{Step, Timestamp, TotpId, UserId, Window, require_plausible};
+use crate::model::{Timestamp, TotpId, UserId, require_plausible};
 use crate::store::{DatedTable, EventSource, WriteTx};
 
 /// What a fix changed.
@@ -43,13 +43,7 @@ impl Service {
             Ok(principal.source)
         })?;
         require_plausible(now)?;
-        // The widest window, because it may have been narrowed since.
-        let window = i64::from(Window::OneEitherSide.steps());
-        let fix = ClockFix {
-            service: self,
-            now,
-            floor: Step::from_number(now.step().number().saturating_add(window)),
-        };
+        let fix = ClockFix { service: self, now };
         let (last, since) = self.inner.store.read(|tx| tx.events_ahead(now))?;
         let mut fixed = ClockFixSummary {
             totps: fix
@@ -64,8 +58,8 @@ impl Service {
         let organizations = fix.fix_dates(DatedTable::Organizations)?;
         fixed.users = fixed.users.saturating_add(organizations);
         fixed.events = fix.fix_events(last, &source)?;
-        let void_until = self.inner.store.read(|tx| tx.last_void_step())?;
-        fixed.void_until = void_until.map(Step::end).filter(|it| *it > now);
+        let void_until = self.inner.store.read(|tx| tx.end_of_void_steps())?;
+        fixed.void_until = void_until.filter(|it| *it > now);
         Ok(fixed)
     }
 }
@@ -73,9 +67,8 @@ impl Service {
 /// The arguments of a fix in progress.
 struct ClockFix<'a> {
     service: &'a Service,
+    /// The right time. No code that could be good now is good after the fix.
     now: Timestamp,
-    /// No code up to this step is good after the fix.
-    floor: Step,
 }
 
 impl ClockFix<'_> {
@@ -85,9 +78,9 @@ impl ClockFix<'_> {
         let next = |after| self.read(|tx| tx.codes_used_after(after));
         while let Some((until, mut uses)) = next(last)? {
             while !uses.is_empty() {
-                let floor = self.floor;
+                let now = self.now;
                 let (left, changed) =
-                    self.change_some(uses, move |tx, uses| tx.reset_used_totps(uses, floor))?;
+                    self.change_some(uses, move |tx, uses| tx.reset_used_totps(uses, now))?;
                 (uses, count) = (left, count.saturating_add(changed));
             }
             last = until;
@@ -98,21 +91,21 @@ impl ClockFix<'_> {
     /// Corrects the other authenticators whose `last_step` is in the future, as a restore while the clock was ahead leaves
     /// it. Their codes may have been used since `since`, the first event in the future.
     fn fix_other_totps(&self, since: Option<Timestamp>) -> Result<usize> {
-        let (now, floor, since) = (self.now, self.floor, since.unwrap_or(self.now));
+        let (now, since) = (self.now, since.unwrap_or(self.now));
         let mut count = 0_usize;
         let mut last = (
             UserId::from_trusted(String::new()),
             TotpId::from_trusted(String::new()),
         );
         loop {
-            let mut totps = self.read(|tx| tx.totps_ahead(&last, floor, now))?;
+            let mut totps = self.read(|tx| tx.totps_ahead(&last, now, now))?;
             let Some(newest) = totps.last() else {
                 return Ok(count);
             };
             last = newest.clone();
             while !totps.is_empty() {
                 let (left, changed) = self.change_some(totps, move |tx, totps| {
-                    tx.reset_other_totps(totps, since, floor)
+                    tx.reset_other_totps(totps, since, now)
                 })?;
                 (totps, count) = (left, count.saturating_add(changed));
             }

@@ -270,11 +270,12 @@ fn usernames(inspection: &Inspection) -> Result<Observation> {
 }
 
 fn secrets(inspection: &Inspection, ring: &KeyRing) -> Result<Observation> {
-    let (mut count, mut unopened) = (0_usize, Vec::new());
+    let (mut count, mut short, mut unopened) = (0_usize, 0_usize, Vec::new());
     inspection.each_secret(|user, totp, sealed| {
         count = count.saturating_add(1);
-        if ring.open(sealed, &user, &totp).is_err() {
-            unopened.push(format!("{totp} of user {user}"));
+        match ring.open(sealed, &user, &totp) {
+            Ok(secret) => short = short.saturating_add(usize::from(secret.is_short())),
+            Err(_) => unopened.push(format!("{totp} of user {user}")),
         }
     })?;
     inspection.each_recovery_key(|user, set, sealed| {
@@ -285,7 +286,15 @@ fn secrets(inspection: &Inspection, ring: &KeyRing) -> Result<Observation> {
     })?;
     if unopened.is_empty() {
         require_sound_slots(inspection)?;
-        return Ok(Observation::ok(format!("all {count} open")));
+        return Ok(if short == 0 {
+            Observation::ok(format!("all {count} open"))
+        } else {
+            // Only an import takes such a secret, and only as confirmed.
+            Observation::warn(format!(
+                "all {count} open; {short} of them have under 128 bits: enrol their users anew when you can, and remove \
+                 the old authenticators"
+            ))
+        });
     }
     let named = unopened
         .iter()

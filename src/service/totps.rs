@@ -8,7 +8,7 @@ use super::call::TxContext;
 use super::replacement::{pending_to_give_way, remove_pending, require_replaceable};
 use super::{Context, Details, Inner, Permission, Service, Totp};
 use crate::error::{Error, Missing, Result, WrongState};
-use crate::model::{Code, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
+use crate::model::{Code, Drift, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
 use crate::seal::new_secret;
 use crate::store::{
     Event, EventKind, EventSource, ReadKind, RemovedTotp, TotpRow, TotpState, UserRow, WriteTx,
@@ -312,7 +312,7 @@ impl Inner {
             totp.parameters,
             window,
             code,
-            tx.now().step(),
+            tx.now().step(totp.parameters.period).shifted(totp.drift),
         ))
     }
 }
@@ -371,11 +371,12 @@ impl TxContext<'_> {
             name,
             state: TotpState::Pending,
             parameters: Parameters::ENROLMENT,
+            drift: Drift::NONE,
             created: tx.event_at(),
             last_used: None,
             replaces,
         };
-        tx.insert_totp(user, &totp)?;
+        tx.insert_totp(user, &totp, Step::NONE)?;
         self.record_totp(tx, EventKind::TotpStarted, user, Some(&totp))?;
         let usernames = tx.usernames(user)?;
         let account = usernames
@@ -436,3 +437,6 @@ fn details(totp: &TotpRow, user: &UserRow, changed: Timestamp) -> Details {
         owner,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::floors::floor;
 use super::reapply::ReapplyCounts;
 use super::{Event, EventKind, EventSource, ReadTx, Store, WriteTx, file, unavailable};
 use crate::error::{Error, Result};
-use crate::model::{LONGEST_EVENT_GAP, Step, Timestamp};
+use crate::model::{LONGEST_EVENT_GAP, Timestamp};
 use crate::totp::LONGEST_WAIT;
 
 /// What is known of the database that a restore replaces.
@@ -122,9 +123,9 @@ impl Backup {
         Ok(corrected.filter(|it| *it <= now.after(LONGEST_WAIT)))
     }
 
-    /// Sets every time later than `latest` to `latest`, and every higher floor to `floor`.
-    pub(crate) fn correct_times(&self, latest: Timestamp, floor: Step) -> Result<()> {
-        self.change(latest, |tx| tx.redate_all(floor))
+    /// Sets every time later than `latest` to `latest`, and every floor above that of `present` to it.
+    pub(crate) fn correct_times(&self, latest: Timestamp, present: Timestamp) -> Result<()> {
+        self.change(latest, |tx| tx.redate_all(present))
     }
 
     /// Runs `change` in one transaction, whatever the clock says.
@@ -186,12 +187,11 @@ impl Backup {
         }))
     }
 
-    /// Completes the restored copy: raises every floor to `floor`, and applies the removals, revocations, locks and waits
+    /// Completes the restored copy: raises every floor to that of `now`, and applies the removals, revocations, locks and waits
     /// that the replaced database has recorded.
     pub(crate) fn finish(
         self,
         replaced: Option<(&Path, &ReplacedDatabase)>,
-        floor: Step,
         now: Timestamp,
     ) -> Result<ReapplyCounts> {
         let kind = if replaced.is_some_and(|(_, it)| it.is_complete) {
@@ -212,7 +212,7 @@ impl Backup {
             .unchecked_transaction()
             .map_err(unavailable)?;
         let tx = WriteTx::new(&transaction, now)?;
-        tx.raise_floors(floor)?;
+        tx.raise_floors()?;
         if from.is_some() {
             applied = tx.apply_again()?;
         }
@@ -286,9 +286,13 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Marks every step up to `floor` as used.
-    fn raise_floors(&self, floor: Step) -> Result<()> {
-        const SQL: &str = "UPDATE totp SET last_step = ?1 WHERE last_step < ?1";
-        self.execute(SQL, (floor.number(),)).map(|_| ())
+    /// Marks every step as used whose code could be good now, and every earlier one. SECURITY.md 39
+    fn raise_floors(&self) -> Result<()> {
+        const SQL: &str = concat!(
+            "UPDATE totp SET last_step = max(last_step, ",
+            floor!("?1"),
+            ")"
+        );
+        self.execute(SQL, (self.now().seconds(),)).map(|_| ())
     }
 }

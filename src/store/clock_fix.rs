@@ -6,18 +6,16 @@
 
 use std::time::{Duration, Instant};
 
+use super::floors::floor;
 use super::{Event, EventKind, EventSource, ReadTx, Store, WriteTx};
 use crate::error::Result;
-use crate::model::{Step, Timestamp, TotpId, UserId};
+use crate::model::{Timestamp, TotpId, UserId};
 use crate::totp::LONGEST_WAIT;
 
 /// The most rows that one transaction changes.
 const SLICE: u32 = 1_000;
 /// The time after which a transaction ends with the row it is at.
 const SLICE_TIME: Duration = Duration::from_millis(50);
-/// The widest window. The instance's window may have been wider than it is now.
-const WINDOW_STEPS: i64 = 1;
-
 /// An accepted code: its authenticator, and when.
 pub(crate) struct CodeUse {
     pub(crate) user: UserId,
@@ -141,21 +139,24 @@ impl ReadTx<'_> {
         Ok(last.map(|last| (last, uses.into_iter().flatten().collect())))
     }
 
-    /// Authenticators after `after` whose floor is above `floor`, or which have a time later than `now`.
+    /// Authenticators after `after` whose floor is above that of `present`, or which have a time later than `now`.
     pub(crate) fn totps_ahead(
         &self,
         after: &(UserId, TotpId),
-        floor: Step,
+        present: Timestamp,
         now: Timestamp,
     ) -> Result<Vec<(UserId, TotpId)>> {
-        const SQL: &str = "SELECT user_id, id FROM totp WHERE (user_id, id) > (?1, ?2)
-            AND (last_step > ?3 OR created > ?4 OR changed > ?4 OR last_used > ?4)
-            ORDER BY user_id, org_id, id LIMIT ?5";
+        const SQL: &str = concat!(
+            "SELECT user_id, id FROM totp WHERE (user_id, id) > (?1, ?2) AND (last_step > ",
+            floor!("?3"),
+            " OR created > ?4 OR changed > ?4 OR last_used > ?4)
+            ORDER BY user_id, org_id, id LIMIT ?5"
+        );
         let (user, totp) = after;
         let params = (
             user.as_str(),
             totp.as_str(),
-            floor.number(),
+            present.seconds(),
             now.micros(),
             SLICE,
         );
@@ -181,44 +182,56 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Lowers an authenticator's floor to `floor`, and sets its times that are later than now to now. Returns whether the
-    /// floor was higher.
+    /// Lowers an authenticator's floor to that of `present`, and sets its times that are later than now to now. Returns
+    /// whether the floor was higher.
     ///
     /// The steps from `since` up to the old floor become void for good, because codes of some of them were used. Void
-    /// steps from an earlier correction that are still to come are joined to these.
+    /// steps from an earlier correction that are still to come are joined to these. A drift that was found by the wrong
+    /// clock is forgotten.
     fn reset_totp(
         &self,
         user: &UserId,
         totp: &TotpId,
         since: Timestamp,
-        floor: Step,
+        present: Timestamp,
     ) -> Result<bool> {
-        const FLOOR: &str = "UPDATE totp SET
-            void_from = CASE WHEN void_to > ?3 THEN min(void_from, ?4) ELSE ?4 END,
-            void_to = CASE WHEN void_to > ?3 THEN max(void_to, last_step) ELSE last_step END,
-            last_step = ?3
-            WHERE user_id = ?1 AND id = ?2 AND last_step > ?3";
+        // A code's step may be behind the clock by the window and the drift.
+        const FLOOR: &str = concat!(
+            "UPDATE totp SET
+            void_from = CASE WHEN void_to > new.floor THEN min(void_from, new.since) ELSE new.since END,
+            void_to = CASE WHEN void_to > new.floor THEN max(void_to, last_step) ELSE last_step END,
+            last_step = new.floor,
+            drift_steps = 0
+            FROM (SELECT floor, max(floor + 1, since - 1) AS since FROM (
+                SELECT ",
+            floor!("?3"),
+            " AS floor, max(?4, 0) / period_s + min(drift_steps, 0) AS since FROM totp WHERE user_id = ?1 AND id = ?2)) AS new
+            WHERE user_id = ?1 AND id = ?2 AND last_step > new.floor"
+        );
         // The time of the last use stays NULL where there was none: `min` of NULL is NULL.
         const DATES: &str =
             "UPDATE totp SET created = min(created, ?3), changed = min(changed, ?3),
+            drift_steps = CASE WHEN last_used > ?3 THEN 0 ELSE drift_steps END,
             last_used = min(last_used, ?3)
             WHERE user_id = ?1 AND id = ?2 AND (created > ?3 OR changed > ?3 OR last_used > ?3)";
-        // An event's time may be ahead of the clock by up to the longest wait, and a code's step behind the clock by the
-        // window.
-        let first = since.before(LONGEST_WAIT).step().number();
-        let from = first
-            .saturating_sub(WINDOW_STEPS)
-            .max(floor.number().saturating_add(1));
+        // An event's time may be ahead of the clock by up to the longest wait.
+        let since = since.before(LONGEST_WAIT).seconds();
         let (user, totp) = (user.as_str(), totp.as_str());
-        let was_higher = self.execute(FLOOR, (user, totp, floor.number(), from))? == 1;
+        let was_higher = self.execute(FLOOR, (user, totp, present.seconds(), since))? == 1;
         self.execute(DATES, (user, totp, self.now().micros()))?;
         Ok(was_higher)
     }
 
     /// Resets the authenticators of `uses`, as many as one transaction may. Returns how many floors were lowered and how
     /// many uses were handled.
-    pub(crate) fn reset_used_totps(&self, uses: &[CodeUse], floor: Step) -> Result<(usize, usize)> {
-        change_slice(uses, |it| self.reset_totp(&it.user, &it.totp, it.at, floor))
+    pub(crate) fn reset_used_totps(
+        &self,
+        uses: &[CodeUse],
+        present: Timestamp,
+    ) -> Result<(usize, usize)> {
+        change_slice(uses, |it| {
+            self.reset_totp(&it.user, &it.totp, it.at, present)
+        })
     }
 
     /// As [`Self::reset_used_totps`], for authenticators without such a use on record: codes may have been used since
@@ -227,10 +240,10 @@ impl WriteTx<'_> {
         &self,
         totps: &[(UserId, TotpId)],
         since: Timestamp,
-        floor: Step,
+        present: Timestamp,
     ) -> Result<(usize, usize)> {
         change_slice(totps, |(user, totp)| {
-            self.reset_totp(user, totp, since, floor)
+            self.reset_totp(user, totp, since, present)
         })
     }
 
@@ -265,13 +278,13 @@ impl WriteTx<'_> {
     }
 
     /// Sets every time later than now to now, all in this transaction. For a copy that no other process uses.
-    pub(super) fn redate_all(&self, floor: Step) -> Result<()> {
+    pub(super) fn redate_all(&self, present: Timestamp) -> Result<()> {
         let now = self.now();
         let (first, since) = self.events_ahead(now)?;
         let mut last = first;
         while let Some((until, uses)) = self.codes_used_after(last)? {
             for it in &uses {
-                self.reset_totp(&it.user, &it.totp, it.at, floor)?;
+                self.reset_totp(&it.user, &it.totp, it.at, present)?;
             }
             last = until;
         }
@@ -280,9 +293,9 @@ impl WriteTx<'_> {
             TotpId::from_trusted(String::new()),
         );
         loop {
-            let totps = self.totps_ahead(&after, floor, now)?;
+            let totps = self.totps_ahead(&after, present, now)?;
             for (user, totp) in &totps {
-                self.reset_totp(user, totp, since.unwrap_or(now), floor)?;
+                self.reset_totp(user, totp, since.unwrap_or(now), present)?;
             }
             match totps.into_iter().last() {
                 Some(it) => after = it,

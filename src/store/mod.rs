@@ -12,6 +12,7 @@ mod event_list;
 mod event_sweep;
 mod events;
 mod file;
+mod floors;
 mod inspect;
 mod instance;
 mod keys;

@@ -5,6 +5,7 @@
 //! events, locks and waits from its rows. Those of users that the copy does not have are kept in the copy, because the
 //! next restore may bring such a user back.
 
+use super::floors::floor;
 use super::{WriteTx, unavailable};
 use crate::error::Result;
 
@@ -28,6 +29,7 @@ impl WriteTx<'_> {
         self.find_removals()?;
         let applied = self.apply_removals()?;
         self.apply_restrictions()?;
+        self.take_over_floors()?;
         self.apply_void_steps()?;
         self.take_over_last_uses()?;
         self.take_over_confirmed_totps()?;
@@ -60,6 +62,20 @@ impl WriteTx<'_> {
         self.execute(FIND, ()).map(|_| ())
     }
 
+    /// Raises the floors to those of the replaced database, whose drifts may be larger: by such a drift codes of later
+    /// steps were used. A step that no drift explains is of a clock that was ahead, and no floor.
+    fn take_over_floors(&self) -> Result<()> {
+        const SQL: &str = concat!(
+            "UPDATE main.totp SET last_step = max(totp.last_step, there.floor,
+                CASE WHEN there.last_step <= there.latest THEN there.last_step ELSE -1 END)
+            FROM (SELECT user_id, id, last_step, ",
+            floor!("?1"),
+            " AS floor, max(?1, 0) / totp.period_s + 20 + 1 AS latest FROM replaced.totp AS totp) AS there
+            WHERE there.user_id = totp.user_id AND there.id = totp.id"
+        );
+        self.execute(SQL, (self.now().seconds(),)).map(|_| ())
+    }
+
     /// Voids the steps that the replaced database knows to have been used by a clock that was ahead: the copy may be
     /// older than that. Every floor of the copy is at the present already.
     fn apply_void_steps(&self) -> Result<()> {
@@ -73,11 +89,12 @@ impl WriteTx<'_> {
         self.execute(SQL, ()).map(|_| ())
     }
 
-    /// Dates the last use of an authenticator as the replaced database does, where that is later. A time later than now is
-    /// not taken over.
+    /// Dates the last use of an authenticator as the replaced database does, where that is later, and takes over the drift
+    /// that was found with it. A time later than now is not taken over.
     fn take_over_last_uses(&self) -> Result<()> {
         const SQL: &str =
-            "UPDATE main.totp SET last_used = there.last_used FROM replaced.totp AS there
+            "UPDATE main.totp SET last_used = there.last_used, drift_steps = there.drift_steps
+            FROM replaced.totp AS there
             WHERE there.user_id = totp.user_id AND there.id = totp.id
             AND there.last_used > coalesce(totp.last_used, 0) AND there.last_used <= ?1";
         self.execute(SQL, (self.now().micros(),)).map(|_| ())

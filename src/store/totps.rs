@@ -6,7 +6,7 @@ use rusqlite::Row;
 
 use super::{ReadTx, Slot, UserRow, WriteTx};
 use crate::error::Result;
-use crate::model::{Name, OrgId, Step, Timestamp, TotpId, UserId};
+use crate::model::{Drift, Name, OrgId, Period, Step, Timestamp, TotpId, UserId};
 use crate::totp::{Algorithm, Parameters};
 
 /// A pending enrolment that is not confirmed in this time has expired.
@@ -27,6 +27,7 @@ pub(crate) struct TotpRow {
     /// The slot of its sealed secret.
     pub(crate) slot: Slot,
     pub(crate) parameters: Parameters,
+    pub(crate) drift: Drift,
     pub(crate) created: Timestamp,
     /// When a code was last accepted, if that is known.
     pub(crate) last_used: Option<Timestamp>,
@@ -82,7 +83,9 @@ fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
                 _ => Algorithm::Sha1,
             },
             digits: row.get(5)?,
+            period: Period::from_trusted(row.get(9)?),
         },
+        drift: Drift::from_steps(row.get(10)?).unwrap_or_default(),
         created: Timestamp::from_micros(row.get(6)?),
         last_used: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_micros),
         replaces: row.get::<_, Option<_>>(8)?.map(TotpId::from_trusted),
@@ -97,7 +100,7 @@ fn expired_before(now: Timestamp) -> i64 {
 /// The statements that a caller bound to one organization can reach with ids of its own choice, or for a user in it.
 /// `super::tests` holds their query plans against SECURITY.md 23.
 pub(super) const TOTPS: &str =
-    "SELECT id, name, state, slot, algorithm, digits, created, last_used, replaces
+    "SELECT id, name, state, slot, algorithm, digits, created, last_used, replaces, period_s, drift_steps
     FROM totp WHERE user_id = ?2 AND org_id = ?1 AND (state = 'confirmed' OR created > ?3)
     ORDER BY CAST(id AS INTEGER)";
 pub(super) const CLAIM_STEP: &str = "UPDATE totp SET last_step = ?4, changed = ?5, last_used = ?5
@@ -118,11 +121,11 @@ const DELETE_TOTP: &str = "DELETE FROM totp
     RETURNING org_id, created, slot, name, has_recovery";
 
 impl ReadTx<'_> {
-    /// The last void step of any authenticator: one used while the clock was ahead.
-    pub(crate) fn last_void_step(&self) -> Result<Option<Step>> {
-        const SQL: &str = "SELECT max(void_to) FROM totp";
-        let step = self.one(SQL, (), |row| row.get::<_, Option<i64>>(0))?;
-        Ok(step.flatten().map(Step::from_number))
+    /// When the last void step of any authenticator ends by that authenticator's clock: one used while ours was ahead.
+    pub(crate) fn end_of_void_steps(&self) -> Result<Option<Timestamp>> {
+        const SQL: &str = "SELECT max((void_to + 1 - drift_steps) * period_s) FROM totp";
+        let end_s = self.one(SQL, (), |row| row.get::<_, Option<i64>>(0))?;
+        Ok(end_s.flatten().map(Timestamp::from_seconds))
     }
 
     /// The authenticators of a user in the order of enrolment, without those that have expired.
@@ -133,26 +136,47 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Inserts a pending authenticator, in the organization that its user is in.
-    pub(crate) fn insert_totp(&self, user: &UserRow, it: &TotpRow) -> Result<()> {
+    /// Inserts an authenticator, in the organization that its user is in. No code up to the step `floor` is good.
+    ///
+    /// What totpd enrols is pending, and has no floor. An authenticator that was confirmed elsewhere is inserted as such;
+    /// its events are kept as long as its user is there.
+    pub(crate) fn insert_totp(&self, user: &UserRow, it: &TotpRow, floor: Step) -> Result<()> {
         const SQL: &str = "INSERT INTO totp
-            (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed, replaces,
-                has_recovery)
-            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?6, ?7, ?8, ?9, ?9, ?10,
+            (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed, last_used,
+                period_s, drift_steps, replaces, has_recovery)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14,
                 EXISTS (SELECT 1 FROM recovery_set WHERE user_id = ?2 AND org_id = ?3))";
         let row = (
             it.id.as_str(),
             user.id.as_str(),
             user.org.as_str(),
             it.name.as_ref().map(Name::as_str),
+            match it.state {
+                TotpState::Pending => "pending",
+                TotpState::Confirmed => "confirmed",
+            },
             it.slot.number(),
             algorithm_name(it.parameters.algorithm),
             it.parameters.digits,
-            Step::NONE.number(),
+            floor.number(),
             it.created.micros(),
+            it.last_used.map(Timestamp::micros),
+            it.parameters.period.seconds(),
+            it.drift.steps(),
             it.replaces.as_ref().map(TotpId::as_str),
         );
-        self.execute(SQL, row).map(|_| ())
+        self.execute(SQL, row)?;
+        if it.state == TotpState::Confirmed {
+            self.keep_events_of(user, &it.id)?;
+        }
+        Ok(())
+    }
+
+    /// Records that an authenticator is confirmed, so that its events are kept as long as its user is there.
+    fn keep_events_of(&self, user: &UserRow, id: &TotpId) -> Result<()> {
+        const SQL: &str = "INSERT OR IGNORE INTO confirmed_totp (user_id, totp_id) VALUES (?1, ?2)";
+        self.execute(SQL, (user.id.as_str(), id.as_str()))
+            .map(|_| ())
     }
 
     /// Marks `step` as used and returns whether it was unused (RFC 6238 §5.2): neither it nor a later one was used before,
@@ -167,10 +191,9 @@ impl WriteTx<'_> {
     /// may have raised the floor of a pending one. From now on its events are kept as long as its user is there. They may be
     /// already: a restore takes over which authenticators were confirmed, also those that are pending in the backup.
     pub(crate) fn confirm_totp(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
-        const SQL: &str = "INSERT OR IGNORE INTO confirmed_totp (user_id, totp_id) VALUES (?1, ?2)";
         let is_confirmed = self.update_step(CONFIRM_TOTP, user, id, step)?;
         if is_confirmed {
-            self.execute(SQL, (user.id.as_str(), id.as_str()))?;
+            self.keep_events_of(user, id)?;
         }
         Ok(is_confirmed)
     }

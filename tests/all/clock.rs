@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use totpd::model::{ClockReading, Timestamp, VERSION_DATE, Window};
+use totpd::model::{ClockReading, Period, Timestamp, VERSION_DATE, Window};
 use totpd::service::{ClockFixSummary, Context, DataDir, KeyFile, Level, Role, Service, Settings};
 
 use crate::binary::Home;
@@ -61,7 +61,7 @@ impl Machine {
     /// Of each column that holds a time, how many are later than now; and of last steps beyond the window.
     fn dated_ahead(&self) -> [i64; 11] {
         let now = self.server.now().micros();
-        let floor = self.server.now().step().number() + 1;
+        let floor = self.server.now().step(Period::ENROLMENT).number() + 1;
         let count = |table: &str, column: &str, than: i64| {
             let sql = format!("SELECT count(*) FROM {table} WHERE {column} > {than}");
             self.server.count(&sql)
@@ -390,7 +390,7 @@ fn a_clock_that_was_ahead_is_put_right_and_nothing_is_lost() {
         .expect_status(401);
 
     // The code's time comes. So does that of the code before, which nobody used as far as anybody knows.
-    let step = then.step().number();
+    let step = then.step(Period::ENROLMENT).number();
     for (code_of, is_good) in [(step - 1, false), (step, false), (step + 1, true)] {
         server.set(Timestamp::from_seconds(code_of * 30 + 1));
         let answer = server.check(&alice, &phone.code_at(server.now()));
@@ -558,7 +558,7 @@ fn what_was_used_in_two_futures_stays_used_in_both() {
             .check(&alice, &phone.code_at(then))
             .expect_status(200);
         futures.push(then);
-        let floor = then.step().number() + 1;
+        let floor = then.step(Period::ENROLMENT).number() + 1;
         let restored = format!(
             "UPDATE totp SET last_step = {floor} WHERE user_id = '{bob}';
              INSERT INTO event (at, kind, actor) VALUES ({}, 'instance.restored', 'command-line')",

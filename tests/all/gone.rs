@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use data_encoding::BASE32_NOPAD;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use totpd::model::{Timestamp, TotpId, UserId, Window};
+use totpd::model::{Period, Timestamp, TotpId, UserId, Window};
 use totpd::service::{
     Context, DataDir, KeyFile, NewUser, RestoreOptions, Service, Settings, Verdict,
 };
@@ -177,7 +177,7 @@ impl Scene {
 
 fn present_code(secret: &[u8], now: Timestamp) -> String {
     let secret = Secret::from_bytes(secret).unwrap();
-    let code = code_at(&secret, Parameters::ENROLMENT, now.step()).unwrap();
+    let code = code_at(&secret, Parameters::ENROLMENT, now.step(Period::ENROLMENT)).unwrap();
     code.digits().to_owned()
 }
 

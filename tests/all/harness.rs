@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use totpd::api::Api;
 use totpd::api::handler::Observer;
-use totpd::model::{Clock, ClockReading, Timestamp, Window};
+use totpd::model::{Clock, ClockReading, Period, Timestamp, Window};
 use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
 use totpd::service::{
     COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Service, Settings,
@@ -373,7 +373,7 @@ impl Phone {
 
     /// The code so many steps from now.
     pub fn code_of(&self, now: Timestamp, offset: i64) -> String {
-        let step = totpd::model::Step::from_number(now.step().number() + offset);
+        let step = totpd::model::Step::from_number(now.step(Period::ENROLMENT).number() + offset);
         code_at(&self.secret, Parameters::ENROLMENT, step)
             .unwrap()
             .digits()

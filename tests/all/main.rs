@@ -52,6 +52,7 @@ mod metrics;
 mod names;
 mod network;
 mod ownership;
+mod parameters;
 mod protos;
 mod readme;
 mod reads;

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use totpd::model::Timestamp;
+use totpd::model::{Period, Timestamp};
 use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::binary::{Home, Server};
@@ -76,7 +76,7 @@ fn memory_holds_a_removed_secret_at_most_in_the_last_answer_of_a_connection() {
     let code = code_at(
         &Secret::from_base32(&secret).unwrap(),
         Parameters::ENROLMENT,
-        now().step(),
+        now().step(Period::ENROLMENT),
     );
     let code = format!("\"{}\"", code.unwrap().digits());
     server

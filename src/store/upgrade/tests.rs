@@ -180,3 +180,31 @@ fn an_upgrade_lists_what_was_confirmed_and_gives_events_of_users_their_organizat
     let mark = texts("SELECT newest_deleted_event || ',' || swept_event FROM instance");
     assert_eq!(mark, "8,0");
 }
+
+/// An authenticator of an older version has the period that every one had, and no drift.
+#[test]
+fn an_upgrade_gives_authenticators_the_period_that_they_had() {
+    const FILL_1: &str = "
+        INSERT INTO organization VALUES ('o', 'o', 1);
+        INSERT INTO user (id, id_folded, org_id, created, changed) VALUES ('u', 'u', 'o', 1, 1);
+        INSERT INTO totp VALUES ('1', 'u', 'o', NULL, 'confirmed', zeroblob(56), 'SHA256', 8, 7, 1, 1);";
+    const FILL_2: &str = "
+        INSERT INTO slot VALUES (2, zeroblob(165));
+        INSERT INTO totp (id, user_id, org_id, state, slot, algorithm, digits, last_step, created, changed)
+            VALUES ('2', 'u', 'o', 'confirmed', 2, 'SHA1', 6, 9, 1, 1);";
+    let (_dir, path, connection) = file_of(VERSION_1);
+    connection.execute_batch(FILL_1).unwrap();
+    upgrade(&connection, &path, &STEPS[..1], |_, _| Ok(())).unwrap();
+    connection.execute_batch(FILL_2).unwrap();
+    upgrade(&connection, &path, &STEPS, structure::require).unwrap();
+    let sql = "SELECT group_concat(concat_ws(' ', id, algorithm, digits, last_step, period_s, drift_steps))
+        FROM (SELECT * FROM totp ORDER BY id)";
+    let rows: String = connection.query_row(sql, (), |row| row.get(0)).unwrap();
+    assert_eq!(rows, "1 SHA256 8 7 30 0,2 SHA1 6 9 30 0");
+    for (column, values) in [("period_s", [9, 301]), ("drift_steps", [-21, 21])] {
+        for value in values {
+            let refused = connection.execute_batch(&format!("UPDATE totp SET {column} = {value}"));
+            assert!(refused.is_err(), "{column} {value}");
+        }
+    }
+}
