@@ -18,9 +18,9 @@ pub enum Role {
     Admin,
     /// Users and their authenticators of one organization.
     Manager(OrgId),
-    /// Checking codes of the users of one organization, or of all.
+    /// Checking codes and recovery codes of the users of one organization, or of all.
     Checker(Option<OrgId>),
-    /// Reading one user, and enrolling and removing that user's authenticators.
+    /// Reading one user, enrolling and removing that user's authenticators, and generating and removing recovery codes.
     Own(UserId),
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Principal {
 /// What a call does, as far as roles distinguish calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// Checks a code.
+    /// Checks a code or a recovery code.
     Check,
     /// Reads one user.
     ReadUser,
@@ -98,7 +98,7 @@ pub enum Permission {
     Search,
     /// Lists events.
     ReadEvents,
-    /// Enrols, confirms or removes an authenticator.
+    /// Enrols, confirms or removes an authenticator, or generates or removes recovery codes.
     WriteTotp,
     /// Creates or removes a user, or changes its state.
     WriteUser,

@@ -21,7 +21,12 @@ use crate::wait;
 fn health_follows_readiness_and_needs_no_token() {
     let server = TestServer::start();
     let mut rpc = Rpc::connect(&server.address());
-    for service in ["", crate::rpc::USERS, crate::rpc::TOTPS] {
+    for service in [
+        "",
+        crate::rpc::USERS,
+        crate::rpc::TOTPS,
+        crate::rpc::RECOVERY_CODES,
+    ] {
         assert_eq!(health(&mut rpc, service), Ok(1));
     }
     assert_eq!(health(&mut rpc, "no.such.Service"), Err(5));
@@ -70,6 +75,7 @@ fn reflection_tells_the_protos_in_both_versions() {
         for service in [
             crate::rpc::USERS,
             crate::rpc::TOTPS,
+            crate::rpc::RECOVERY_CODES,
             "grpc.health.v1.Health",
             &format!("grpc.reflection.{version}.ServerReflection"),
         ] {

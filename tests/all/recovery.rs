@@ -4,8 +4,9 @@ use std::sync::Barrier;
 use std::thread;
 
 use totpd::service::{Context, Role};
+use totpd::totp::Secret;
 
-use crate::harness::{Answer, Client, TestServer};
+use crate::harness::{Answer, Client, Phone, TestServer};
 
 const REFUSED: Option<&str> = Some("TOTPD-Recov1");
 const NONE: Option<&str> = Some("TOTPD-Recov2");
@@ -243,9 +244,21 @@ fn recovery_codes_go_with_the_last_confirmed_authenticator() {
         server.remove(&alice, it).expect_status(200);
         assert_eq!(remaining(&server, &alice), 10);
     }
+    // One that replaces the last one becomes the last one.
+    let replace = format!("/users/{alice}/totp?replaces={}", late.id);
+    let new = server.ask("POST", &replace, "").expect_status(200);
+    let new = Phone {
+        id: new.text("/totpId"),
+        secret: Secret::from_base32(&new.text("/secret")).unwrap(),
+    };
+    server
+        .confirm(&alice, &new, &new.code_at(server.now()))
+        .expect_status(200);
+    server.remove(&alice, &late).expect_status(404);
+    assert_eq!(remaining(&server, &alice), 10);
     // A pending one is no authenticator yet.
     server.start_enrolment(&alice);
-    server.remove(&alice, &late).expect_status(200);
+    server.remove(&alice, &new).expect_status(200);
     expect_codes_gone(&server, &alice, &code[0]);
     server
         .ask("POST", &path(&alice), "")
