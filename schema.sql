@@ -33,7 +33,9 @@ CREATE TABLE instance (
     -- The time of the newest event that was deleted. All later events are on record.
     newest_deleted_event INTEGER NOT NULL DEFAULT 0,
     -- Who copies the WAL into the database and empties it. With 'litestream' totpd does neither.
-    checkpoints  TEXT    NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'))
+    checkpoints  TEXT    NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream')),
+    -- When a backup was last made. NULL: never since version 3 of the schema.
+    backed_up_at INTEGER
 ) STRICT;
 
 CREATE TABLE organization (

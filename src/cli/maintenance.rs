@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use totpd::error::{Error, Result};
-use totpd::service::{DataDir, Finding, Level, RestoreOptions, Service};
+use totpd::service::{Context, DataDir, Finding, Level, RestoreOptions, Service};
 
 use super::output::Output;
 use super::{DataLocation, args, given_key, now};
@@ -45,6 +45,9 @@ struct FindingDocument<'a> {
 
 pub(super) fn backup(service: &Service, out: &Output, file: &Path) -> Result<()> {
     let taken = service.back_up(file)?;
+    if let Err(error) = service.record_backup(&Context::command_line(now())) {
+        log::warn!("the backup is whole, but that it was made is not on record: {error}");
+    }
     let document = BackupDocument {
         file: file.display().to_string(),
         as_of: taken.as_of.to_string(),

@@ -168,5 +168,9 @@ fn encode_totals(page: &mut Page<'_>, totals: &Totals) -> fmt::Result {
     let expiries = expiries.map(|(role, at)| (vec![("role", role.as_str())], seconds(*at)));
     let name = "totpd_earliest_token_expiry_timestamp_seconds";
     let help = "When the next token of each role expires, but for those of users";
-    page.gauges(name, help, expiries)
+    page.gauges(name, help, expiries)?;
+    totals.backed_up_at.map_or(Ok(()), |at| {
+        let help = "When `totpd backup` last wrote a file";
+        page.gauge("totpd_last_backup_timestamp_seconds", help, seconds(at))
+    })
 }

@@ -12,6 +12,7 @@ pub(crate) enum EventKind {
     InstanceCreated,
     InstanceRestored,
     InstanceRestoredWithLoss,
+    InstanceBackedUp,
     ClockConfirmed,
     KeyRotationStarted,
     KeyRotated,
@@ -44,10 +45,11 @@ pub(crate) enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::InstanceCreated,
         Self::InstanceRestored,
         Self::InstanceRestoredWithLoss,
+        Self::InstanceBackedUp,
         Self::ClockConfirmed,
         Self::KeyRotationStarted,
         Self::KeyRotated,
@@ -84,6 +86,7 @@ impl EventKind {
             Self::InstanceCreated => "instance.created",
             Self::InstanceRestored => "instance.restored",
             Self::InstanceRestoredWithLoss => "instance.restored_with_loss",
+            Self::InstanceBackedUp => "instance.backed_up",
             Self::ClockConfirmed => "instance.clock_confirmed",
             Self::KeyRotationStarted => "instance.key_rotation_started",
             Self::KeyRotated => "instance.key_rotated",

@@ -173,6 +173,12 @@ impl WriteTx<'_> {
         self.execute(SQL, row).map(|_| ())
     }
 
+    /// Notes that a backup was made now.
+    pub(crate) fn note_backup(&self) -> Result<()> {
+        const SQL: &str = "UPDATE instance SET backed_up_at = ?1 WHERE one = 1";
+        self.execute(SQL, (self.event_at().micros(),)).map(|_| ())
+    }
+
     /// Drops the tables that Litestream keeps in the database. They belong there only while it checkpoints the WAL.
     pub(crate) fn drop_litestream_tables(&self) -> Result<()> {
         for sql in [

@@ -15,6 +15,8 @@ pub(crate) struct Totals {
     pub(crate) confirmed_totps: i64,
     /// For each role with tokens that expire, when the first of them does.
     pub(crate) token_expiries: Vec<(String, Timestamp)>,
+    /// When a backup was last made, if that is known.
+    pub(crate) backed_up_at: Option<Timestamp>,
 }
 
 impl ReadTx<'_> {
@@ -24,6 +26,7 @@ impl ReadTx<'_> {
         // Tokens of users are many, and are made anew with each invitation.
         const TOKENS: &str = "SELECT role, min(expires) FROM token
             WHERE expires > ?1 AND role <> 'self' GROUP BY role";
+        const BACKUP: &str = "SELECT backed_up_at FROM instance WHERE one = 1";
         let users = |state: &str| {
             let count = self.one(USERS, (state,), |row| row.get::<_, i64>(0))?;
             Ok(count.unwrap_or_default())
@@ -33,6 +36,7 @@ impl ReadTx<'_> {
         let token_expiries = self.all(TOKENS, (now.micros(),), |row| {
             Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))
         })?;
+        let backed_up_at = self.one(BACKUP, (), |row| row.get::<_, Option<i64>>(0))?;
         Ok(Totals {
             active_users: users("active")?,
             inactive_users: users("inactive")?,
@@ -40,6 +44,7 @@ impl ReadTx<'_> {
             pending_totps: pending,
             confirmed_totps: all.saturating_sub(pending),
             token_expiries,
+            backed_up_at: backed_up_at.flatten().map(Timestamp::from_micros),
         })
     }
 }

@@ -233,6 +233,7 @@ fn version_3(connection: &Connection) -> Result<()> {
     const COLUMNS: &str = "
 ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);
 ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));
+ALTER TABLE instance ADD COLUMN backed_up_at INTEGER;
 ALTER TABLE totp ADD COLUMN last_used INTEGER;
 ALTER TABLE totp ADD COLUMN replaces TEXT CHECK (replaces IS NULL OR state = 'pending');
 ALTER TABLE totp ADD COLUMN period_s INTEGER NOT NULL DEFAULT 30 CHECK (period_s BETWEEN 10 AND 300);

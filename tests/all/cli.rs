@@ -359,6 +359,8 @@ fn a_restore_reopens_no_code_of_a_wider_window() {
     let backup = home.dir.path().join("backup");
     let backup = backup.to_str().unwrap();
     home.json(&["backup", backup]);
+    let made = home.json(&["event", "list", "--kind", "instance.backed_up"]);
+    assert_eq!(made.as_array().unwrap().len(), 1, "{made}");
     home.json(&["settings", "set", "window=1"]);
     let early = phone.code_of(now(), 1);
     home.json(&["totp", "check", "alice", &early]);

@@ -154,6 +154,11 @@ impl TestServer {
         (id.to_string(), token.reveal().to_owned())
     }
 
+    pub fn record_backup(&self) {
+        let context = Context::command_line(self.now());
+        self.service.record_backup(&context).unwrap();
+    }
+
     pub fn organization(&self, name: &str) -> String {
         let context = Context::command_line(self.now());
         self.service

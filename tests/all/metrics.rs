@@ -615,6 +615,19 @@ fn users_authenticators_and_what_expires_are_counted_once_a_minute() {
 }
 
 #[test]
+fn the_last_backup_is_told() {
+    let server = start();
+    let name = "totpd_last_backup_timestamp_seconds";
+    assert_eq!(value(&server, name), None, "none was made");
+    let made = server.now();
+    server.record_backup();
+    server.pass_seconds(60);
+    let since_1970 = made.since(Timestamp::from_seconds(0)).as_secs_f64();
+    let told = value(&server, name).unwrap();
+    assert!((told - since_1970).abs() < 0.001, "{told}");
+}
+
+#[test]
 fn a_wrong_clock_is_told() {
     let server = start();
     server.user("alice");
