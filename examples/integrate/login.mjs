@@ -119,7 +119,7 @@ async function judged(call) {
 // Apps show a code as `123 456`; totpd accepts only digits.
 const withoutBlanks = (typed) => typed.replace(/\s/g, "");
 
-/** The login form. Its token has the role `checker`: whoever steals it can check codes and nothing else. */
+/** The login form. Its token has the role `checker`: whoever steals it can check codes and recovery codes, and nothing else. */
 export class Login {
   #client;
 
@@ -130,6 +130,11 @@ export class Login {
   /** Judges the code that a person typed. */
   check(user, typed) {
     return judged(this.#client.call("POST", ["users", user, "totp", "_check"], withoutBlanks(typed)));
+  }
+
+  /** The same for a recovery code, in the place of a code. Case, hyphens and blanks do not matter. */
+  checkRecoveryCode(user, typed) {
+    return judged(this.#client.call("POST", ["users", user, "recovery_codes", "_check"], typed));
   }
 }
 
@@ -175,6 +180,11 @@ export class Account {
   /** Confirms an enrolment with the first code, which is used up. */
   confirm(user, totp, typed) {
     return judged(this.#client.call("POST", ["users", user, "totp", totp, "_verify"], withoutBlanks(typed)));
+  }
+
+  /** Returns ten recovery codes, which replace all earlier ones. They are shown only here. */
+  async generateRecoveryCodes(user) {
+    return (await this.#client.call("POST", ["users", user, "recovery_codes"])).codes;
   }
 
   /** Removes a lost phone. When this returns, no code of it is accepted any more. */

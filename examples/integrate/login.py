@@ -113,7 +113,7 @@ class Client:
 
 
 class Login:
-    """The login form. Its token has the role `checker`: whoever steals it can check codes and nothing else."""
+    """The login form. Its token has the role `checker`: whoever steals it can check codes and recovery codes, and nothing else."""
 
     def __init__(self, client):
         self._client = client
@@ -123,6 +123,14 @@ class Login:
         try:
             # Apps show a code as `123 456`; totpd accepts only digits.
             self._client.call("POST", "users", user, "totp", "_check", body="".join(typed.split()))
+            return Outcome.ACCEPTED, None
+        except Refused as why:
+            return why.outcome, why.retry_after_s
+
+    def check_recovery_code(self, user, typed):
+        """The same for a recovery code, in the place of a code. Case, hyphens and blanks do not matter."""
+        try:
+            self._client.call("POST", "users", user, "recovery_codes", "_check", body=typed)
             return Outcome.ACCEPTED, None
         except Refused as why:
             return why.outcome, why.retry_after_s
@@ -169,6 +177,10 @@ class Account:
             return Outcome.ACCEPTED, None
         except Refused as why:
             return why.outcome, why.retry_after_s
+
+    def generate_recovery_codes(self, user):
+        """Returns ten recovery codes, which replace all earlier ones. They are shown only here."""
+        return self._client.call("POST", "users", user, "recovery_codes")["codes"]
 
     def remove(self, user, totp):
         """Removes a lost phone. When this returns, no code of it is accepted any more."""

@@ -104,6 +104,17 @@ async function loseAPhone(account, login, user, lost) {
   return kept;
 }
 
+async function recover(account, login, user) {
+  const check = async (code) => (await login.checkRecoveryCode(user, code)).outcome;
+  const codes = await account.generateRecoveryCodes(user);
+  expect("recovery codes", codes.length, 10);
+  const typed = codes[0].toUpperCase().replaceAll("-", " ");
+  expect("log in with a recovery code", await check(typed), Outcome.ACCEPTED);
+  expect("log in with it again", await check(typed), Outcome.AGAIN);
+  expect("log in with half of one", await check(typed.slice(0, 9)), Outcome.AGAIN);
+  expect("log in with the next one", await check(codes[1]), Outcome.ACCEPTED);
+}
+
 async function waitAndLock(manager, login, user, phone) {
   const wrong = wrongCode(phone);
   for (let number = 1; number <= 5; number += 1) {
@@ -146,6 +157,7 @@ export async function run() {
   const user = `login.mjs/${randomBytes(8).toString("hex")}`;
   const phone = await enrolAndLogIn(account, login, user);
   const kept = await loseAPhone(account, login, user, phone);
+  await recover(account, login, user);
   await waitAndLock(manager, login, user, kept);
   await reachTheLimits(account, own, SELF_USER, user);
   await useWrongTokens(url, manager, checker, own, user);

@@ -98,6 +98,16 @@ def lose_a_phone(account, login, user, lost):
     return kept
 
 
+def recover(account, login, user):
+    codes = account.generate_recovery_codes(user)
+    expect("recovery codes", len(codes), 10)
+    typed = codes[0].upper().replace("-", " ")
+    expect("log in with a recovery code", login.check_recovery_code(user, typed)[0], Outcome.ACCEPTED)
+    expect("log in with it again", login.check_recovery_code(user, typed)[0], Outcome.AGAIN)
+    expect("log in with half of one", login.check_recovery_code(user, typed[:9])[0], Outcome.AGAIN)
+    expect("log in with the next one", login.check_recovery_code(user, codes[1])[0], Outcome.ACCEPTED)
+
+
 def wait_and_lock(manager, login, user, phone):
     wrong = wrong_code(phone)
     outcomes = [login.check(user, wrong) for _ in range(6)]
@@ -141,6 +151,7 @@ def run():
     user = f"login.py/{secrets.token_hex(8)}"
     phone = enrol_and_log_in(account, login, user)
     kept = lose_a_phone(account, login, user, phone)
+    recover(account, login, user)
     wait_and_lock(manager, login, user, kept)
     reach_the_limits(account, own, own_user, user)
     use_wrong_tokens(url, manager, checker, own, user)

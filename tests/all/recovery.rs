@@ -375,3 +375,19 @@ fn each_change_of_recovery_codes_leaves_an_event_without_a_code() {
         assert!(!said.contains(&code) && !said.contains(&code.replace('-', "")));
     }
 }
+
+/// Without the table nothing of it can be read: whoever has no recovery codes pays nothing for them.
+#[test]
+fn removals_and_checks_of_users_without_recovery_codes_do_not_look_for_them() {
+    let server = TestServer::start();
+    let alice = server.user("alice");
+    let phone = server.enrol(&alice);
+    let database = rusqlite::Connection::open(server.path().join("totpd.db")).unwrap();
+    database.execute_batch("DROP TABLE recovery_set").unwrap();
+    let code = phone.code_at(server.now());
+    server.check(&alice, &code).expect_status(200);
+    server.remove(&alice, &phone).expect_status(200);
+    server
+        .ask("GET", &path(&alice), "")
+        .expect_error(503, 14, Some("TOTPD-Store"));
+}
