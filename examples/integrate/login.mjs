@@ -83,11 +83,11 @@ export class Client {
   }
 
   /** Returns the answer of a call, or throws `Refused`. Ids in `path` may be any text. */
-  async call(method, path, body) {
+  async call(method, path, body, query = "") {
     let response;
     let answer;
     try {
-      response = await fetch(this.#base + path.map(encodeURIComponent).join("/"), {
+      response = await fetch(this.#base + path.map(encodeURIComponent).join("/") + query, {
         method,
         headers: { Authorization: `Bearer ${this.#token}`, "Content-Type": "application/json" },
         body: body === undefined ? undefined : JSON.stringify(body),
@@ -167,14 +167,14 @@ export class Account {
     return (await this.authenticators(user)).length > 0;
   }
 
-  /** Starts an enrolment: `totpId`, `uri` and `secret`. The secret is shown only here. */
+  /** Starts an enrolment: `totpId`, `uri`, `secret` and `qr`, the picture. The secret is shown only here. */
   async start(user, name) {
     try {
       await this.#client.call("POST", ["users"], { userId: user });
     } catch (why) {
       if (why.outcome !== Outcome.TAKEN) throw why;
     }
-    return this.#client.call("POST", ["users", user, "totp"], { name });
+    return this.#client.call("POST", ["users", user, "totp"], { name }, "?qr=svg");
   }
 
   /** Confirms an enrolment with the first code, which is used up. */
@@ -202,12 +202,13 @@ const escape = (text) => text.replace(/[&<>"']/g, (it) => `&#${it.charCodeAt(0)}
 /**
  * The page that a person sees: the picture, a link for the same phone, the secret to type, and one field.
  *
- * `picture` is a QR code of `started.uri`, for instance an <svg> element. The page must not be kept by any cache.
+ * The picture is an <svg> element; it is missing where a very long username makes the URI too long for one. The page must not be
+ * kept by any cache.
  */
-export function enrolmentPage(started, picture = "") {
+export function enrolmentPage(started) {
   const groups = started.secret.match(/.{1,4}/g).join(" ");
   return `<!doctype html><title>Add an authenticator</title>
-${picture}
+${started.qr ?? ""}
 <p><a href="${escape(started.uri)}">Open in an app on this phone</a>, or type <code>${groups}</code></p>
 <form method="post"><label>Code <input name="code" inputmode="numeric" autocomplete="one-time-code"></label>
 <button>Confirm</button></form>`;

@@ -89,9 +89,11 @@ class Client:
         self._token = token
         self._timeout_s = timeout_s
 
-    def call(self, method, *path, body=None):
+    def call(self, method, *path, body=None, query=""):
         """Returns the answer of a call, or raises `Refused`. Ids in `path` may be any text."""
         target = "/".join(["/resources/v3alpha", *(urllib.parse.quote(it, safe="") for it in path)])
+        if query:
+            target += f"?{query}"
         https = self._url.scheme == "https"
         kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
         connection = kind(self._url.hostname, self._url.port, timeout=self._timeout_s)
@@ -162,13 +164,13 @@ class Account:
         return bool(self.authenticators(user))
 
     def start(self, user, name):
-        """Starts an enrolment: `totpId`, `uri` and `secret`. The secret is shown only here."""
+        """Starts an enrolment: `totpId`, `uri`, `secret` and `qr`, the picture. The secret is shown only here."""
         try:
             self._client.call("POST", "users", body={"userId": user})
         except Refused as why:
             if why.outcome is not Outcome.TAKEN:
                 raise
-        return self._client.call("POST", "users", user, "totp", body={"name": name})
+        return self._client.call("POST", "users", user, "totp", body={"name": name}, query="qr=svg")
 
     def confirm(self, user, totp, typed):
         """Confirms an enrolment with the first code, which is used up. Returns the outcome and the seconds to wait."""
@@ -191,15 +193,16 @@ class Account:
                 raise
 
 
-def enrolment_page(started, picture=""):
+def enrolment_page(started):
     """The page that a person sees: the picture, a link for the same phone, the secret to type, and one field.
 
-    `picture` is a QR code of `started["uri"]`, for instance an <svg> element. The page must not be kept by any cache.
+    The picture is an <svg> element; it is missing where a very long username makes the URI too long for one. The page must not be
+    kept by any cache.
     """
     secret = started["secret"]
     groups = " ".join(secret[it : it + 4] for it in range(0, len(secret), 4))
     return f"""<!doctype html><title>Add an authenticator</title>
-{picture}
+{started.get("qr", "")}
 <p><a href="{html.escape(started["uri"])}">Open in an app on this phone</a>, or type <code>{groups}</code></p>
 <form method="post"><label>Code <input name="code" inputmode="numeric" autocomplete="one-time-code"></label>
 <button>Confirm</button></form>"""

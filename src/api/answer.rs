@@ -9,6 +9,7 @@ use super::messages::{
     CheckResponse, DetailsResponse, GetUserResponse, ListTotpResponse, RecoveryCodesResponse,
     RemainingResponse, StartResponse,
 };
+use super::qr::{self, QrFormat};
 
 /// What a call answers when all went well.
 pub(super) enum Answer {
@@ -23,7 +24,8 @@ pub(super) enum Answer {
     User(GetUserResponse),
     /// An answer that is encoded already.
     Encoded(Vec<u8>),
-    Start(StartResponse),
+    /// An enrolment, and the format of the picture that goes with it over REST.
+    Start(StartResponse, Option<QrFormat>),
     Check(CheckResponse),
     Totps(ListTotpResponse),
     RecoveryCodes(RecoveryCodesResponse),
@@ -40,7 +42,12 @@ impl Answer {
             Self::Details(it) => json(200, &it),
             Self::User(it) => json(200, &it),
             Self::Encoded(body) => reply(200, body),
-            Self::Start(it) => json(200, &it),
+            // Drawn here, because here the transaction has ended.
+            Self::Start(it, None) => json(200, &it),
+            Self::Start(it, Some(QrFormat::Svg)) => {
+                let picture = qr::svg(it.uri());
+                json(200, &it.with_qr(picture.as_ref().map(|it| it.as_str())))
+            }
             Self::Check(it) => json(200, &it),
             Self::Totps(it) => json(200, &it),
             Self::RecoveryCodes(it) => json(200, &it),
@@ -56,7 +63,7 @@ impl Answer {
             Self::Created(it) | Self::Details(it) => it.encode_to_vec(),
             Self::User(it) => it.encode_to_vec(),
             Self::Encoded(it) => it,
-            Self::Start(it) => it.encode_to_vec(),
+            Self::Start(it, _) => it.encode_to_vec(),
             Self::Check(it) => it.encode_to_vec(),
             Self::Totps(it) => it.encode_to_vec(),
             Self::RecoveryCodes(it) => it.encode_to_vec(),

@@ -11,6 +11,7 @@ use super::messages::{
     Organization, RecoveryCodeRequest, RenameRequest, SearchUsersRequest, Struct, TotpCodeRequest,
     TotpRequest, UserRequest,
 };
+use super::qr::QrFormat;
 use super::{events, filters};
 use crate::error::{Error, Result};
 use crate::model::{Code, EventSearch, Name, RecoveryCode, Search, TotpId, UserId};
@@ -37,6 +38,7 @@ pub(super) enum Call {
         user: UserRef,
         name: Option<Name>,
         replaces: Option<TotpId>,
+        qr: Option<QrFormat>,
     },
     ConfirmTotp {
         user: UserRef,
@@ -114,6 +116,7 @@ pub(super) struct RestOnly {
     pub(super) organization: Option<Organization>,
     pub(super) name: Option<String>,
     pub(super) replaces: Option<String>,
+    pub(super) qr: Option<String>,
 }
 
 pub(super) fn create_user(request: CreateUserRequest) -> Result<Call> {
@@ -153,10 +156,12 @@ pub(super) fn start_totp(request: UserRequest, rest: &RestOnly) -> Result<Call> 
     let replaces = rest.replaces.as_deref();
     let replaces = replaces.map(|it| TotpId::parse("replaces", it));
     let replaces = replaces.transpose()?;
+    let qr = rest.qr.as_deref().map(QrFormat::parse).transpose()?;
     Ok(Call::StartTotp {
         user,
         name,
         replaces,
+        qr,
     })
 }
 

@@ -70,13 +70,14 @@ pub(super) fn carry_out(
             user,
             name,
             replaces,
+            qr,
         } => {
             let (context, user) = on(user);
             let begun = match replaces {
                 None => service.start_totp(&context, user, name)?,
                 Some(old) => service.start_totp_replacing(&context, user, name, old)?,
             };
-            Ok(Answer::Start(StartResponse::from(begun)))
+            Ok(Answer::Start(StartResponse::from(begun), qr))
         }
         Call::ConfirmTotp { user, totp, code } => {
             let (context, user) = on(user);

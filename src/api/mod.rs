@@ -17,6 +17,7 @@ pub mod handler;
 pub mod http;
 pub mod messages;
 mod path;
+mod qr;
 mod request_log;
 mod rest;
 mod routes;

@@ -86,6 +86,11 @@ impl Query {
         self.owned("replaces")
     }
 
+    /// The format of the picture that an enrolment is to answer with.
+    pub(super) fn qr(&self) -> Option<String> {
+        self.owned("qr")
+    }
+
     /// Which page of a search is asked for.
     pub(super) fn page(&self) -> Result<SearchQuery> {
         let desc = match self.get("query.desc") {

@@ -72,6 +72,7 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             let in_body_and_query = RestOnly {
                 name: messages::read_start(body)?,
                 replaces: query.replaces(),
+                qr: query.qr(),
                 ..RestOnly::default()
             };
             call::start_totp(user(raw)?, &in_body_and_query)

@@ -27,6 +27,7 @@ mod cli;
 mod clock;
 mod codes;
 mod docs;
+mod enrolment_qr;
 mod errors;
 mod events;
 mod faketime;

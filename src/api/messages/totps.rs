@@ -53,6 +53,26 @@ impl From<service::Enrolment> for StartResponse {
     }
 }
 
+impl StartResponse {
+    pub(in crate::api) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The answer on REST with the picture of its URI, if there is one.
+    pub(in crate::api) fn with_qr<'a>(&'a self, qr: Option<&'a str>) -> impl Serialize + 'a {
+        StartWithQr { start: self, qr }
+    }
+}
+
+/// A `StartResponse` with a member that ZITADEL's message does not have.
+#[derive(Serialize)]
+struct StartWithQr<'a> {
+    #[serde(flatten)]
+    start: &'a StartResponse,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qr: Option<&'a str>,
+}
+
 impl Drop for StartResponse {
     fn drop(&mut self) {
         self.uri.zeroize();
