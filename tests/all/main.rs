@@ -59,6 +59,7 @@ mod readme;
 mod reads;
 mod recovery;
 mod recovery_files;
+mod recovery_restores;
 mod removal;
 mod replacement;
 mod request_ids;
