@@ -35,7 +35,9 @@ CREATE TABLE instance (
     -- Who copies the WAL into the database and empties it. With 'litestream' totpd does neither.
     checkpoints  TEXT    NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream')),
     -- When a backup was last made. NULL: never since version 3 of the schema.
-    backed_up_at INTEGER
+    backed_up_at INTEGER,
+    -- What a `self` token needs to change the authenticators of its user: 'allow' nothing more, 'code' also a code.
+    self_removal TEXT    NOT NULL DEFAULT 'allow' CHECK (self_removal IN ('allow', 'code'))
 ) STRICT;
 
 CREATE TABLE organization (
@@ -129,6 +131,9 @@ CREATE TABLE totp (
     period_s  INTEGER NOT NULL DEFAULT 30 CHECK (period_s BETWEEN 10 AND 300),
     -- How many steps the authenticator's clock is ahead of ours.
     drift_steps INTEGER NOT NULL DEFAULT 0 CHECK (drift_steps BETWEEN -20 AND 20),
+    -- Whether a code, or another token than a `self` token, allowed the start of the enrolment. If not, a `self` token may
+    -- need a code to confirm it.
+    proven    INTEGER NOT NULL DEFAULT 0 CHECK (proven IN (0, 1)),
     -- The organization is in the key, so that a removal in another organization reads as little as for an unknown user.
     PRIMARY KEY (user_id, org_id, id)
 ) STRICT, WITHOUT ROWID;

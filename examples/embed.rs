@@ -61,6 +61,7 @@ fn story(dir: &std::path::Path) -> Result<()> {
         issuer: Name::parse("issuer", "My program")?,
         window: Window::OneEitherSide,
         checkpoints: totpd::model::Checkpointer::Own,
+        self_removal: totpd::model::SelfRemoval::Allow,
     };
     let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, now)?;
     let context = Context::command_line(now);

@@ -9,7 +9,7 @@ use std::fmt;
 /// The result of a call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. It has changed nothing.
+/// Why a call failed. It has changed nothing, but for the count of wrong codes in [`Error::ProofRefused`].
 #[derive(Debug)]
 pub enum Error {
     /// A field is malformed, too short or too long.
@@ -40,6 +40,8 @@ pub enum Error {
         /// When they may begin something again, in seconds.
         retry_after_s: u64,
     },
+    /// The code that a `self` token needs for this change was refused. If it was wrong, that is counted.
+    ProofRefused(ProofRefusal),
     /// The database is busy, full, read-only or unreadable, or the clock is wrong. The text is for the log, not for
     /// clients.
     Unavailable(String),
@@ -87,6 +89,42 @@ pub enum WrongState {
     NoTotpToRecover,
     /// The user has no recovery codes, or has used all.
     NoRecoveryCodes,
+    /// A `self` token needs a code for this change, and none came with it.
+    ProofNeeded,
+}
+
+/// Why the code that came with a change was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProofRefusal {
+    /// The one-time code was wrong, and counted.
+    WrongCode {
+        /// The length of the wait that this code began, in seconds.
+        begins_wait_s: Option<u64>,
+    },
+    /// The recovery code was wrong or was used before, and counted.
+    WrongRecoveryCode {
+        /// The length of the wait that this code began, in seconds.
+        begins_wait_s: Option<u64>,
+    },
+    /// The one-time code was right, but it or a later one was used before.
+    Used,
+    /// The user has to wait after too many wrong codes. The code was not compared.
+    Wait {
+        /// The seconds until codes are compared again.
+        retry_after_s: u64,
+    },
+}
+
+impl ProofRefusal {
+    /// The length of the wait that this code began, in seconds.
+    pub const fn begins_wait_s(&self) -> Option<u64> {
+        match self {
+            Self::WrongCode { begins_wait_s } | Self::WrongRecoveryCode { begins_wait_s } => {
+                *begins_wait_s
+            }
+            Self::Used | Self::Wait { .. } => None,
+        }
+    }
 }
 
 impl Error {
@@ -134,12 +172,27 @@ impl fmt::Display for Error {
                     "recovery codes need a confirmed TOTP authenticator; confirm one first"
                 }
                 WrongState::NoRecoveryCodes => "the user has no recovery codes left",
+                WrongState::ProofNeeded => {
+                    "this needs a current code of one of the user's authenticators, or a recovery code, in `Totpd-Code`"
+                }
             }),
             Self::AlreadyExists(what) => write!(f, "{what} is taken"),
             Self::TooOften { retry_after_s } => write!(
                 f,
                 "too many enrolments, renames and new recovery codes within an hour; try again in {retry_after_s} s"
             ),
+            Self::ProofRefused(refusal) => match refusal {
+                ProofRefusal::WrongCode { .. } => f.write_str("the code in `Totpd-Code` is wrong"),
+                ProofRefusal::WrongRecoveryCode { .. } => {
+                    f.write_str("the recovery code in `Totpd-Code` is wrong, or was used before")
+                }
+                ProofRefusal::Used => f.write_str(
+                    "the code in `Totpd-Code` or a later one was used already; wait for the next code",
+                ),
+                ProofRefusal::Wait { retry_after_s } => {
+                    write!(f, "too many wrong codes; try again in {retry_after_s} s")
+                }
+            },
             Self::SearchTooLong => f.write_str(
                 "the search took longer than a read may take; narrow it, or try again when fewer searches run",
             ),

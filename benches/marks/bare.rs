@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         issuer: "totpd".parse()?,
         window: Window::OneEitherSide,
         checkpoints: totpd::model::Checkpointer::Own,
+        self_removal: totpd::model::SelfRemoval::Allow,
     };
     let (service, _) = DataDir::create(&args.dir, KeyFile::InDataDir, &settings, machine::now()?)?;
     let clock: Clock = Arc::new(|| machine::now().unwrap_or(Timestamp::from_micros(0)));
@@ -70,6 +71,7 @@ fn answer(mut request: tiny_http::Request, api: &Api) {
         via: Via::Http,
         content_type: None,
         origin: None,
+        code: None,
         method: &method,
         target: request.url(),
         authorization: field("Authorization"),

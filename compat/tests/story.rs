@@ -41,6 +41,7 @@ impl Server {
             issuer: "Test".parse().unwrap(),
             window: Window::OneEitherSide,
             checkpoints: totpd::model::Checkpointer::Own,
+            self_removal: totpd::model::SelfRemoval::Allow,
         };
         let (service, _) = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now).unwrap();
         let new = NewToken {

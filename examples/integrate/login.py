@@ -48,6 +48,7 @@ OUTCOMES = {
     (400, "COMMAND-SF3fg"): Outcome.REFUSED,  # the user is locked or inactive
     (404, "COMMAND-6T2xrOHxTx"): Outcome.REFUSED,  # no such user, or not for this token
     (404, "COMMAND-gpBv46Lh9m"): Outcome.REFUSED,  # no such user to unlock
+    (400, "TOTPD-Code1"): Outcome.AGAIN,  # a `self` token needs a code beside it
     (400, "TOTPD-Recov2"): Outcome.REFUSED,  # no recovery codes left
     (400, "TOTPD-Limit"): Outcome.REMOVE_ONE,  # ten confirmed authenticators
     (409, "TOTPD-Taken"): Outcome.TAKEN,  # the id or username of a new user

@@ -14,7 +14,7 @@ use super::messages::{
 use super::qr::QrFormat;
 use super::{events, filters};
 use crate::error::{Error, Result};
-use crate::model::{Code, EventSearch, Name, RecoveryCode, Search, TotpId, UserId};
+use crate::model::{Code, EventSearch, Name, Proof, RecoveryCode, Search, TotpId, UserId};
 use crate::service::{NamedBy, NewUser, NewUsername, Permission, Target};
 
 /// A call, independent of the transport.
@@ -94,6 +94,33 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Whether a `self` token may need a code for the call.
+    const fn takes_proof(&self) -> bool {
+        match self {
+            Self::StartTotp { .. }
+            | Self::ConfirmTotp { .. }
+            | Self::RemoveTotp { .. }
+            | Self::GenerateRecoveryCodes(_)
+            | Self::RemoveRecoveryCodes(_) => true,
+            Self::CreateUser { .. }
+            | Self::GetUser(_)
+            | Self::SearchUsers { .. }
+            | Self::ListEvents(_)
+            | Self::DeleteUser(_)
+            | Self::LockUser(_)
+            | Self::UnlockUser(_)
+            | Self::DeactivateUser(_)
+            | Self::ActivateUser(_)
+            | Self::CheckTotp { .. }
+            | Self::ListTotps(_)
+            | Self::RenameTotp { .. }
+            | Self::GetRecoveryCodes(_)
+            | Self::CheckRecoveryCode { .. } => false,
+        }
+    }
+}
+
 /// The user that a call names, and where the caller expects it to be.
 pub(super) struct UserRef {
     pub(super) target: Target,
@@ -107,6 +134,21 @@ pub(super) struct ParsedCall {
     pub(super) permission: Permission,
     /// The call, or what is wrong with its fields.
     pub(super) call: Result<Call>,
+    /// The code that came beside the call, if the call takes one.
+    pub(super) proof: Option<Proof>,
+}
+
+impl ParsedCall {
+    /// Reads the code that came beside the call. Calls that never need one do not look at it.
+    pub(super) fn read_proof(&mut self, code: &str) {
+        if !self.call.as_ref().is_ok_and(Call::takes_proof) {
+            return;
+        }
+        match code.parse() {
+            Ok(proof) => self.proof = Some(proof),
+            Err(malformed) => self.call = Err(malformed),
+        }
+    }
 }
 
 /// Fields that REST accepts and that ZITADEL's message of the call does not have.

@@ -28,10 +28,12 @@ pub(super) fn carry_out(
     parsed: ParsedCall,
     settings: &AnswerSettings,
 ) -> Result<Answer, Refusal> {
+    let proof = parsed.proof;
     let in_context = |target| Context {
         caller: caller.clone(),
         target,
         now,
+        proof: proof.clone(),
     };
     let on = |it: UserRef| (in_context(it.target), it.user);
     let call = match parsed.call {

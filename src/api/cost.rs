@@ -193,6 +193,7 @@ fn parse(method: &str, target: &str) -> bool {
         authorization: None,
         content_type: None,
         origin: None,
+        code: None,
         body: b"",
         peer: None,
         request_id: None,

@@ -204,6 +204,7 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
         name: rpc.name(),
         permission,
         call,
+        proof: None,
     }))
 }
 

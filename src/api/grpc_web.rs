@@ -83,7 +83,7 @@ pub(super) fn preflight(api: &Api, request: &Request<'_>) -> Option<Reply> {
     if headers.is_empty() {
         return None;
     }
-    let allowed = "authorization, content-type, grpc-timeout, x-grpc-web, x-user-agent";
+    let allowed = "authorization, content-type, grpc-timeout, totpd-code, x-grpc-web, x-user-agent";
     headers.push(("Access-Control-Allow-Methods", "POST".to_owned()));
     headers.push(("Access-Control-Allow-Headers", allowed.to_owned()));
     headers.push(("Access-Control-Max-Age", "86400".to_owned()));

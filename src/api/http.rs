@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub content_type: Option<&'a str>,
     /// The `Origin` header, if there is one: browsers send it for pages of other origins.
     pub origin: Option<&'a str>,
+    /// The `Totpd-Code` header, if there is one. It is a credential: nothing logs it.
+    pub code: Option<&'a str>,
     /// The body; empty if there is none. The front end limits its length.
     pub body: &'a [u8],
     /// The client's address, if it is known; events record it.
@@ -50,6 +52,9 @@ pub struct Reply {
 
 /// The header that says which request is answered. Front ends add it, also to what they answer by themselves.
 pub(crate) const REQUEST_ID: &str = "X-Request-Id";
+
+/// The header with the code that a `self` token needs for some changes.
+pub(crate) const CODE: &str = "Totpd-Code";
 
 /// Headers of every answer: no cache may keep a code, a secret or a verdict, and no browser may guess the type of a
 /// body.

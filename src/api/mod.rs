@@ -99,7 +99,10 @@ impl Api {
 
     /// Parses one request. This needs no database, so it runs before the transaction.
     pub fn parse<'a>(&self, request: &Request<'a>) -> Parsed<'a> {
-        let (form, operation) = self.form_and_operation(request);
+        let (form, mut operation) = self.form_and_operation(request);
+        if let (Ok(Operation::Call(call)), Some(code)) = (&mut operation, request.code) {
+            call.read_proof(code);
+        }
         let (call, user) = match &operation {
             Ok(Operation::Call(it)) => (it.name, it.call.as_ref().ok().and_then(Call::user)),
             Ok(Operation::Healthz) => (CallName::Health, None),

@@ -26,6 +26,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Operation, Refusal> {
             name: rpc.name(),
             permission: rpc.permission(),
             call: Query::read(query).and_then(|it| fields(rpc, &it, request.body)),
+            proof: None,
         }),
     })
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::counts::{CheckResult, RecoveryResult};
 use super::http::Reply;
-use crate::error::{Error, Missing, WrongState};
+use crate::error::{Error, Missing, ProofRefusal, WrongState};
 use crate::log_limit::LogLimit;
 
 /// A canonical code of `google.rpc.Code`, limited to those that totpd uses.
@@ -120,6 +120,10 @@ const FIELD: Option<&str> = Some("TOTPD-Field");
 const LARGE: Option<&str> = Some("TOTPD-Large");
 const STORE: Option<&str> = Some("TOTPD-Store");
 const AUTH: Option<&str> = Some("AUTH-7fs1e");
+const WRONG: Option<&str> = Some("EVENT-8isk2");
+const WRONG_RECOVERY: Option<&str> = Some("TOTPD-Recov1");
+const USED: Option<&str> = Some("TOTPD-Used1");
+const WAIT: Option<&str> = Some("TOTPD-Wait1");
 
 impl Refusal {
     fn new(code: Code, http: u16, id: Option<&'static str>, message: impl Into<String>) -> Self {
@@ -193,14 +197,14 @@ impl Refusal {
         let message = "the code is wrong";
         Self {
             begins_wait_s,
-            ..Self::new(Code::InvalidArgument, 400, Some("EVENT-8isk2"), message)
+            ..Self::new(Code::InvalidArgument, 400, WRONG, message)
         }
     }
 
     /// A code that was used before.
     pub fn used_code() -> Self {
         let message = "this code or a later one was used already; wait for the next code";
-        Self::new(Code::InvalidArgument, 400, Some("TOTPD-Used1"), message)
+        Self::new(Code::InvalidArgument, 400, USED, message)
     }
 
     /// A recovery code that is wrong or was used before: the two look alike. And how long the wait is that it began.
@@ -208,7 +212,7 @@ impl Refusal {
         let message = "the recovery code is wrong, or was used before";
         Self {
             begins_wait_s,
-            ..Self::new(Code::InvalidArgument, 400, Some("TOTPD-Recov1"), message)
+            ..Self::new(Code::InvalidArgument, 400, WRONG_RECOVERY, message)
         }
     }
 
@@ -217,7 +221,7 @@ impl Refusal {
         let message = format!("too many wrong codes; try again in {retry_after_s} s");
         Self {
             retry_after_s: Some(retry_after_s),
-            ..Self::new(Code::ResourceExhausted, 429, Some("TOTPD-Wait1"), message)
+            ..Self::new(Code::ResourceExhausted, 429, WAIT, message)
         }
     }
 
@@ -339,6 +343,7 @@ impl From<Error> for Refusal {
             | Error::WrongState(_)
             | Error::AlreadyExists(_)
             | Error::TooOften { .. }
+            | Error::ProofRefused(_)
             | Error::SearchTooLong => None,
         };
         refusal
@@ -380,17 +385,25 @@ impl Refusal {
                     }
                     WrongState::UserNotActive => Some("COMMAND-SF3fg"),
                     WrongState::TooManyTotps => Some("TOTPD-Limit"),
+                    WrongState::ProofNeeded => Some("TOTPD-Code1"),
                     WrongState::NoRecoveryCodes => Some("TOTPD-Recov2"),
                 },
             ),
             Error::AlreadyExists(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),
             Error::TooOften { .. } => (C::ResourceExhausted, 429, Some("TOTPD-Wait2")),
+            Error::ProofRefused(refusal) => match refusal {
+                ProofRefusal::WrongCode { .. } => (C::InvalidArgument, 400, WRONG),
+                ProofRefusal::WrongRecoveryCode { .. } => (C::InvalidArgument, 400, WRONG_RECOVERY),
+                ProofRefusal::Used => (C::InvalidArgument, 400, USED),
+                ProofRefusal::Wait { .. } => (C::ResourceExhausted, 429, WAIT),
+            },
             Error::SearchTooLong => (C::ResourceExhausted, 429, Some("TOTPD-Search")),
             Error::Unavailable(_) => (C::Unavailable, 503, STORE),
             Error::Bug(_) => (C::Internal, 500, None),
         };
         let retry_after_s = match error {
-            Error::TooOften { retry_after_s } => Some(*retry_after_s),
+            Error::TooOften { retry_after_s }
+            | Error::ProofRefused(ProofRefusal::Wait { retry_after_s }) => Some(*retry_after_s),
             Error::Invalid { .. }
             | Error::NoToken
             | Error::BadToken
@@ -399,12 +412,19 @@ impl Refusal {
             | Error::NotFound(_)
             | Error::WrongState(_)
             | Error::AlreadyExists(_)
+            | Error::ProofRefused(_)
             | Error::SearchTooLong
             | Error::Unavailable(_)
             | Error::Bug(_) => None,
         };
+        let begins_wait_s = if let Error::ProofRefused(refusal) = error {
+            refusal.begins_wait_s()
+        } else {
+            None
+        };
         Self {
             retry_after_s,
+            begins_wait_s,
             ..Self::new(code, http, id, error.to_string())
         }
     }

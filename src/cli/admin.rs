@@ -75,6 +75,7 @@ pub(super) fn init(location: &DataLocation, out: &Output, args: &args::Init) -> 
         issuer: Name::parse_issuer("--issuer", &args.issuer)?,
         window: args.window.parse()?,
         checkpoints: totpd::model::Checkpointer::Own,
+        self_removal: totpd::model::SelfRemoval::Allow,
     };
     let (service, org) = DataDir::create(&location.path, location.key.clone(), &settings, now())?;
     let (id, token) = first_token(location, &service)?;

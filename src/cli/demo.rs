@@ -59,6 +59,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
         issuer,
         window: Window::OneEitherSide,
         checkpoints: totpd::model::Checkpointer::Own,
+        self_removal: totpd::model::SelfRemoval::Allow,
     };
     let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, clock())?;
     let new = NewToken {

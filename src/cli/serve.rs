@@ -206,6 +206,7 @@ fn init(location: &DataLocation, issuer: Option<Name>, is_silent: bool) -> Resul
         issuer: issuer.map_or_else(|| Name::parse_issuer("--issuer", args::ISSUER), Ok)?,
         window: Window::OneEitherSide,
         checkpoints: totpd::model::Checkpointer::Own,
+        self_removal: totpd::model::SelfRemoval::Allow,
     };
     let (service, org) = DataDir::create(&location.path, location.key.clone(), &settings, now())?;
     if is_silent {

@@ -9,10 +9,12 @@ use super::output::{self, Output};
 use super::{DataLocation, args, operator};
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct SettingsDocument {
     issuer: String,
     window: u16,
     checkpoints: &'static str,
+    self_removal: &'static str,
 }
 
 impl From<&Settings> for SettingsDocument {
@@ -21,6 +23,7 @@ impl From<&Settings> for SettingsDocument {
             issuer: it.issuer.to_string(),
             window: it.window.steps(),
             checkpoints: it.checkpoints.as_str(),
+            self_removal: it.self_removal.as_str(),
         }
     }
 }
@@ -61,9 +64,9 @@ fn read(changes: &[String]) -> Result<SettingsChange> {
                 .is_some(),
             "window" => change.window.replace(value.parse()?).is_some(),
             "checkpoints" => change.checkpoints.replace(value.parse()?).is_some(),
+            "self-removal" => change.self_removal.replace(value.parse()?).is_some(),
             _ => {
-                let problem =
-                    "there is no such setting; the settings are issuer, window and checkpoints";
+                let problem = "there is no such setting; the settings are issuer, window, checkpoints and self-removal";
                 return Err(Error::invalid(key.to_owned(), problem));
             }
         };
@@ -79,6 +82,7 @@ fn table(settings: &Settings) -> String {
         ("issuer", settings.issuer.to_string()),
         ("window", settings.window.steps().to_string()),
         ("checkpoints", settings.checkpoints.to_string()),
+        ("self-removal", settings.self_removal.to_string()),
     ];
     let rows = rows.map(|(key, value)| vec![key.to_owned(), value]);
     output::table(&["SETTING", "VALUE"], &rows)

@@ -166,6 +166,7 @@ impl CallContext {
         let carried = self.calls.carry_out(UnaryCall {
             path: head.path,
             authorization: head.authorization,
+            code: head.code,
             peer: client.address,
             request_id: head.request_id,
             message,
@@ -244,6 +245,8 @@ struct CallHead {
     /// With the query, if there is one: no path that is known has one.
     path: String,
     authorization: Option<String>,
+    /// What `totpd-code` says.
+    code: Option<String>,
     /// How long the caller waits.
     patience: Option<Duration>,
     /// Whether messages may be compressed. None is taken that is.
@@ -271,6 +274,7 @@ impl CallHead {
         Ok(Self {
             path: path.to_owned(),
             authorization: once(headers, "authorization")?.map(str::to_owned),
+            code: once(headers, "totpd-code")?.map(str::to_owned),
             patience: patience.map_err(|()| {
                 let why = "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n";
                 TransportError::BadFraming(why)
@@ -285,7 +289,8 @@ impl CallHead {
     /// again.
     fn bytes_beyond_usual(&self) -> usize {
         let authorization = self.authorization.as_deref().unwrap_or_default();
-        let texts = [&self.path, authorization, &self.forwarded_for];
+        let code = self.code.as_deref().unwrap_or_default();
+        let texts = [&self.path, authorization, code, &self.forwarded_for];
         let bytes = texts
             .map(str::len)
             .into_iter()

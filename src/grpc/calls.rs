@@ -21,6 +21,7 @@ use crate::model::RequestId;
 pub(super) struct UnaryCall {
     pub(super) path: String,
     pub(super) authorization: Option<String>,
+    pub(super) code: Option<String>,
     pub(super) peer: Option<IpAddr>,
     pub(super) request_id: RequestId,
     pub(super) message: Vec<u8>,
@@ -49,6 +50,7 @@ impl Job {
             authorization: self.call.authorization.as_deref(),
             content_type: None,
             origin: None,
+            code: self.call.code.as_deref(),
             body: &self.call.message,
             peer: self.call.peer,
             request_id: Some(self.call.request_id.as_str()),

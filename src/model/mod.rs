@@ -9,9 +9,11 @@ mod code;
 mod event_search;
 mod fold;
 mod period;
+mod proof;
 mod recovery_code;
 mod request_id;
 mod search;
+mod self_removal;
 mod text;
 mod time;
 
@@ -22,10 +24,12 @@ pub use code::{Code, Step, Window};
 pub use event_search::{EventSearch, SubjectKind};
 pub use fold::fold;
 pub use period::{Drift, Period};
+pub use proof::Proof;
 pub use recovery_code::RecoveryCode;
 pub(crate) use recovery_code::SYMBOLS as RECOVERY_CODE_SYMBOLS;
 pub use request_id::RequestId;
 pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};
+pub use self_removal::SelfRemoval;
 pub use text::{Name, OrgId, RecoverySetId, TokenId, TotpId, UserId};
 pub use time::{Clock, Timestamp};
 

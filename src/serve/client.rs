@@ -179,6 +179,7 @@ impl Client<'_> {
             authorization: head.authorization.as_deref(),
             content_type: head.content_type.as_deref(),
             origin: head.origin.as_deref(),
+            code: head.code.as_deref(),
             body,
             peer: None,
             request_id: Some(request_id.as_str()),

@@ -16,6 +16,8 @@ pub(super) struct RequestHead {
     pub(super) authorization: Option<String>,
     pub(super) content_type: Option<String>,
     pub(super) origin: Option<String>,
+    /// What `Totpd-Code` says.
+    pub(super) code: Option<String>,
     /// What `Accept` says, but for what follows in a second one. Malformed, it names nothing.
     pub(super) accept: Option<String>,
     /// What `X-Forwarded-For` says, all of it in order; whether it counts is for others to judge.
@@ -93,6 +95,7 @@ impl RequestHead {
             "authorization" => &mut self.authorization,
             "content-type" => &mut self.content_type,
             "origin" => &mut self.origin,
+            "totpd-code" => &mut self.code,
             "host" => &mut framing.host,
             "content-length" => &mut framing.content_length,
             "transfer-encoding" => &mut framing.transfer_encoding,

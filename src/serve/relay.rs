@@ -12,7 +12,7 @@ use super::pipeline::Pipeline;
 use super::workers::{WorkerSettings, Workers};
 use super::{FatalError, Handler};
 use crate::api::Kind;
-use crate::api::http::{REQUEST_ID, Request};
+use crate::api::http::{CODE, REQUEST_ID, Request};
 use crate::api::status::TransportError;
 use crate::connections::{Connections, Lease, PROBES, Permits, READS, SEARCHES};
 
@@ -158,6 +158,7 @@ fn bytes_of(request: &Request<'_>) -> Vec<u8> {
         ("Authorization", request.authorization),
         ("Content-Type", request.content_type),
         ("Origin", request.origin),
+        (CODE, request.code),
     ] {
         if let Some(value) = value {
             push(&[name, ": ", value, "\r\n"]);

@@ -107,6 +107,7 @@ impl MetricsServer {
                 authorization: None,
                 content_type: None,
                 origin: None,
+                code: None,
                 body: &[],
                 peer: None,
                 request_id: None,

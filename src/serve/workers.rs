@@ -21,7 +21,7 @@ use super::answer::head_of;
 use super::pipeline::{Pipeline, length_prefix};
 use super::relay::PEER;
 use super::{FatalError, Handler};
-use crate::api::http::{REQUEST_ID, Request, Via};
+use crate::api::http::{CODE, REQUEST_ID, Request, Via};
 use crate::api::status::TransportError;
 
 /// Enough for SQLite and the JSON of 64 KiB; measured use is under 100 KiB.
@@ -184,6 +184,7 @@ fn request_of<'a>(from: &'a tiny_http::Request, method: &'a str, body: &'a [u8])
         authorization: field(from, "Authorization"),
         content_type: field(from, CONTENT_TYPE),
         origin: field(from, ORIGIN),
+        code: field(from, CODE),
         body,
         peer: field(from, PEER).and_then(|it| it.parse::<IpAddr>().ok()),
         request_id: field(from, REQUEST_ID),

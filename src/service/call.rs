@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::access::Principal;
 use super::{Caller, Inner, NamedBy, Permission, Service, Target};
 use crate::error::{Error, Missing, Result};
-use crate::model::{OrgId, Timestamp, UserId};
+use crate::model::{OrgId, Proof, Timestamp, UserId};
 use crate::store::{Event, EventKind, ReadKind, ReadTx, TotpRow, UserRow, WriteTx};
 
 /// What every call needs besides its own arguments.
@@ -19,6 +19,9 @@ pub struct Context {
     pub target: Target,
     /// The present moment.
     pub now: Timestamp,
+    /// The code that a `self` token needs for some changes, where the setting `self-removal` is `code`. It is not looked at
+    /// where none is needed.
+    pub proof: Option<Proof>,
 }
 
 impl Context {
@@ -28,6 +31,7 @@ impl Context {
             caller,
             target: Target::default(),
             now,
+            proof: None,
         }
     }
 
@@ -43,6 +47,7 @@ pub(super) struct TxContext<'a> {
     pub(super) principal: Principal,
     pub(super) target: &'a Target,
     pub(super) now: Timestamp,
+    pub(super) proof: Option<&'a Proof>,
 }
 
 impl Service {
@@ -168,6 +173,7 @@ impl Inner {
             principal: context.caller.identify(tx, context.now)?,
             target: &context.target,
             now: context.now,
+            proof: context.proof.as_ref(),
         })
     }
 }
@@ -258,6 +264,7 @@ mod tests {
             issuer: Name::parse("issuer", "Test").unwrap(),
             window: Window::OneEitherSide,
             checkpoints: crate::model::Checkpointer::Own,
+            self_removal: crate::model::SelfRemoval::Allow,
         };
         let path = dir.path().join("data");
         let (service, org) = DataDir::create(&path, KeyFile::InDataDir, &settings, now).unwrap();

@@ -15,6 +15,7 @@ mod keys;
 #[cfg(feature = "server")]
 mod observe;
 mod organizations;
+mod proof;
 mod readiness;
 mod recovery;
 mod replacement;

@@ -9,8 +9,8 @@ use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{OrgId, RecoveryCode, RecoverySetId, Timestamp, UserId, UserState};
 use crate::seal::{RecoveryKey, new_recovery_code};
 use crate::store::{
-    Event, EventKind, RECOVERY_CODES, RECOVERY_SET_BYTES, ReadKind, RecoverySetRow, UserRow,
-    WriteTx,
+    Event, EventKind, RECOVERY_CODES, RECOVERY_SET_BYTES, ReadKind, RecoverySetRow, TotpState,
+    UserRow, WriteTx,
 };
 
 /// A new set of recovery codes. No other call returns them.
@@ -64,11 +64,12 @@ impl Service {
                 if user.state != UserState::Active {
                     return Err(Error::WrongState(WrongState::UserNotActive));
                 }
-                if !tx.has_confirmed_totp(&user.org, &user.id)? {
+                let totps = tx.totps(&user, call.now)?;
+                if !totps.iter().any(|it| it.state == TotpState::Confirmed) {
                     return Err(Error::WrongState(WrongState::NoTotpToRecover));
                 }
-                if let Some(wait) = call.begin_self_change(tx, &user)? {
-                    return Ok(Limited::Wait(wait));
+                if let Some(refused) = call.begin_proven_change(tx, &user, &totps)? {
+                    return Ok(refused);
                 }
                 tx.delete_recovery_set(&user.org, &user.id)?;
                 call.insert_recovery_codes(tx, &user).map(Limited::Done)
@@ -117,12 +118,25 @@ impl Service {
 
     /// Removes the recovery codes of a user, used ones too.
     pub fn remove_recovery_codes(&self, context: &Context, user: UserId) -> Result<Details> {
-        self.change_user(context, Permission::WriteTotp, user, |call, tx, user| {
-            let user = call.visible_user(tx, user, Missing::User)?;
-            let removed = call.delete_recovery_codes(tx, &user.org, &user.id)?;
-            let created = removed.ok_or(Error::WrongState(WrongState::NoRecoveryCodes))?;
-            Ok(details(&user.id, &user.org, created, tx.event_at()))
-        })
+        let removed =
+            self.change_user(context, Permission::WriteTotp, user, |call, tx, user| {
+                let none = Error::WrongState(WrongState::NoRecoveryCodes);
+                let user = call.visible_user(tx, user, Missing::User)?;
+                if tx.recovery_set(&user)?.is_none() {
+                    return Err(none);
+                }
+                let totps = tx.totps(&user, call.now)?;
+                if call.needs_proof(tx, &totps)?
+                    && let Some(refused) = call.prove(tx, &user, &totps)?
+                {
+                    return Ok(refused);
+                }
+                let created = call.delete_recovery_codes(tx, &user.org, &user.id)?;
+                let created = created.ok_or(none)?;
+                let details = details(&user.id, &user.org, created, tx.event_at());
+                Ok(Limited::Done(details))
+            })?;
+        removed.into_result()
     }
 }
 

@@ -25,19 +25,19 @@ pub(super) fn require_replaceable(totps: &[TotpRow], replaced: &TotpId) -> Resul
 
 /// The pending authenticators that give way to a new one, oldest first. Fails if the user has as many confirmed ones as
 /// are allowed, not counting the one that the new one is to replace.
-pub(super) fn pending_to_give_way(
-    mut totps: Vec<TotpRow>,
+pub(super) fn pending_to_give_way<'a>(
+    totps: &'a [TotpRow],
     replaced: Option<&TotpId>,
-) -> Result<Vec<TotpRow>> {
-    totps.retain(|it| Some(&it.id) != replaced);
+) -> Result<Vec<&'a TotpRow>> {
+    let counted = totps.iter().filter(|it| Some(&it.id) != replaced);
     // One more than these is at most the limit.
-    let excess = totps.len().saturating_sub(MAX_TOTPS.saturating_sub(1));
-    totps.retain(|it| it.state == TotpState::Pending);
-    if totps.len() < excess {
+    let excess = counted.count().saturating_sub(MAX_TOTPS.saturating_sub(1));
+    let pending = totps.iter().filter(|it| it.state == TotpState::Pending);
+    let oldest: Vec<&TotpRow> = pending.take(excess).collect();
+    if oldest.len() < excess {
         return Err(Error::WrongState(WrongState::TooManyTotps));
     }
-    totps.truncate(excess);
-    Ok(totps)
+    Ok(oldest)
 }
 
 /// Removes a pending authenticator as if it had expired.

@@ -3,7 +3,7 @@
 
 use super::{Context, Service};
 use crate::error::Result;
-use crate::model::{Checkpointer, Name, Window};
+use crate::model::{Checkpointer, Name, SelfRemoval, Window};
 pub use crate::store::Settings;
 use crate::store::{Event, EventKind};
 
@@ -16,6 +16,8 @@ pub struct SettingsChange {
     pub window: Option<Window>,
     /// Who checkpoints the WAL.
     pub checkpoints: Option<Checkpointer>,
+    /// Whether `self` tokens need a code to change what their user logs in with.
+    pub self_removal: Option<SelfRemoval>,
 }
 
 impl Service {
@@ -32,6 +34,7 @@ impl Service {
                 issuer: change.issuer.unwrap_or_else(|| before.issuer.clone()),
                 window: change.window.unwrap_or(before.window),
                 checkpoints: change.checkpoints.unwrap_or(before.checkpoints),
+                self_removal: change.self_removal.unwrap_or(before.self_removal),
             };
             let changes = [
                 (EventKind::IssuerChanged, after.issuer != before.issuer),
@@ -39,6 +42,10 @@ impl Service {
                 (
                     EventKind::CheckpointsChanged,
                     after.checkpoints != before.checkpoints,
+                ),
+                (
+                    EventKind::SelfRemovalChanged,
+                    after.self_removal != before.self_removal,
                 ),
             ];
             for (kind, _) in changes.into_iter().filter(|(_, is_new)| *is_new) {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::call::TxContext;
 use super::replacement::{pending_to_give_way, remove_pending, require_replaceable};
 use super::{Context, Details, Inner, Permission, Service, Totp};
-use crate::error::{Error, Missing, Result, WrongState};
+use crate::error::{Error, Missing, ProofRefusal, Result, WrongState};
 use crate::model::{Code, Drift, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
 use crate::seal::new_secret;
 use crate::store::{
@@ -46,11 +46,12 @@ pub enum Verdict {
     },
 }
 
-/// The result of a change of which `self` tokens may make thirty an hour. A wait is a value and not an error, so that its
-/// transaction commits.
+/// The result of a change of which `self` tokens may make thirty an hour, or for which they may need a code. A refusal is a
+/// value and not an error, so that its transaction commits.
 pub(super) enum Limited<T> {
     Done(T),
     Wait(Duration),
+    Refused(ProofRefusal),
 }
 
 impl<T> Limited<T> {
@@ -60,6 +61,7 @@ impl<T> Limited<T> {
             Self::Wait(wait) => Err(Error::TooOften {
                 retry_after_s: whole_seconds(wait),
             }),
+            Self::Refused(refusal) => Err(Error::ProofRefused(refusal)),
         }
     }
 }
@@ -106,14 +108,15 @@ impl Service {
                     require_replaceable(&totps, replaced)?;
                 }
                 call.require_may_enrol(&user)?;
-                let give_way = pending_to_give_way(totps, replaces.as_ref())?;
-                if let Some(wait) = call.begin_self_change(tx, &user)? {
-                    return Ok(Limited::Wait(wait));
+                let give_way = pending_to_give_way(&totps, replaces.as_ref())?;
+                if let Some(refused) = call.begin_proven_change(tx, &user, &totps)? {
+                    return Ok(refused);
                 }
-                for pending in &give_way {
+                for pending in give_way {
                     remove_pending(tx, &user, pending)?;
                 }
-                let enrolment = call.insert_enrolment(tx, &user, name, replaces)?;
+                let is_proven = call.is_proven(tx, &totps)?;
+                let enrolment = call.insert_enrolment(tx, &user, name, replaces, is_proven)?;
                 Ok(Limited::Done(enrolment))
             },
         )?;
@@ -132,32 +135,43 @@ impl Service {
         totp: TotpId,
         code: Code,
     ) -> Result<Verdict> {
-        self.change_user(
+        let confirmed = self.change_user(
             context,
             Permission::WriteTotp,
             user,
             move |call, tx, user| {
                 let user = call.visible_user(tx, user, Missing::User)?;
-                let totp = find(tx.totps(&user, call.now)?, &totp, Missing::TotpToCheck)?;
+                let totps = tx.totps(&user, call.now)?;
+                let found = totps.iter().find(|it| it.id == totp);
+                let totp = found.ok_or(Error::NotFound(Missing::TotpToCheck))?;
                 call.require_may_enrol(&user)?;
                 if totp.state == TotpState::Confirmed {
                     return Err(Error::WrongState(WrongState::AlreadyConfirmed));
                 }
+                // An enrolment that a `self` token began without a code must not end as one more way in.
+                if !totp.is_proven
+                    && call.needs_proof(tx, &totps)?
+                    && let Some(refused) = call.prove(tx, &user, &totps)?
+                {
+                    return Ok(refused);
+                }
                 if let Some(retry_after_s) = remaining_wait_s(tx, &user.id)? {
-                    return Ok(Verdict::Wait { retry_after_s });
+                    return Ok(Limited::Done(Verdict::Wait { retry_after_s }));
                 }
                 let window = tx.settings()?.window;
-                match call.inner.find_step(tx, &user, &totp, &code, window)? {
+                let verdict = match call.inner.find_step(tx, &user, totp, &code, window)? {
                     Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
-                        call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(&totp))?;
-                        call.remove_replaced(tx, &user, &totp)?;
-                        Ok(Verdict::Accepted(details(&totp, &user, tx.event_at())))
+                        call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(totp))?;
+                        call.remove_replaced(tx, &user, totp)?;
+                        Verdict::Accepted(details(totp, &user, tx.event_at()))
                     }
-                    Some(_) => Ok(Verdict::Used),
-                    None => call.count_wrong_code(tx, &user, Some(&totp)),
-                }
+                    Some(_) => Verdict::Used,
+                    None => call.count_wrong_code(tx, &user, Some(totp))?,
+                };
+                Ok(Limited::Done(verdict))
             },
-        )
+        )?;
+        confirmed.into_result()
     }
 
     /// Checks a code against all confirmed authenticators of a user, or against one of them.
@@ -184,26 +198,9 @@ impl Service {
             if totps.is_empty() {
                 return Err(Error::WrongState(WrongState::NoneConfirmed));
             }
-            if let Some(retry_after_s) = remaining_wait_s(tx, &user.id)? {
-                return Ok(Verdict::Wait { retry_after_s });
-            }
-            let window = tx.settings()?.window;
-            let mut was_good = false;
-            for it in &totps {
-                let Some(step) = call.inner.find_step(tx, &user, it, &code, window)? else {
-                    continue;
-                };
-                if tx.claim_step(&user, &it.id, step)? {
-                    tx.clear_failures(&user.id)?;
-                    call.record_totp(tx, EventKind::TotpChecked, &user, Some(it))?;
-                    return Ok(Verdict::Accepted(details(it, &user, tx.event_at())));
-                }
-                was_good = true;
-            }
-            if was_good {
-                return Ok(Verdict::Used);
-            }
-            call.count_wrong_code(tx, &user, totp.and(totps.first()))
+            let confirmed: Vec<&TotpRow> = totps.iter().collect();
+            let named = totp.and(totps.first());
+            call.use_code(tx, &user, &confirmed, &code, named)
         })
     }
 
@@ -255,12 +252,15 @@ impl Service {
     /// The statement that removes the authenticator also checks that the caller may see it. The user's row is read only if
     /// nothing was removed, to tell an unknown user from an unknown authenticator.
     pub fn remove_totp(&self, context: &Context, user: UserId, totp: TotpId) -> Result<Details> {
-        self.change_user(
+        let removed = self.change_user(
             context,
             Permission::WriteTotp,
             user,
             move |call, tx, user| {
                 let org = call.visible_organization(Missing::User)?;
+                if let Some(refused) = call.prove_removal(tx, user, &totp)? {
+                    return Ok(refused);
+                }
                 let Some(removed) = tx.delete_totp(org, user, &totp)? else {
                     call.visible_user(tx, user, Missing::User)?;
                     return Err(Error::NotFound(Missing::Totp));
@@ -283,14 +283,15 @@ impl Service {
                     call.remove_recovery_codes_without_totp(tx, &org, user)?;
                 }
                 let (id, changed) = (totp.to_string(), tx.event_at());
-                Ok(Details {
+                Ok(Limited::Done(Details {
                     id,
                     created,
                     changed,
                     owner: org,
-                })
+                }))
             },
-        )
+        )?;
+        removed.into_result()
     }
 }
 
@@ -361,6 +362,7 @@ impl TxContext<'_> {
         user: &UserRow,
         name: Option<Name>,
         replaces: Option<TotpId>,
+        is_proven: bool,
     ) -> Result<Enrolment> {
         let secret = new_secret()?;
         let id = TotpId::from_trusted(tx.new_id()?);
@@ -375,6 +377,7 @@ impl TxContext<'_> {
             created: tx.event_at(),
             last_used: None,
             replaces,
+            is_proven,
         };
         tx.insert_totp(user, &totp, Step::NONE)?;
         self.record_totp(tx, EventKind::TotpStarted, user, Some(&totp))?;
@@ -405,6 +408,39 @@ impl TxContext<'_> {
             tx.record_self_change(&user.id)?;
         }
         Ok(wait)
+    }
+
+    /// Judges a code against confirmed authenticators, and uses it up or counts the failure. The caller must not turn the
+    /// verdict into an error, which would roll back the count. `named` is the authenticator that the call names, for the
+    /// event of a failure.
+    pub(super) fn use_code(
+        &self,
+        tx: &WriteTx<'_>,
+        user: &UserRow,
+        confirmed: &[&TotpRow],
+        code: &Code,
+        named: Option<&TotpRow>,
+    ) -> Result<Verdict> {
+        if let Some(retry_after_s) = remaining_wait_s(tx, &user.id)? {
+            return Ok(Verdict::Wait { retry_after_s });
+        }
+        let window = tx.settings()?.window;
+        let mut was_good = false;
+        for it in confirmed {
+            let Some(step) = self.inner.find_step(tx, user, it, code, window)? else {
+                continue;
+            };
+            if tx.claim_step(user, &it.id, step)? {
+                tx.clear_failures(&user.id)?;
+                self.record_totp(tx, EventKind::TotpChecked, user, Some(it))?;
+                return Ok(Verdict::Accepted(details(it, user, tx.event_at())));
+            }
+            was_good = true;
+        }
+        if was_good {
+            return Ok(Verdict::Used);
+        }
+        self.count_wrong_code(tx, user, named)
     }
 
     /// Counts a wrong code. The verdict is returned only after the count is committed.

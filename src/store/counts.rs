@@ -178,8 +178,15 @@ impl StoreCounts {
 }
 
 /// The events of one write transaction, or of one change in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EventTally([Cell<u64>; EventKind::ALL.len()]);
+
+/// Written out, because arrays of more than 32 elements have no default.
+impl Default for EventTally {
+    fn default() -> Self {
+        Self([const { Cell::new(0) }; EventKind::ALL.len()])
+    }
+}
 
 impl EventTally {
     pub(super) fn note(&self, kind: EventKind) {

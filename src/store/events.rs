@@ -22,6 +22,7 @@ pub(crate) enum EventKind {
     IssuerChanged,
     WindowChanged,
     CheckpointsChanged,
+    SelfRemovalChanged,
     UserCreated,
     UserRemoved,
     UserLocked,
@@ -45,7 +46,7 @@ pub(crate) enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::InstanceCreated,
         Self::InstanceRestored,
         Self::InstanceRestoredWithLoss,
@@ -59,6 +60,7 @@ impl EventKind {
         Self::IssuerChanged,
         Self::WindowChanged,
         Self::CheckpointsChanged,
+        Self::SelfRemovalChanged,
         Self::UserCreated,
         Self::UserRemoved,
         Self::UserLocked,
@@ -96,6 +98,7 @@ impl EventKind {
             Self::IssuerChanged => "settings.issuer_changed",
             Self::WindowChanged => "settings.window_changed",
             Self::CheckpointsChanged => "settings.checkpoints_changed",
+            Self::SelfRemovalChanged => "settings.self_removal_changed",
             Self::UserCreated => "user.created",
             Self::UserRemoved => "user.removed",
             Self::UserLocked => "user.locked",

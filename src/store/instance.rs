@@ -4,7 +4,9 @@ use rusqlite::{Connection, Row};
 
 use super::{ReadTx, WriteTx};
 use crate::error::{Error, Result};
-use crate::model::{Checkpointer, LATEST_PLAUSIBLE_TIME, Name, OrgId, Timestamp, Window};
+use crate::model::{
+    Checkpointer, LATEST_PLAUSIBLE_TIME, Name, OrgId, SelfRemoval, Timestamp, Window,
+};
 use crate::seal::KeyId;
 
 /// The settings of an instance, which can be changed.
@@ -16,6 +18,8 @@ pub struct Settings {
     pub window: Window,
     /// Who checkpoints the WAL.
     pub checkpoints: Checkpointer,
+    /// Whether `self` tokens need a code to change what their user logs in with.
+    pub self_removal: SelfRemoval,
 }
 
 /// The instance's row without its settings.
@@ -94,7 +98,8 @@ impl ReadTx<'_> {
     /// The settings, read in each transaction because the command line may change them beside a server.
     pub(crate) fn settings(&self) -> Result<Settings> {
         const SQL: &str =
-            "SELECT issuer, window_steps, checkpoints = 'litestream' FROM instance WHERE one = 1";
+            "SELECT issuer, window_steps, checkpoints = 'litestream', self_removal = 'code'
+            FROM instance WHERE one = 1";
         let row = self.one(SQL, (), |row| {
             Ok(Settings {
                 issuer: Name::from_trusted(row.get(0)?),
@@ -107,6 +112,11 @@ impl ReadTx<'_> {
                     Checkpointer::Litestream
                 } else {
                     Checkpointer::Own
+                },
+                self_removal: if row.get(3)? {
+                    SelfRemoval::Code
+                } else {
+                    SelfRemoval::Allow
                 },
             })
         })?;
@@ -142,8 +152,8 @@ impl ReadTx<'_> {
 impl WriteTx<'_> {
     pub(crate) fn insert_instance(&self, it: &Instance, settings: &Settings) -> Result<()> {
         const SQL: &str =
-            "INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at, checkpoints)
-            VALUES (1, ?1, ?2, ?3, ?4, ?5, 0, ?6)";
+            "INSERT INTO instance (one, id, issuer, window_steps, key_id, last_id, probed_at, checkpoints, self_removal)
+            VALUES (1, ?1, ?2, ?3, ?4, ?5, 0, ?6, ?7)";
         let row = (
             &it.id,
             settings.issuer.as_str(),
@@ -151,6 +161,7 @@ impl WriteTx<'_> {
             it.key_id.as_slice(),
             it.last_id,
             settings.checkpoints.as_str(),
+            settings.self_removal.as_str(),
         );
         self.execute(SQL, row).map(|_| ())
     }
@@ -163,12 +174,13 @@ impl WriteTx<'_> {
 
     /// Replaces the settings.
     pub(crate) fn change_settings(&self, it: &Settings) -> Result<()> {
-        const SQL: &str = "UPDATE instance SET issuer = ?1, window_steps = ?2, checkpoints = ?3
-            WHERE one = 1";
+        const SQL: &str = "UPDATE instance SET issuer = ?1, window_steps = ?2, checkpoints = ?3,
+            self_removal = ?4 WHERE one = 1";
         let row = (
             it.issuer.as_str(),
             it.window.steps(),
             it.checkpoints.as_str(),
+            it.self_removal.as_str(),
         );
         self.execute(SQL, row).map(|_| ())
     }

@@ -24,6 +24,7 @@ fn store(users: [usize; 2]) -> (tempfile::TempDir, Store, [OrgId; 2]) {
             issuer: Name::from_trusted("Test".to_owned()),
             window: crate::model::Window::OneEitherSide,
             checkpoints: crate::model::Checkpointer::Own,
+            self_removal: crate::model::SelfRemoval::Allow,
         };
         tx.insert_instance(&instance, &settings)?;
         for (number, count) in users.into_iter().enumerate() {

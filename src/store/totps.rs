@@ -33,6 +33,8 @@ pub(crate) struct TotpRow {
     pub(crate) last_used: Option<Timestamp>,
     /// The authenticator that confirming this one removes. A confirmed one replaces none.
     pub(crate) replaces: Option<TotpId>,
+    /// Whether a code, or another token than a `self` token, allowed the start of the enrolment.
+    pub(crate) is_proven: bool,
 }
 
 /// What is returned about an authenticator that was deleted.
@@ -89,6 +91,7 @@ fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
         created: Timestamp::from_micros(row.get(6)?),
         last_used: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_micros),
         replaces: row.get::<_, Option<_>>(8)?.map(TotpId::from_trusted),
+        is_proven: row.get(11)?,
     })
 }
 
@@ -100,7 +103,8 @@ fn expired_before(now: Timestamp) -> i64 {
 /// The statements that a caller bound to one organization can reach with ids of its own choice, or for a user in it.
 /// `super::tests` holds their query plans against SECURITY.md 23.
 pub(super) const TOTPS: &str =
-    "SELECT id, name, state, slot, algorithm, digits, created, last_used, replaces, period_s, drift_steps
+    "SELECT id, name, state, slot, algorithm, digits, created, last_used, replaces, period_s, drift_steps,
+    proven
     FROM totp WHERE user_id = ?2 AND org_id = ?1 AND (state = 'confirmed' OR created > ?3)
     ORDER BY CAST(id AS INTEGER)";
 pub(super) const CLAIM_STEP: &str = "UPDATE totp SET last_step = ?4, changed = ?5, last_used = ?5
@@ -143,8 +147,8 @@ impl WriteTx<'_> {
     pub(crate) fn insert_totp(&self, user: &UserRow, it: &TotpRow, floor: Step) -> Result<()> {
         const SQL: &str = "INSERT INTO totp
             (id, user_id, org_id, name, state, slot, algorithm, digits, last_step, created, changed, last_used,
-                period_s, drift_steps, replaces, has_recovery)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14,
+                period_s, drift_steps, replaces, proven, has_recovery)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15,
                 EXISTS (SELECT 1 FROM recovery_set WHERE user_id = ?2 AND org_id = ?3))";
         let row = (
             it.id.as_str(),
@@ -164,6 +168,7 @@ impl WriteTx<'_> {
             it.parameters.period.seconds(),
             it.drift.steps(),
             it.replaces.as_ref().map(TotpId::as_str),
+            it.is_proven,
         );
         self.execute(SQL, row)?;
         if it.state == TotpState::Confirmed {

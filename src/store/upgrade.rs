@@ -234,10 +234,12 @@ fn version_3(connection: &Connection) -> Result<()> {
 ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);
 ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));
 ALTER TABLE instance ADD COLUMN backed_up_at INTEGER;
+ALTER TABLE instance ADD COLUMN self_removal TEXT NOT NULL DEFAULT 'allow' CHECK (self_removal IN ('allow', 'code'));
 ALTER TABLE totp ADD COLUMN last_used INTEGER;
 ALTER TABLE totp ADD COLUMN replaces TEXT CHECK (replaces IS NULL OR state = 'pending');
 ALTER TABLE totp ADD COLUMN period_s INTEGER NOT NULL DEFAULT 30 CHECK (period_s BETWEEN 10 AND 300);
-ALTER TABLE totp ADD COLUMN drift_steps INTEGER NOT NULL DEFAULT 0 CHECK (drift_steps BETWEEN -20 AND 20);";
+ALTER TABLE totp ADD COLUMN drift_steps INTEGER NOT NULL DEFAULT 0 CHECK (drift_steps BETWEEN -20 AND 20);
+ALTER TABLE totp ADD COLUMN proven INTEGER NOT NULL DEFAULT 0 CHECK (proven IN (0, 1));";
     connection.execute_batch(COLUMNS).map_err(unavailable)?;
     add_recovery_codes(connection)?;
     add_event_columns(connection)?;

@@ -277,14 +277,19 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
     server
         .ask(&token, "POST", &check, &format!("{{\"code\":\"{good}\"}}"))
         .expect_status(400);
-    server
-        .ask(
-            &token,
-            "DELETE",
-            &format!("/users/{alice}/totp/{}", phone.id),
-            "",
-        )
-        .expect_status(200);
+    // A code that comes beside a change, good and wrong.
+    home.json(&["settings", "set", "self-removal=code"]);
+    let own = home.json(&["token", "create", "--role", "self", "--user", &alice]);
+    let own = own["token"].as_str().unwrap().to_owned();
+    let removal = format!("/users/{alice}/totp/{}", phone.id);
+    let beside = phone.code_of(now(), 1);
+    for (code, status) in [(&wrong, 400), (&beside, 200)] {
+        let headers = format!("Authorization: Bearer {own}\r\nTotpd-Code: {code}\r\n");
+        let target = format!("/resources/v3alpha{removal}");
+        let mut client = Client::connect(&server.address);
+        let answer = client.ask("DELETE", &target, &headers, b"");
+        answer.expect_status(status);
+    }
     assert_eq!(server.terminate().0, 0);
     let logged = fs::read_to_string(&log).unwrap();
     assert!(
@@ -300,7 +305,7 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
     };
     let secret = phone.secret.base32().to_string();
     let quoted = [format!("\"{good}\""), format!("\"{wrong}\"")];
-    let mut needles = vec![token, hex(&secret), secret, hex(&pending), pending];
+    let mut needles = vec![token, own, hex(&secret), secret, hex(&pending), pending];
     needles.extend(["somebody".to_owned()].into_iter().chain(quoted));
     let files = fs::read_dir(home.data())
         .unwrap()

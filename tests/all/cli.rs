@@ -295,10 +295,10 @@ fn a_printed_command_means_one_thing_to_a_shell() {
 #[test]
 fn settings_are_shown_and_set_and_leave_events() {
     let (home, _) = Home::init();
-    let shown = serde_json::json!({"issuer": "Test", "window": 1, "checkpoints": "own"});
+    let shown = serde_json::json!({"issuer": "Test", "window": 1, "checkpoints": "own", "selfRemoval": "allow"});
     assert_eq!(home.json(&["settings", "show"]), shown);
     let set = home.json(&["settings", "set", "issuer=Acme Inc", "window=0"]);
-    let both = serde_json::json!({"issuer": "Acme Inc", "window": 0, "checkpoints": "own"});
+    let both = serde_json::json!({"issuer": "Acme Inc", "window": 0, "checkpoints": "own", "selfRemoval": "allow"});
     assert_eq!(set, both);
     assert_eq!(home.json(&["settings", "show"]), set);
     home.json(&["settings", "set", "window=0"]);
@@ -314,14 +314,25 @@ fn settings_are_shown_and_set_and_leave_events() {
         ("window=2", "0 or 1"),
         ("windows=1", "there is no such setting"),
         ("checkpoints=none", "own or litestream"),
+        ("self-removal=deny", "allow or code"),
+        ("selfRemoval=code", "there is no such setting"),
         ("window", "KEY=VALUE"),
     ] {
         home.refuses(&["settings", "set", "issuer=Other", bad], 1, told);
     }
+    let twice = ["settings", "set", "self-removal=code", "self-removal=allow"];
+    home.refuses(&twice, 1, "given twice");
     let twice = ["settings", "set", "window=1", "window=0"];
     home.refuses(&twice, 1, "given twice");
     assert_eq!(home.json(&["settings", "show"]), set, "nothing was changed");
     home.refuses(&["settings", "set"], 2, "KEY=VALUE");
+    for value in ["code", "code", "allow"] {
+        let set = home.json(&["settings", "set", &format!("self-removal={value}")]);
+        assert_eq!(set["selfRemoval"], value);
+    }
+    let changes = events();
+    let changes = changes.matches("settings.self_removal_changed");
+    assert_eq!(changes.count(), 2);
     empty_home().refuses(&["init", "--issuer", "a:b"], 1, "colon");
 }
 
@@ -340,6 +351,7 @@ fn a_running_server_follows_the_settings() {
         issuer: Some("Beside".parse().unwrap()),
         window: Some(Window::Present),
         checkpoints: None,
+        self_removal: None,
     };
     let changed = beside.change_settings(&Context::command_line(server.now()), change);
     assert_eq!(changed.unwrap().window, Window::Present);

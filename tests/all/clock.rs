@@ -178,6 +178,7 @@ fn no_instance_is_made_by_a_clock_before_this_version() {
         issuer: "Test".parse().unwrap(),
         window: Window::OneEitherSide,
         checkpoints: totpd::model::Checkpointer::Own,
+        self_removal: totpd::model::SelfRemoval::Allow,
     };
     let year = 365 * DAY;
     for (now, told) in [

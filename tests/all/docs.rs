@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use totpd::api::status::{Code, Refusal, TransportError};
-use totpd::error::{Error, Missing, WrongState};
+use totpd::error::{Error, Missing, ProofRefusal, WrongState};
 
 use crate::readme::{STATUS, ids};
 
@@ -38,6 +38,15 @@ fn refusals() -> Vec<Refusal> {
         Error::WrongState(WrongState::TooManyTotps),
         Error::WrongState(WrongState::NoTotpToRecover),
         Error::WrongState(WrongState::NoRecoveryCodes),
+        Error::WrongState(WrongState::ProofNeeded),
+        Error::ProofRefused(ProofRefusal::WrongCode {
+            begins_wait_s: None,
+        }),
+        Error::ProofRefused(ProofRefusal::WrongRecoveryCode {
+            begins_wait_s: None,
+        }),
+        Error::ProofRefused(ProofRefusal::Used),
+        Error::ProofRefused(ProofRefusal::Wait { retry_after_s: 1 }),
         Error::AlreadyExists("id"),
         Error::TooOften { retry_after_s: 1 },
         Error::SearchTooLong,

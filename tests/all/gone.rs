@@ -66,6 +66,7 @@ impl Scene {
             issuer: "Test".parse().unwrap(),
             window: Window::OneEitherSide,
             checkpoints: totpd::model::Checkpointer::Own,
+            self_removal: totpd::model::SelfRemoval::Allow,
         };
         let made = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now);
         Self {

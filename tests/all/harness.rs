@@ -293,6 +293,7 @@ impl<'a> Builder<'a> {
             issuer: "Test".parse().unwrap(),
             window: self.window,
             checkpoints: totpd::model::Checkpointer::Own,
+            self_removal: totpd::model::SelfRemoval::Allow,
         };
         let at = Timestamp::from_seconds(START_S);
         let (service, org) =

@@ -44,6 +44,7 @@ impl Node {
             issuer: "Test".parse().unwrap(),
             window: Window::OneEitherSide,
             checkpoints: totpd::model::Checkpointer::Own,
+            self_removal: totpd::model::SelfRemoval::Allow,
         };
         let made = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now);
         Self {

@@ -26,6 +26,8 @@ mod carrying;
 mod cli;
 mod clock;
 mod codes;
+#[cfg(feature = "grpc")]
+mod detours;
 mod docs;
 mod enrolment_qr;
 mod errors;
@@ -70,6 +72,7 @@ mod rpc;
 mod scrapes;
 mod search;
 mod secrets;
+mod self_removal;
 mod starts;
 mod states;
 mod structure;

@@ -17,7 +17,7 @@ const README: &str = include_str!("../../README.md");
 pub(crate) const STATUS: &str = include_str!("../../src/api/status.rs");
 
 /// Ids that no login form meets, and why.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("COMMAND-syHyCsGmvM", "removing a user"),
     ("COMMAND-G4LOrnjY7q", "locking a user"),
     ("COMMAND-gpBv46Lh9m", "unlocking a user"),
@@ -27,6 +27,7 @@ const ELSEWHERE: [(&str, &str); 11] = [
     ("TOTPD-Taken", "making a user"),
     ("TOTPD-Org01", "making a user"),
     ("TOTPD-Search", "searching and listing"),
+    ("TOTPD-Code1", "a change by a `self` token"),
     ("TOTPD-Large", "a request that no login form makes"),
     ("TOTPD-Slow", "a request that was not sent in time"),
 ];

@@ -23,7 +23,7 @@ fn ask_to_replace(server: &TestServer, user: &str, replaced: &str) -> Answer {
     server.ask("POST", &path, "")
 }
 
-fn phone_of(answer: &Answer) -> Phone {
+pub fn phone_of(answer: &Answer) -> Phone {
     Phone {
         id: answer.text("/totpId"),
         secret: Secret::from_base32(&answer.text("/secret")).unwrap(),
@@ -317,12 +317,10 @@ fn a_kill_between_leaves_the_old_one_or_the_new_one() {
         let target = format!("/resources/v3alpha/users/{alice}/totp/{}/_verify", new.id);
         let code = format!("\"{}\"", new.code_at(now()));
         let bearer = format!("Authorization: Bearer {token}\r\n");
-        let address = server.address.clone();
+        let mut client = Client::connect(&server.address);
         let told = thread::scope(|scope| {
-            let confirms = scope.spawn(|| {
-                let mut client = Client::connect(&address);
-                client.try_ask("POST", &target, &bearer, code.as_bytes())
-            });
+            let confirms =
+                scope.spawn(|| client.try_ask("POST", &target, &bearer, code.as_bytes()));
             // Each round leaves it another time, and the last one as long as it takes.
             let begun = std::time::Instant::now();
             while begun.elapsed() < Duration::from_micros(300 * round) {

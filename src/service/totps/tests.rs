@@ -14,6 +14,7 @@ fn service(now: Timestamp) -> (tempfile::TempDir, Service) {
         issuer: "Test".parse().unwrap(),
         window: Window::Present,
         checkpoints: Checkpointer::Own,
+        self_removal: crate::model::SelfRemoval::Allow,
     };
     let (service, _) = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now).unwrap();
     (dir, service)
@@ -43,6 +44,7 @@ fn insert(service: &Service, now: Timestamp, secret: Secret, parameters: Paramet
                 created: tx.event_at(),
                 last_used: None,
                 replaces: None,
+                is_proven: true,
             };
             tx.insert_totp(
                 &user,
