@@ -10,7 +10,7 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
 pub(super) use serve::Serve;
 pub(super) use values::{Lifetime, Moment};
-use values::{lifetime, moment};
+use values::{event_kind, lifetime, moment};
 
 /// The default issuer, which authenticator apps show beside the account.
 pub(super) const ISSUER: &str = "totpd";
@@ -405,7 +405,7 @@ pub(super) struct EventList {
     #[arg(long, requires = "user")]
     pub(super) id: bool,
     /// Only events of this kind, such as totp.removed; may be given several times
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = event_kind)]
     pub(super) kind: Vec<String>,
     /// Only events after this time (2026-11-23T17:06:19Z), or since so long ago (2h)
     #[arg(long, value_name = "TIME", value_parser = moment)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::thread;
 use std::time::Duration;
 
-use totpd::api::messages::{self, kind_of_event_type};
+use totpd::api::messages;
 use totpd::error::{Error, Missing, Result};
 use totpd::model::{EventSearch, SubjectKind};
 use totpd::service::{RecordedEvent, Service};
@@ -79,12 +79,11 @@ fn search(service: &Service, list: &args::EventList) -> Result<EventSearch> {
             Moment::Ago(it) => now().before(it),
         })
     };
-    let kinds = list.kind.iter().map(|it| kind_of_event_type(it));
     Ok(EventSearch {
         since: moment(list.since),
         until: moment(list.until),
         limit: list.limit,
-        kinds: (!list.kind.is_empty()).then(|| kinds.collect()),
+        kinds: (!list.kind.is_empty()).then(|| list.kind.clone()),
         subject_kinds: user.is_some().then(|| vec![SubjectKind::User]),
         subject: user,
         ..EventSearch::default()

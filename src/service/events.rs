@@ -3,7 +3,7 @@
 use super::{Context, Permission, Service};
 use crate::error::Result;
 use crate::model::{EventSearch, OrgId, SubjectKind, Timestamp, UserId};
-use crate::store::{EventRow, ReadKind};
+use crate::store::{EventKind, EventRow, ReadKind};
 
 /// An event on record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,11 @@ impl RecordedEvent {
 }
 
 impl Service {
+    /// The kinds of events that this version records, such as `totp.removed`.
+    pub fn event_kinds() -> impl Iterator<Item = &'static str> {
+        EventKind::ALL.into_iter().map(EventKind::as_str)
+    }
+
     /// Lists the events that the caller may see, and calls `each` for every one until it returns `false`. A `manager`
     /// sees those of its organization.
     pub fn list_events(

@@ -417,6 +417,7 @@ fn the_command_line_lists_events_with_the_newest_last() {
     for (args, told) in [
         (["event", "list", "--since", "yesterday"], "expected a time"),
         (["event", "list", "--limit", "0"], "0"),
+        (["event", "list", "--kind", "totp.remove"], "totp.removed"),
     ] {
         home.refuses(&args, 2, told);
     }

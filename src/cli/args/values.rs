@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use totpd::api::messages::kind_of_event_type;
 use totpd::model::Timestamp;
+use totpd::service::Service;
 
 /// The lifetime of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,16 @@ pub(super) fn moment(text: &str) -> Result<Moment, String> {
             "expected a time such as 2026-11-23T17:06:19Z, or how long ago, such as 2h".to_owned()
         })
     })
+}
+
+/// Reads the kind of an event, in totpd's words or as a type of ZITADEL's.
+pub(super) fn event_kind(text: &str) -> Result<String, String> {
+    let kind = kind_of_event_type(text);
+    if Service::event_kinds().any(|it| it == kind) {
+        return Ok(kind);
+    }
+    let kinds = Service::event_kinds().collect::<Vec<_>>().join(", ");
+    Err(format!("expected one of {kinds}"))
 }
 
 /// Reads an origin as browsers write it (RFC 6454 §6.2): nothing after the port, no default port, no capitals.
