@@ -11,12 +11,17 @@ use super::messages::{
 };
 use super::qr::{self, QrFormat};
 
+/// The calls of REST as OpenAPI 3.1, written by hand. Tests compare it with the routes and with real answers.
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// What a call answers when all went well.
 pub(super) enum Answer {
     /// The answer to a probe over REST.
     Ok,
     /// The answer to a probe over gRPC.
     Health(HealthCheckResponse),
+    /// The description of the API.
+    OpenApi,
     /// A complete reply, made without a call.
     Reply(Reply),
     Created(DetailsResponse),
@@ -37,6 +42,7 @@ impl Answer {
     pub(super) fn into_reply(self) -> Reply {
         match self {
             Self::Ok | Self::Health(_) => text("ok"),
+            Self::OpenApi => reply(200, OPENAPI.as_bytes().to_vec()),
             Self::Reply(it) => it,
             Self::Created(it) => json(201, &it),
             Self::Details(it) => json(200, &it),
@@ -58,7 +64,7 @@ impl Answer {
     /// The answer as a message of protobuf.
     pub(super) fn into_message(self) -> Vec<u8> {
         match self {
-            Self::Ok | Self::Reply(_) => Vec::new(),
+            Self::Ok | Self::OpenApi | Self::Reply(_) => Vec::new(),
             Self::Health(it) => it.encode_to_vec(),
             Self::Created(it) | Self::Details(it) => it.encode_to_vec(),
             Self::User(it) => it.encode_to_vec(),

@@ -107,7 +107,7 @@ impl Api {
             Ok(Operation::Call(it)) => (it.name, it.call.as_ref().ok().and_then(Call::user)),
             Ok(Operation::Healthz) => (CallName::Health, None),
             Ok(Operation::Ready | Operation::Health) => (CallName::Ready, None),
-            Ok(Operation::Preflight(_)) | Err(_) => (CallName::Other, None),
+            Ok(Operation::OpenApi | Operation::Preflight(_)) | Err(_) => (CallName::Other, None),
         };
         let user = user.map(ToString::to_string);
         Parsed {
@@ -161,6 +161,7 @@ impl Api {
                 let is_ready = self.service.ready(now).is_ok();
                 Ok(Answer::Health(grpc::health_response(is_ready)))
             }
+            Operation::OpenApi => Ok(Answer::OpenApi),
             Operation::Preflight(reply) => Ok(Answer::Reply(reply)),
             Operation::Call(parsed) => {
                 let caller = caller(authorization)?
@@ -350,6 +351,8 @@ enum Operation {
     Ready,
     /// Readiness, for `grpc.health.v1`.
     Health,
+    /// The description of the API.
+    OpenApi,
     /// A CORS preflight, with its answer.
     Preflight(Reply),
     Call(ParsedCall),

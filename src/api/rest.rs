@@ -19,9 +19,10 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Operation, Refusal> {
         .split_once('?')
         .unwrap_or((request.target, ""));
     Ok(match routes::route(request.method, path)? {
-        // What a prober asks needs no token.
+        // Probes and the description need no token.
         Route::Healthz => Operation::Healthz,
         Route::Ready => Operation::Ready,
+        Route::OpenApi => Operation::OpenApi,
         Route::Rpc(rpc) => Operation::Call(ParsedCall {
             name: rpc.name(),
             permission: rpc.permission(),

@@ -12,6 +12,8 @@ pub(super) enum Call<'a> {
     Healthz,
     /// `GET /debug/ready`
     Ready,
+    /// `GET /openapi.json`
+    OpenApi,
     /// One of the rpcs
     Rpc(Rpc<'a>),
 }
@@ -97,6 +99,7 @@ impl Call<'_> {
         match self {
             Self::Healthz => Kind::Liveness,
             Self::Ready => Kind::Readiness,
+            Self::OpenApi => Kind::Read,
             Self::Rpc(rpc) => Kind::of(rpc.permission()),
         }
     }
@@ -160,6 +163,7 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
         [""] => Err(Refusal::no_page()),
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
+        ["openapi.json"] => get(method, Call::OpenApi),
         ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),
         ["admin", "v1", "events", "_search"] => match method {
             "POST" => Ok(Call::Rpc(Rpc::ListEvents)),

@@ -12,7 +12,7 @@ use crate::readme::{STATUS, ids};
 const ERRORS: &str = include_str!("../../docs/errors.md");
 
 /// A row of `docs/errors.md`: the id, the HTTP status, and the code of gRPC as number and name.
-type Row = (Option<String>, u16, i32, String);
+pub(crate) type Row = (Option<String>, u16, i32, String);
 
 /// Every refusal that can reach a client.
 fn refusals() -> Vec<Refusal> {
@@ -94,7 +94,7 @@ fn grpc_name(code: Code) -> String {
 }
 
 /// The rows of the page's table of all refusals.
-fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     let table = ERRORS.split("|---|---|---|---|---|\n").nth(1).unwrap();
     let table = table.split("\n\n").next().unwrap();
     let row = |line: &str| {

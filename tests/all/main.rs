@@ -16,6 +16,7 @@
 
 mod access;
 mod addresses;
+mod api_page;
 mod architecture;
 #[cfg(feature = "grpc")]
 mod attacks;
@@ -54,6 +55,8 @@ mod memory;
 mod metrics;
 mod names;
 mod network;
+mod openapi;
+mod openapi_answers;
 mod ownership;
 mod parameters;
 mod protos;
@@ -69,6 +72,7 @@ mod restore;
 mod rotation;
 #[cfg(feature = "grpc")]
 mod rpc;
+mod schema;
 mod scrapes;
 mod search;
 mod secrets;
