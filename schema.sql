@@ -214,6 +214,18 @@ CREATE TABLE token (
 ) STRICT;
 CREATE INDEX token_of_user ON token (user_id);
 
+-- Links that are good once, for a user or for the administrator. A row goes when its link is used or void.
+CREATE TABLE invitation (
+    -- The SHA-256 of the code that the link carries, never the code.
+    digest  BLOB    NOT NULL PRIMARY KEY CHECK (length(digest) = 32),
+    -- NULL: to the administrator's page.
+    user_id TEXT    REFERENCES user (id) ON DELETE CASCADE,
+    created INTEGER NOT NULL,
+    expires INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX invitation_of_user ON invitation (user_id);
+CREATE INDEX invitation_expires ON invitation (expires);
+
 -- Events: who did what, when, for whom. Appended in the transaction of the change. Their times never decrease. No foreign
 -- keys, because events remain when their subjects are removed.
 CREATE TABLE event (

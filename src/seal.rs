@@ -245,6 +245,27 @@ impl BearerToken {
     }
 }
 
+/// The code of an invitation. It has no `Debug` and no `Display`; only [`Self::reveal`] returns the text.
+pub struct InvitationCode(Zeroizing<String>);
+
+impl InvitationCode {
+    /// Generates a code of 256 random bits. It has no prefix, so it is not taken for a bearer token.
+    pub(crate) fn new() -> Result<Self> {
+        let text = BASE64URL_NOPAD.encode(random::<32>()?.as_slice());
+        Ok(Self(Zeroizing::new(text)))
+    }
+
+    /// The text of the code, which is shown once.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// The digest, which is stored instead of the code.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        token_hash(&self.0)
+    }
+}
+
 /// The digest of a token, which is stored instead of the token. A plain digest suffices: 256 random bits cannot be
 /// guessed.
 pub(crate) fn token_hash(token: &str) -> [u8; 32] {

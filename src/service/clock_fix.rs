@@ -55,6 +55,7 @@ impl Service {
             ..ClockFixSummary::default()
         };
         fix.fix_dates(DatedTable::RecoverySets)?;
+        fix.fix_dates(DatedTable::Invitations)?;
         let organizations = fix.fix_dates(DatedTable::Organizations)?;
         fixed.users = fixed.users.saturating_add(organizations);
         fixed.events = fix.fix_events(last, &source)?;

@@ -11,6 +11,7 @@ mod data_dir;
 mod doctor;
 mod events;
 mod find;
+mod invitations;
 mod keys;
 #[cfg(feature = "server")]
 mod observe;
@@ -39,6 +40,7 @@ pub use data_dir::{DataDir, GivenKey, KeyFile};
 pub use doctor::{Finding, Level};
 pub use events::RecordedEvent;
 pub use find::{FoundUser, UserSelector};
+pub use invitations::{INVITATION_LIFETIME, Invitation, RedeemedInvitation};
 pub use recovery::{NewRecoveryCodes, RecoveryVerdict, RemainingRecoveryCodes};
 pub use rotation::KeyRotation;
 pub use search::SearchSummary;

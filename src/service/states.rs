@@ -74,6 +74,9 @@ impl Service {
             if !tx.change_state(&user, change.from, change.to)? {
                 return Err(Error::NotFound(change.missing));
             }
+            if change.to != UserState::Active {
+                tx.void_invitations(Some(&user.id))?;
+            }
             call.record(tx, change.kind, &user)?;
             Ok(after(tx, &user, true))
         })

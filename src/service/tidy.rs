@@ -15,7 +15,7 @@ use crate::store::WriteTx;
 const SWEEP_SLICE: u32 = 500;
 
 impl Service {
-    /// Deletes expired enrolments and events older than `keep_events`. Keeps the record of each authenticator that was
+    /// Deletes expired enrolments, expired invitations, and events older than `keep_events`. Keeps the record of each authenticator that was
     /// confirmed: when it was enrolled, confirmed and removed, as long as its user is there.
     ///
     /// Call it every few seconds; each call does a bounded amount of work. It deletes nothing until the wall clock has run
@@ -32,6 +32,7 @@ impl Service {
             let trust = judge(tx, last_known_time, running_for)?;
             if trust == Trust::Given {
                 totps::sweep(tx, SWEEP_SLICE)?;
+                tx.delete_expired_invitations(SWEEP_SLICE)?;
                 tx.clamp_failure_times()?;
                 tx.delete_old_events(now.before(keep_events), SWEEP_SLICE)?;
             }

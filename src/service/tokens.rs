@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::call::TxContext;
 use super::{Context, Inner, Role, Service};
 use crate::error::{Error, Missing, Result};
 use crate::model::{Name, OrgId, Timestamp, TokenId};
 use crate::seal::{BearerToken, token_hash};
-use crate::store::{Event, EventKind, TokenRow, WriteTx};
+use crate::store::{Event, EventKind, EventSource, TokenRow, UserRow, WriteTx};
 
 /// The most tokens in one list. The operator creates each of them.
 const MAX_LISTED: u32 = 100_000;
@@ -56,18 +55,8 @@ impl Service {
                 }
                 None => None,
             };
-            let row = TokenRow {
-                id: TokenId::from_trusted(tx.new_id()?),
-                role: new.role.name().to_owned(),
-                org: new.role.organization().cloned(),
-                user: new.role.user().cloned(),
-                user_org,
-                name: new.name,
-                created: tx.event_at(),
-                expires: new.lifetime.map(|it| tx.now().after(it)),
-            };
-            tx.insert_token(&row, &hash)?;
-            append(tx, EventKind::TokenCreated, call, &row)?;
+            let id = TokenId::from_trusted(tx.new_id()?);
+            let row = insert(tx, id, new, user_org, &hash, &call.principal.source)?;
             Ok(row.id)
         })?;
         Ok((id, token))
@@ -85,7 +74,7 @@ impl Service {
             let row = tx
                 .delete_token(&id)?
                 .ok_or(Error::NotFound(Missing::Token))?;
-            append(tx, EventKind::TokenRevoked, call, &row)?;
+            append(tx, EventKind::TokenRevoked, &call.principal.source, &row)?;
             token_of(row)
         })
     }
@@ -103,14 +92,55 @@ fn token_of(row: TokenRow) -> Result<Token> {
     })
 }
 
-fn append(tx: &WriteTx<'_>, kind: EventKind, call: &TxContext<'_>, token: &TokenRow) -> Result<()> {
+/// Inserts a token and records it. `user_org` is the organization of the user that it is bound to.
+pub(super) fn insert(
+    tx: &WriteTx<'_>,
+    id: TokenId,
+    new: NewToken,
+    user_org: Option<OrgId>,
+    hash: &[u8; 32],
+    source: &EventSource,
+) -> Result<TokenRow> {
+    let row = TokenRow {
+        id,
+        role: new.role.name().to_owned(),
+        org: new.role.organization().cloned(),
+        user: new.role.user().cloned(),
+        user_org,
+        name: new.name,
+        created: tx.event_at(),
+        expires: new.lifetime.map(|it| tx.now().after(it)),
+    };
+    tx.insert_token(&row, hash)?;
+    append(tx, EventKind::TokenCreated, source, &row)?;
+    Ok(row)
+}
+
+/// Appends an event about a user, or about the instance.
+pub(super) fn append_about(
+    tx: &WriteTx<'_>,
+    kind: EventKind,
+    source: &EventSource,
+    user: Option<&UserRow>,
+) -> Result<()> {
+    tx.append(&Event {
+        kind,
+        source,
+        org: user.map(|it| &it.org),
+        user: user.map(|it| &it.id),
+        about: None,
+        name: None,
+    })
+}
+
+fn append(tx: &WriteTx<'_>, kind: EventKind, source: &EventSource, token: &TokenRow) -> Result<()> {
     let (org, user) = (
         token.org.as_ref().or(token.user_org.as_ref()),
         token.user.as_ref(),
     );
     tx.append(&Event {
         kind,
-        source: &call.principal.source,
+        source,
         org,
         user,
         about: Some(token.id.as_str()),

@@ -218,6 +218,7 @@ impl Backup {
         }
         let is_complete = replaced.is_some_and(|(_, it)| it.is_complete);
         applied.recovery_codes = tx.keep_recovery_codes(is_complete)?;
+        tx.void_all_invitations()?;
         // Slots of what was deleted above, and those that a damaged backup has without an authenticator.
         tx.zero_unused_slots()?;
         let instance = tx.instance()?.id;

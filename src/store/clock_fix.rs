@@ -31,15 +31,17 @@ pub(crate) enum DatedTable {
     Users,
     RecoverySets,
     Organizations,
+    Invitations,
 }
 
 impl DatedTable {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Failures,
         Self::Tokens,
         Self::Users,
         Self::RecoverySets,
         Self::Organizations,
+        Self::Invitations,
     ];
 
     /// Selects the keys after ?1 of rows with a time later than ?2, at most ?3.
@@ -62,6 +64,10 @@ impl DatedTable {
             }
             Self::Organizations => {
                 "SELECT id FROM organization WHERE id > ?1 AND created > ?2 ORDER BY id LIMIT ?3"
+            }
+            Self::Invitations => {
+                "SELECT hex(digest) FROM invitation WHERE digest > unhex(?1) AND created > ?2
+                ORDER BY digest LIMIT ?3"
             }
         }
     }
@@ -88,6 +94,11 @@ impl DatedTable {
             }
             Self::Organizations => {
                 "UPDATE organization SET created = ?2 WHERE id = ?1 AND created > ?2"
+            }
+            // As tokens.
+            Self::Invitations => {
+                "UPDATE invitation SET expires = ?2 + max(expires - created, 1), created = ?2
+                WHERE digest = unhex(?1) AND created > ?2"
             }
         }
     }

@@ -40,13 +40,16 @@ pub(crate) enum EventKind {
     RecoveryRemoved,
     RecoveryChecked,
     RecoveryRefused,
+    InvitationCreated,
+    InvitationRedeemed,
+    InvitationRevoked,
     TokenCreated,
     TokenRevoked,
 }
 
 impl EventKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::InstanceCreated,
         Self::InstanceRestored,
         Self::InstanceRestoredWithLoss,
@@ -78,6 +81,9 @@ impl EventKind {
         Self::RecoveryRemoved,
         Self::RecoveryChecked,
         Self::RecoveryRefused,
+        Self::InvitationCreated,
+        Self::InvitationRedeemed,
+        Self::InvitationRevoked,
         Self::TokenCreated,
         Self::TokenRevoked,
     ];
@@ -116,6 +122,9 @@ impl EventKind {
             Self::RecoveryRemoved => "recovery.removed",
             Self::RecoveryChecked => "recovery.checked",
             Self::RecoveryRefused => "recovery.code_refused",
+            Self::InvitationCreated => "invitation.created",
+            Self::InvitationRedeemed => "invitation.redeemed",
+            Self::InvitationRevoked => "invitation.revoked",
             Self::TokenCreated => "token.created",
             Self::TokenRevoked => "token.revoked",
         }

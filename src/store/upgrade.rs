@@ -230,6 +230,17 @@ fn pad(mut sealed: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 fn version_3(connection: &Connection) -> Result<()> {
+    const INVITATIONS: &str = "
+CREATE TABLE invitation (
+    -- The SHA-256 of the code that the link carries, never the code.
+    digest  BLOB    NOT NULL PRIMARY KEY CHECK (length(digest) = 32),
+    -- NULL: to the administrator's page.
+    user_id TEXT    REFERENCES user (id) ON DELETE CASCADE,
+    created INTEGER NOT NULL,
+    expires INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX invitation_of_user ON invitation (user_id);
+CREATE INDEX invitation_expires ON invitation (expires);";
     const COLUMNS: &str = "
 ALTER TABLE instance ADD COLUMN next_key_id BLOB CHECK (length(next_key_id) = 8);
 ALTER TABLE instance ADD COLUMN checkpoints TEXT NOT NULL DEFAULT 'own' CHECK (checkpoints IN ('own', 'litestream'));
@@ -241,6 +252,7 @@ ALTER TABLE totp ADD COLUMN period_s INTEGER NOT NULL DEFAULT 30 CHECK (period_s
 ALTER TABLE totp ADD COLUMN drift_steps INTEGER NOT NULL DEFAULT 0 CHECK (drift_steps BETWEEN -20 AND 20);
 ALTER TABLE totp ADD COLUMN proven INTEGER NOT NULL DEFAULT 0 CHECK (proven IN (0, 1));";
     connection.execute_batch(COLUMNS).map_err(unavailable)?;
+    connection.execute_batch(INVITATIONS).map_err(unavailable)?;
     add_recovery_codes(connection)?;
     add_event_columns(connection)?;
     keep_confirmed_totps(connection)

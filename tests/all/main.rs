@@ -47,6 +47,7 @@ mod health;
 mod http2;
 #[cfg(feature = "grpc")]
 mod http2_memory;
+mod invitations;
 mod keep;
 mod list;
 mod litestream;
