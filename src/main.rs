@@ -1,6 +1,7 @@
 //! The `totpd` binary: see [`cli`].
 
 mod cli;
+mod formats;
 
 use std::alloc::System;
 use std::process::ExitCode;

@@ -38,7 +38,7 @@ impl Secret {
     }
 
     /// Creates a secret from 10 to 128 bytes, for an authenticator that exists elsewhere and cannot be changed.
-    pub(crate) fn from_bytes_or_short(bytes: &[u8]) -> Result<Self> {
+    pub fn from_bytes_or_short(bytes: &[u8]) -> Result<Self> {
         if (SHORT_SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
             Ok(Self(Zeroizing::new(bytes.to_vec())))
         } else {
@@ -47,7 +47,7 @@ impl Secret {
     }
 
     /// Whether it has fewer than 128 bits.
-    pub(crate) fn is_short(&self) -> bool {
+    pub fn is_short(&self) -> bool {
         self.0.len() < SECRET_BYTES_MIN
     }
 
@@ -79,6 +79,17 @@ pub enum Algorithm {
     Sha256,
     /// RFC 6238 §1.2
     Sha512,
+}
+
+impl Algorithm {
+    /// Its name in the database, in URIs and in exports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "SHA1",
+            Self::Sha256 => "SHA256",
+            Self::Sha512 => "SHA512",
+        }
+    }
 }
 
 /// The parameters of code generation.
@@ -164,11 +175,24 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 ///
 /// All parameters are included even if they have default values, because apps assume different defaults.
 pub fn enrolment_uri(issuer: &str, account: &str, secret: &Secret) -> Zeroizing<String> {
+    key_uri(issuer, account, secret, Parameters::ENROLMENT)
+}
+
+/// The `otpauth` URI of an authenticator with any parameters.
+pub fn key_uri(
+    issuer: &str,
+    account: &str,
+    secret: &Secret,
+    parameters: Parameters,
+) -> Zeroizing<String> {
     let issuer = utf8_percent_encode(issuer, UNRESERVED);
     let account = utf8_percent_encode(account, UNRESERVED);
     // The secret comes last, so that the text is not reallocated once it holds the secret.
     let start = format!(
-        "otpauth://totp/{issuer}:{account}?algorithm=SHA1&digits=6&issuer={issuer}&period=30&secret="
+        "otpauth://totp/{issuer}:{account}?algorithm={}&digits={}&issuer={issuer}&period={}&secret=",
+        parameters.algorithm.name(),
+        parameters.digits,
+        parameters.period.seconds()
     );
     let secret = secret.base32();
     let mut uri = Zeroizing::new(String::with_capacity(

@@ -12,6 +12,8 @@ pub(super) use serve::Serve;
 pub(super) use values::{Lifetime, Moment};
 use values::{event_kind, lifetime, moment};
 
+use crate::formats::{ExportFormat, Format};
+
 /// The default issuer, which authenticator apps show beside the account.
 pub(super) const ISSUER: &str = "totpd";
 
@@ -96,6 +98,17 @@ pub(super) enum Command {
     /// List events: who changed what, when, for whom
     #[command(subcommand)]
     Event(Event),
+    /// Import authenticators of another program; a server may run meanwhile
+    ///
+    /// Users are found by their usernames, without regard to case, or created. What is there already is not imported
+    /// twice, so an import that was interrupted can be run again. The code that an authenticator shows at this moment is
+    /// not good here, the next one is. Each row that is not taken is told; the exit status is 1 then.
+    Import(Import),
+    /// Export users and their secrets in clear to a new file or a pipe
+    ///
+    /// Whoever reads the file has these second factors. Recovery codes, tokens and pending enrolments are not in it. The
+    /// export leaves an event.
+    Export(Export),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -154,6 +167,40 @@ pub(super) struct Restore {
     /// The master key of the time of the backup, if the key was rotated since
     #[arg(long, value_name = "FILE")]
     pub(super) old_key: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Import {
+    /// The file
+    pub(super) file: PathBuf,
+    /// The format of the file [default: told by its content]
+    #[arg(long, value_name = "F")]
+    pub(super) format: Option<Format>,
+    /// The organization of the users [default: the first one]
+    #[arg(long, value_name = "ID")]
+    pub(super) org: Option<String>,
+    /// The user of rows that name none
+    #[arg(long, value_name = "USERNAME")]
+    pub(super) user: Option<String>,
+    /// Say what would happen, and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Take secrets of 80 to 127 bits too
+    #[arg(long)]
+    pub(super) allow_short_secrets: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Export {
+    /// The format
+    #[arg(long, value_name = "F")]
+    pub(super) format: ExportFormat,
+    /// Only users of this organization
+    #[arg(long, value_name = "ID")]
+    pub(super) org: Option<String>,
+    /// A file that does not exist yet, or - for stdout if it is a pipe
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: PathBuf,
 }
 
 #[derive(clap::Args)]

@@ -8,7 +8,9 @@ mod args;
 mod clock;
 mod demo;
 mod events;
+mod export;
 mod health;
+mod import;
 mod key;
 mod logging;
 mod maintenance;
@@ -104,6 +106,8 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::User(it) => users::run(&location.open()?, &out, it),
         Command::Recovery(it) => recovery::run(&location.open()?, &out, it),
         Command::Event(it) => events::run(&location.open()?, &out, it),
+        Command::Export(it) => export::run(&location.open()?, &out, &it),
+        Command::Import(it) => import::run(&location.open()?, &out, &it),
         Command::Totp(it) => totps::run(&location, &location.open()?, &out, it),
     }
 }

@@ -10,7 +10,9 @@ mod clock_fix;
 mod data_dir;
 mod doctor;
 mod events;
+mod export;
 mod find;
+mod import;
 mod invitations;
 mod keys;
 #[cfg(feature = "server")]
@@ -39,7 +41,11 @@ pub use clock_fix::ClockFixSummary;
 pub use data_dir::{DataDir, GivenKey, KeyFile};
 pub use doctor::{Finding, Level};
 pub use events::RecordedEvent;
+pub use export::{ExportPart, ExportedTotp, ExportedUser};
 pub use find::{FoundUser, UserSelector};
+pub use import::{
+    ImportOptions, ImportOutcome, ImportRefusal, ImportRow, ImportTotp, ImportUser, Importer,
+};
 pub use invitations::{INVITATION_LIFETIME, Invitation, RedeemedInvitation};
 pub use recovery::{NewRecoveryCodes, RecoveryVerdict, RemainingRecoveryCodes};
 pub use rotation::KeyRotation;

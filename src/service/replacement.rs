@@ -13,7 +13,7 @@ use crate::store::{Event, EventKind, EventSource, TotpRow, TotpState, UserRow, W
 /// The authenticator that a new enrolment is to replace is not counted. So there may be an eleventh row, but never an
 /// eleventh confirmed one: an eleventh row comes only with an enrolment that names one of the others, and that one goes
 /// when the enrolment is confirmed. If it went before, there were ten rows again.
-const MAX_TOTPS: usize = 10;
+pub(super) const MAX_TOTPS: usize = 10;
 
 /// Fails unless the authenticator that an enrolment is to replace is there and confirmed.
 pub(super) fn require_replaceable(totps: &[TotpRow], replaced: &TotpId) -> Result<()> {

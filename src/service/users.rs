@@ -159,7 +159,7 @@ impl Service {
 
 impl TxContext<'_> {
     /// The organization of a new user.
-    fn organization_for_new(&self, tx: &WriteTx<'_>) -> Result<OrgId> {
+    pub(super) fn organization_for_new(&self, tx: &WriteTx<'_>) -> Result<OrgId> {
         let (unknown, role) = (Error::NotFound(Missing::Organization), &self.principal.role);
         if !self.is_for_this_instance() {
             return Err(unknown);
@@ -175,7 +175,7 @@ impl TxContext<'_> {
 }
 
 /// Inserts a user with the chosen id, or with the next generated id that is free.
-fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> {
+pub(super) fn insert_user(tx: &WriteTx<'_>, org: &OrgId, new: &NewUser) -> Result<UserRow> {
     let tries = if new.id.is_some() { 1 } else { ID_TRIES };
     let content = UserContent {
         schema_id: new.schema_id.as_ref().map(ToString::to_string),

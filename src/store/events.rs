@@ -30,6 +30,8 @@ pub(crate) enum EventKind {
     UserDeactivated,
     UserActivated,
     TotpStarted,
+    TotpImported,
+    TotpsExported,
     TotpConfirmed,
     TotpRenamed,
     TotpChecked,
@@ -49,7 +51,7 @@ pub(crate) enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::InstanceCreated,
         Self::InstanceRestored,
         Self::InstanceRestoredWithLoss,
@@ -71,6 +73,8 @@ impl EventKind {
         Self::UserDeactivated,
         Self::UserActivated,
         Self::TotpStarted,
+        Self::TotpImported,
+        Self::TotpsExported,
         Self::TotpConfirmed,
         Self::TotpRenamed,
         Self::TotpChecked,
@@ -112,6 +116,8 @@ impl EventKind {
             Self::UserDeactivated => "user.deactivated",
             Self::UserActivated => "user.activated",
             Self::TotpStarted => "totp.started",
+            Self::TotpImported => "totp.imported",
+            Self::TotpsExported => "totp.exported",
             Self::TotpConfirmed => "totp.confirmed",
             Self::TotpRenamed => "totp.renamed",
             Self::TotpChecked => "totp.checked",

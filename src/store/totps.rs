@@ -59,14 +59,6 @@ fn name(text: Option<String>) -> Option<Name> {
     text.map(Name::from_trusted)
 }
 
-const fn algorithm_name(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::Sha1 => "SHA1",
-        Algorithm::Sha256 => "SHA256",
-        Algorithm::Sha512 => "SHA512",
-    }
-}
-
 fn totp(row: &Row<'_>) -> rusqlite::Result<TotpRow> {
     let (state, algorithm): (String, String) = (row.get(2)?, row.get(4)?);
     Ok(TotpRow {
@@ -160,7 +152,7 @@ impl WriteTx<'_> {
                 TotpState::Confirmed => "confirmed",
             },
             it.slot.number(),
-            algorithm_name(it.parameters.algorithm),
+            it.parameters.algorithm.name(),
             it.parameters.digits,
             floor.number(),
             it.created.micros(),

@@ -117,6 +117,19 @@ impl ReadTx<'_> {
         self.all(SQL, (after.map_or("", UserId::as_str), limit), user)
     }
 
+    /// Users of one organization after `after` in the order of their ids, at most `limit`.
+    pub(crate) fn users_in_organization_after(
+        &self,
+        org: &OrgId,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserRow>> {
+        const SQL: &str = "SELECT id, org_id, state, created, changed
+            FROM user INDEXED BY user_in_org WHERE org_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+        let key = (org.as_str(), after.map_or("", UserId::as_str), limit);
+        self.all(SQL, key, user)
+    }
+
     /// Users with this username, regardless of case and normalization, in one organization or in any. At most three, since
     /// more than one is ambiguous.
     pub(crate) fn users_named(

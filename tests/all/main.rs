@@ -33,6 +33,7 @@ mod docs;
 mod enrolment_qr;
 mod errors;
 mod events;
+mod export;
 mod faketime;
 mod faults;
 mod forensics;
@@ -47,6 +48,7 @@ mod health;
 mod http2;
 #[cfg(feature = "grpc")]
 mod http2_memory;
+mod import;
 mod invitations;
 mod keep;
 mod list;

@@ -100,6 +100,11 @@ impl Struct {
     }
 }
 
+/// Parses a user's data outside a request, within the same bounds. Returns the JSON text to keep.
+pub fn read_data(json: &str) -> Result<String> {
+    super::json::read::<Struct>(json.as_bytes())?.into_text()
+}
+
 impl<'de> Deserialize<'de> for Struct {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut budget = Budget::default();

@@ -21,6 +21,7 @@ mod well_known;
 
 pub(super) use bounds::{Bound, FILTERS_OF_SEARCH, TYPES_OF_EVENTS, USERNAMES_OF_USER};
 pub(super) use data_in::Struct;
+pub use data_in::read_data;
 pub(super) use events::{CreationDateRange, ListEventsRequest, read_events, subject_of_type};
 pub use events::{Event, kind_of_event_type};
 pub(super) use json::enumeration_in_text;

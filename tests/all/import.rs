@@ -1,0 +1,809 @@
+//! What other programs export goes in, and its codes are good from the next step on. SECURITY.md 24 and 39.
+//!
+//! `tests/fixtures/import/README.md` tells how each file was made.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE32_NOPAD;
+use ring::hmac;
+use serde_json::Value;
+
+use crate::binary::{Home, Server, now, refused};
+use crate::wait;
+
+/// The secret of RFC 6238, and longer ones of the same kind.
+pub const S20: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+const S32: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZA";
+const S64: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNA";
+/// `12345678901234567890` from its end.
+const BACKWARDS: &str = "GA4TQNZWGU2DGMRRGA4TQNZWGU2DGMRR";
+/// `abcdefghijabcdefghij`
+const ABC: &str = "MFRGGZDFMZTWQ2LKMFRGGZDFMZTWQ2LK";
+
+/// An authenticator as an app would have it.
+#[derive(Debug, Clone, Copy)]
+pub struct App {
+    pub user: &'static str,
+    pub secret: &'static str,
+    pub hash: &'static str,
+    pub digits: usize,
+    pub period: i64,
+}
+
+pub const fn app(user: &'static str, secret: &'static str) -> App {
+    App {
+        user,
+        secret,
+        hash: "SHA1",
+        digits: 6,
+        period: 30,
+    }
+}
+
+const fn other(app: App, hash: &'static str, digits: usize, period: i64) -> App {
+    App {
+        hash,
+        digits,
+        period,
+        ..app
+    }
+}
+
+/// The code of a step, by HMAC alone (RFC 4226 §5.3).
+pub fn code(app: &App, step: i64) -> String {
+    let secret = BASE32_NOPAD.decode(app.secret.as_bytes()).unwrap();
+    let algorithm = match app.hash {
+        "SHA1" => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        "SHA256" => hmac::HMAC_SHA256,
+        "SHA512" => hmac::HMAC_SHA512,
+        hash => panic!("{hash}"),
+    };
+    let key = hmac::Key::new(algorithm, &secret);
+    let tag = hmac::sign(&key, &step.to_be_bytes());
+    let tag = tag.as_ref();
+    let from = usize::from(tag[tag.len() - 1] & 15);
+    let number = u32::from_be_bytes(tag[from..from + 4].try_into().unwrap()) & 0x7fff_ffff;
+    let code = u64::from(number) % 10_u64.pow(u32::try_from(app.digits).unwrap());
+    format!("{code:0width$}", width = app.digits)
+}
+
+pub fn step_now(app: &App) -> i64 {
+    now().micros() / 1_000_000 / app.period
+}
+
+/// Insists that the codes of `app` up to the step of the import are used up, and that the next one is good, once.
+///
+/// `steps` are those before the import and after it: a step may have ended meanwhile.
+pub fn expect_next_is_good(
+    server: &Server,
+    token: &str,
+    id: &str,
+    app: &App,
+    (before, after): (i64, i64),
+) {
+    let path = format!("/users/{id}/totp/_check");
+    let check = |step: i64| {
+        let body = format!("\"{}\"", code(app, step));
+        server.ask(token, "POST", &path, &body)
+    };
+    let used = Some("TOTPD-Used1");
+    check(before).expect_error(400, 3, used);
+    let mut next = before + 1;
+    let answer = check(next);
+    if answer.status != 200 && after > before {
+        answer.expect_error(400, 3, used);
+        next = after + 1;
+        check(next).expect_status(200);
+    } else {
+        answer.expect_status(200);
+    }
+    check(next).expect_error(400, 3, used);
+}
+
+pub fn id_of(home: &Home, username: &str) -> String {
+    let shown = home.json(&["user", "show", username]);
+    shown["user"]["details"]["id"].as_str().unwrap().to_owned()
+}
+
+pub fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import");
+    path.join(name).to_str().unwrap().to_owned()
+}
+
+/// Imports with `--json`, whatever the status.
+pub fn import(home: &Home, args: &[&str]) -> (Option<i32>, Value) {
+    let output = home.run(&[&["import", "--json"], args].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let told =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{args:?}: {said}"));
+    (output.status.code(), told)
+}
+
+/// A file of an import, what it holds, and how many of its rows are not taken.
+struct Case {
+    file: &'static str,
+    args: &'static [&'static str],
+    apps: Vec<App>,
+    not_taken: i64,
+}
+
+fn case(file: &'static str, apps: impl Into<Vec<App>>, not_taken: i64) -> Case {
+    Case {
+        file,
+        args: &[],
+        apps: apps.into(),
+        not_taken,
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let (alice, bob, carol) = (app("alice", S20), app("bob", S32), app("carol", S64));
+    let bob_of_tokens = other(bob, "SHA256", 8, 60);
+    let tokens = [alice, bob_of_tokens];
+    let zitadel = [alice, app("bob", BACKWARDS)];
+    let authelia = [alice, other(app("bob", S64), "SHA512", 8, 60)];
+    let mut all = vec![
+        case(
+            "pyotp.txt",
+            [
+                app("alice@example.com", S20),
+                bob_of_tokens,
+                other(carol, "SHA512", 7, 45),
+            ],
+            1,
+        ),
+        case(
+            "table.csv",
+            [alice, other(app("bob", S64), "SHA512", 8, 60)],
+            0,
+        ),
+        case(
+            "keycloak-realm.json",
+            [alice, other(app("alice", S32), "SHA256", 8, 60)],
+            1,
+        ),
+        case("authelia.yml", authelia, 0),
+        case("authelia.csv", authelia, 0),
+        case("privacyidea-oath.csv", tokens, 1),
+        case("privacyidea-janitor.csv", tokens, 2),
+        case("privacyidea-janitor-b32.csv", tokens, 2),
+        case("privacyidea-janitor.yaml", tokens, 2),
+        case("privacyidea-janitor-b32.yaml", tokens, 2),
+        case("pskc.xml", tokens, 1),
+        case(
+            "users.oath",
+            [alice, other(app("bob", ABC), "SHA1", 8, 60)],
+            2,
+        ),
+        case(
+            "google-migration.txt",
+            [
+                alice,
+                other(app("bob", S32), "SHA256", 8, 30),
+                app("carol", BACKWARDS),
+            ],
+            2,
+        ),
+        case("zitadel-export.json", zitadel, 0),
+        case("zitadel-import.json", zitadel, 0),
+    ];
+    all.push(Case {
+        args: &["--user", "zoe"],
+        ..case(
+            "privacyidea-oath-1.csv",
+            [app("zoe", S20), app("zoe", ABC)],
+            0,
+        )
+    });
+    all.push(Case {
+        args: &["--user", "zoe"],
+        ..case(
+            "google_authenticator",
+            [app("zoe", "AY6F64R5PCF3VZVE6ZDWDTCPCE")],
+            0,
+        )
+    });
+    all
+}
+
+/// SECURITY.md 39
+#[test]
+fn what_other_programs_export_goes_in_and_its_next_code_is_good() {
+    for it in cases() {
+        println!("{}", it.file);
+        let (home, token) = Home::init();
+        let server = home.serve(&[]);
+        let file = fixture(it.file);
+        let args = [it.args, &[file.as_str()]].concat();
+        let (status, told) = import(&home, &[&["--dry-run"], args.as_slice()].concat());
+        assert_eq!(told["dryRun"], true);
+        let dry = told.clone();
+        assert_eq!(
+            home.json(&["user", "list"]),
+            Value::from(Vec::<Value>::new())
+        );
+
+        let before: Vec<i64> = it.apps.iter().map(step_now).collect();
+        let (status_of_import, told) = import(&home, &args);
+        let after = it.apps.iter().map(step_now);
+        let steps: Vec<(i64, i64)> = before.into_iter().zip(after).collect();
+        assert_eq!(status, status_of_import);
+        for count in ["imported", "usersCreated", "alreadyThere", "notTaken"] {
+            assert_eq!(
+                told[count], dry[count],
+                "the dry run tells what happens: {count}"
+            );
+        }
+        assert_eq!(told["notTaken"], it.not_taken, "{told}");
+        assert_eq!(status, Some(i32::from(it.not_taken > 0)), "{told}");
+        for (app, steps) in it.apps.iter().zip(steps) {
+            println!("  {app:?}");
+            let id = id_of(&home, app.user);
+            if it.file.starts_with("zitadel") && app.user == "bob" {
+                home.json(&["user", "unlock", "bob"]);
+            }
+            expect_next_is_good(&server, &token, &id, app, steps);
+        }
+        let (_, again) = import(&home, &args);
+        assert_eq!(again["imported"], 0, "{again}");
+        assert_eq!(again["alreadyThere"], told["imported"], "{again}");
+        assert_eq!(again["notTaken"], it.not_taken, "{again}");
+    }
+}
+
+#[test]
+fn what_else_a_file_says_is_kept() {
+    let (home, _) = Home::init();
+    import(&home, &[&fixture("keycloak-realm.json")]);
+    let totps = home.json(&["totp", "list", "ALICE"]);
+    assert_eq!(totps[0]["name"], "Alice's phone");
+    assert_eq!(totps[0]["created"], "2023-11-14T22:13:20.000000Z");
+    assert_eq!(totps[0]["isVerified"], true);
+    assert_eq!(totps[1]["name"], "Tablet");
+    let bob = home.json(&["user", "show", "bob"]);
+    assert_eq!(
+        bob["user"]["state"], "USER_STATE_INACTIVE",
+        "as in Keycloak"
+    );
+
+    let (home, _) = Home::init();
+    import(&home, &[&fixture("zitadel-export.json")]);
+    let bob = home.json(&["user", "show", "bob"]);
+    assert_eq!(bob["user"]["state"], "USER_STATE_LOCKED");
+    assert_eq!(bob["user"]["details"]["id"], "200000000000000002");
+    assert_eq!(bob["user"]["data"]["email"], "bob@example.com");
+    let kinds = |user: &str| -> Vec<String> {
+        let events = home.json(&["event", "list", "--user", user]);
+        let events = events.as_array().unwrap().iter();
+        events
+            .map(|it| it["type"]["type"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        kinds("bob"),
+        ["user.human.added", "user.locked", "totpd.totp.imported"]
+    );
+
+    let home_of = |user: &str| {
+        let (home, _) = Home::init();
+        let dir = home.dir.path().join(user);
+        fs::create_dir(&dir).unwrap();
+        let file = dir.join(".google_authenticator");
+        fs::copy(fixture("google_authenticator"), &file).unwrap();
+        let (status, told) = import(&home, &[file.to_str().unwrap()]);
+        assert_eq!((status, &told["imported"]), (Some(0), &Value::from(1)));
+        home
+    };
+    id_of(&home_of("yan"), "yan");
+}
+
+fn write(home: &Home, name: &str, content: impl AsRef<[u8]>) -> String {
+    let path = home.dir.path().join(name);
+    fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// SECURITY.md 24 and 27: each row that is not taken is told with its reason, the others go in, and no secret is printed.
+#[test]
+fn each_row_that_is_not_taken_is_told_and_never_with_its_secret() {
+    const ROWS: [(&str, &str); 16] = [
+        (
+            "otpauth://totp/good?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK",
+            "",
+        ),
+        (
+            "otpauth://totp/a?secret=0EZDGNBVGY3TQOJQGEZDGNBVGY3TQOJ1",
+            "0, 1, 8 and 9",
+        ),
+        ("otpauth://totp/a?secret=KRUGKIDTMVRXEZL", "72 bits"),
+        ("otpauth://totp/a?secret=KRUA", "16 bits"),
+        (
+            "otpauth://totp/a?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK&period=0",
+            "period",
+        ),
+        (
+            "otpauth://totp/a?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK&period=301",
+            "period",
+        ),
+        (
+            "otpauth://totp/a?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK&digits=5",
+            "digits",
+        ),
+        (
+            "otpauth://totp/a?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK&algorithm=MD5",
+            "algorithm",
+        ),
+        (
+            "otpauth://hotp/a?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK&counter=3",
+            "HOTP",
+        ),
+        (
+            "otpauth://steam/a?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK",
+            "Steam",
+        ),
+        ("steam://KRUGKIDTMVRXEZLUEBUXGIDIMVZGK", "Steam"),
+        ("KRUGKIDTMVRXEZLUEBUXGIDIMVZGK", "no user"),
+        (
+            "otpauth://totp/?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK",
+            "no account",
+        ),
+        (
+            "otpauth://totp/a%0Ab?secret=KRUGKIDTMVRXEZLUEBUXGIDIMVZGK",
+            "cannot be seen",
+        ),
+        (
+            "<html>KRUGKIDTMVRXEZLUEBUXGIDIMVZGK</html>",
+            "no otpauth URI",
+        ),
+        (
+            "otpauth://totp/last?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+            "",
+        ),
+    ];
+    let (home, _) = Home::init();
+    let file = write(&home, "list", ROWS.map(|(row, _)| row).join("\n") + "\n");
+    let output = home.run(&["import", &file]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for secret in ["KRUG", "krug", "JBSW", "EZDG"] {
+        assert!(!said.contains(secret), "{said}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains(secret));
+    }
+    let mut lines = said.lines();
+    for (number, (row, reason)) in (1..).zip(ROWS) {
+        if !reason.is_empty() {
+            let line = lines.next().unwrap();
+            let place = format!("totpd: line {number}: ");
+            assert!(
+                line.starts_with(&place) && line.contains(reason),
+                "{row}: {line}"
+            );
+        }
+    }
+    assert_eq!(lines.next(), Some("totpd: import: 14 rows were not taken"));
+    assert_eq!(lines.next(), None);
+    assert_eq!(home.json(&["user", "list"]).as_array().unwrap().len(), 2);
+
+    // A table tells no field of its own either.
+    let table = "username,secret,digits\na,KRUGKIDTMVRXEZLUEBUXGIDIMVZGK,KRUG\nb,KRUG\nKRUGKIDTMVRXEZLUEBUXGIDIMVZGK,1,6\nc,\"KRUG";
+    let file = write(&home, "table", table);
+    let said = String::from_utf8(home.run(&["import", &file]).stderr).unwrap();
+    assert_eq!(said.lines().count(), 5, "{said}");
+    assert!(!said.contains("KRUG"), "{said}");
+}
+
+/// SECURITY.md 24
+#[test]
+fn a_short_secret_is_taken_only_if_that_is_said_and_told_by_doctor() {
+    let (home, token) = Home::init();
+    let eighty = app("alice", "GEZDGNBVGY3TQOJQ");
+    let file = write(
+        &home,
+        "list",
+        "otpauth://totp/alice?secret=GEZDGNBVGY3TQOJQ\n",
+    );
+    let (status, told) = import(&home, &[&file]);
+    assert_eq!((status, &told["imported"]), (Some(1), &Value::from(0)));
+    assert!(
+        told["refusals"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("--allow-short-secrets")
+    );
+    let before = step_now(&eighty);
+    let (status, _) = import(&home, &["--allow-short-secrets", &file]);
+    let steps = (before, step_now(&eighty));
+    assert_eq!(status, Some(0));
+    let server = home.serve(&[]);
+    expect_next_is_good(&server, &token, &id_of(&home, "alice"), &eighty, steps);
+    let told = home.json(&["doctor"]).to_string();
+    assert!(told.contains("1 of them have under 128 bits"), "{told}");
+}
+
+#[test]
+fn a_file_that_is_none_of_these_is_refused_as_a_whole() {
+    let (home, _) = Home::init();
+    let utf_16: Vec<u8> = std::iter::once(0xfeff)
+        .chain("username,secret\n".encode_utf16())
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let deep = format!("{{\"realm\":\"a\",\"users\":{}", "[".repeat(100_000));
+    let large = format!("totp_configurations:\n{}", "#\n".repeat(9 << 20));
+    let own = "{\"totpd\":1,\"exported\":\"2026-11-26T19:09:55.798747Z\",\"users\":[\n{\"id\":\"1\",\"state\":\"active\"},\n";
+    let realm = fs::read_to_string(fixture("keycloak-realm.json")).unwrap();
+    let bad: Vec<(Vec<u8>, &str)> = vec![
+        (Vec::new(), "it is empty"),
+        (b" \n\n".to_vec(), "it is empty"),
+        (utf_16, "UTF-16"),
+        (
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(),
+            "no text in UTF-8",
+        ),
+        (
+            b"<!DOCTYPE html>\n<html><body>Sign in</body></html>".to_vec(),
+            "HTML page",
+        ),
+        (
+            b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_vec(),
+            "no authenticator",
+        ),
+        (
+            b"<svg xmlns=\"x\"><a></a></svg>".to_vec(),
+            "no container of keys",
+        ),
+        (
+            b"Dear reader,\nthis is a letter.\n".to_vec(),
+            "not recognized",
+        ),
+        (b"{\"a\":1}".to_vec(), "no export of totpd, Keycloak"),
+        (
+            realm.as_bytes()[..realm.len() / 2].to_vec(),
+            "no whole JSON document",
+        ),
+        (deep.into_bytes(), "not as Keycloak"),
+        (format!("[{realm},{realm}]").into_bytes(), "several realms"),
+        (large.into_bytes(), "larger than 16 MiB"),
+        (b"totp_configurations:\n- &a x\n- *a\n".to_vec(), "anchors"),
+        (b"- otpkey: [1\n".to_vec(), "YAML"),
+        (
+            b"<!DOCTYPE KeyContainer [<!ENTITY a \"x\">]>\n<KeyContainer/>".to_vec(),
+            "document type",
+        ),
+        (
+            b"<KeyContainer><KeyPackage>&a;</KeyPackage></KeyContainer>".to_vec(),
+            "entity",
+        ),
+        (b"<KeyContainer><KeyPackage><Key>".to_vec(), "no whole XML"),
+        (vec![b'A'; 70 << 10], "not recognized"),
+        (
+            b"{\"totpd\":2,\"exported\":\"\",\"users\":[\n]}\n".to_vec(),
+            "another version",
+        ),
+        (
+            b"{\"totpd\": 1,\n \"users\": []}".to_vec(),
+            "one user on each",
+        ),
+        ("username,secret\n".into(), "no authenticator"),
+    ];
+    for (content, told) in bad {
+        let file = write(&home, "file", &content);
+        println!("{told}");
+        refused(&home.run(&["import", &file]), 1, told);
+    }
+    let directory = home.dir.path().to_str().unwrap().to_owned();
+    home.refuses(&["import", &directory], 1, "it is a directory");
+    home.refuses(&["import", "/nowhere/at/all"], 1, "cannot be read");
+    home.refuses(
+        &["import", "--format", "pam", &fixture("pyotp.txt")],
+        1,
+        "not of the format",
+    );
+    let unknown = ["import", "--org", "1", &fixture("pyotp.txt")];
+    home.refuses(&unknown, 1, "organization not found");
+    assert_eq!(home.json(&["user", "list"]).as_array().unwrap().len(), 0);
+
+    // What comes before the cut goes in, and the cut is told.
+    let file = write(&home, "cut", own);
+    let output = home.run(&["import", &file]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("its end is missing"), "{said}");
+    let quote = format!("username,secret\na,{S20}\nb,\"{}", "x".repeat(3 << 20));
+    let output = home.run(&["import", &write(&home, "quote", quote)]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("is a quote left open?"), "{said}");
+    id_of(&home, "a");
+}
+
+#[test]
+fn text_is_read_with_a_mark_with_carriage_returns_and_through_a_pipe() {
+    let (home, _) = Home::init();
+    let marked = format!("\u{feff}username,secret\r\nalice,{S20}\r\n\r\nbob,{S32}\r\n");
+    let (status, told) = import(&home, &[&write(&home, "marked", marked)]);
+    assert_eq!(
+        (status, &told["imported"]),
+        (Some(0), &Value::from(2)),
+        "{told}"
+    );
+    let mut piped = home.command(&["import", "--json", "/dev/stdin"]);
+    let mut piped = piped
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let uri = format!("otpauth://totp/carol?secret={S64}\n");
+    piped
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(uri.as_bytes())
+        .unwrap();
+    let Output { status, stdout, .. } = piped.wait_with_output().unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stdout));
+    id_of(&home, "carol");
+}
+
+#[test]
+fn users_are_found_without_regard_to_case_and_never_in_another_organization() {
+    let (home, _) = Home::init();
+    let other = home.json(&["org", "create", "Other"])["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    home.json(&["user", "create", "Alice", "--id", "a"]);
+    home.json(&["user", "create", "both", "--id", "first"]);
+    home.json(&["user", "create", "both", "--id", "second", "--org", &other]);
+    home.json(&["user", "create", "theirs", "--id", "t", "--org", &other]);
+    home.json(&["user", "create", "a"]);
+    let table =
+        format!("user,secret\nALICE,{S20}\nboth,{S20}\ntheirs,{S20}\nfirst,{S32}\na,{S20}\n");
+    let file = write(&home, "table", table);
+    let (_, told) = import(&home, &[&file]);
+    assert_eq!(told["usersCreated"], 0, "{told}");
+    let reasons: Vec<_> = told["refusals"].as_array().unwrap().iter().collect();
+    for (line, reason) in [
+        (3, "several organizations"),
+        (4, "another organization"),
+        (6, "more than one user"),
+    ] {
+        let at = format!("line {line}");
+        let is_told =
+            |it: &&&Value| it["at"] == at && it["reason"].as_str().unwrap().contains(reason);
+        assert!(reasons.iter().any(|it| is_told(&it)), "{told}");
+    }
+    assert_eq!(reasons.len(), 3, "{told}");
+    assert_eq!(
+        home.json(&["totp", "list", "--id", "a"])
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let of_first = home.json(&["totp", "list", "--id", "first"]);
+    assert_eq!(of_first.as_array().unwrap().len(), 1, "found by its id");
+
+    let (_, told) = import(&home, &["--org", &other, &file]);
+    assert_eq!(told["notTaken"], 0, "{told}");
+    assert_eq!(
+        told["usersCreated"], 3,
+        "alice, first and a are new there: {told}"
+    );
+
+    // Who is named by an id is that user and no other.
+    let table =
+        format!("user_id,user,secret\na,Alice,{S32}\nb,Alice,{S32}\nt,theirs,{S32}\nc,new,{S32}\n");
+    let (_, told) = import(&home, &[&write(&home, "ids", table)]);
+    assert_eq!(
+        (&told["imported"], &told["usersCreated"]),
+        (&2.into(), &1.into()),
+        "{told}"
+    );
+    assert_eq!(id_of(&home, "new"), "c");
+    let table = format!("user_id,user,organization,secret\nd,d,1,{S32}\ne,e,2,{S32}\n");
+    let (_, told) = import(&home, &[&write(&home, "two", table)]);
+    assert_eq!(
+        (&told["imported"], &told["notTaken"]),
+        (&1.into(), &1.into()),
+        "{told}"
+    );
+}
+
+/// SECURITY.md 1, 30: one authenticator is there once, or a code would be good twice.
+#[test]
+fn an_authenticator_is_imported_once_and_a_user_has_ten() {
+    let (home, token) = Home::init();
+    let alice = app("alice", S20);
+    // The same key to HMAC, which pads with zeros.
+    let padded = BASE32_NOPAD.encode(b"12345678901234567890\0");
+    let mut table = "user,secret,digits\n".to_owned();
+    for (user, secret, digits) in [
+        ("alice", S20, ""),
+        ("ALICE", S20, "6"),
+        ("alice", &padded, ""),
+        ("alice", S20, "8"),
+    ] {
+        table.push_str(&format!("{user},{secret},{digits}\n"));
+    }
+    let before = step_now(&alice);
+    let (_, told) = import(&home, &[&write(&home, "twice", table)]);
+    let steps = (before, step_now(&alice));
+    assert_eq!(
+        (&told["imported"], &told["alreadyThere"], &told["notTaken"]),
+        (&1.into(), &2.into(), &1.into()),
+        "{told}"
+    );
+    let server = home.serve(&[]);
+    expect_next_is_good(&server, &token, &id_of(&home, "alice"), &alice, steps);
+
+    let secret = |it: u8| BASE32_NOPAD.encode(&[it; 20]);
+    let rows: Vec<String> = (1..=12)
+        .map(|it| format!("alice,{},\n", secret(it)))
+        .collect();
+    let table = format!("user,secret,digits\n{}", rows.concat());
+    let file = write(&home, "many", table);
+    let (_, dry) = import(&home, &["--dry-run", &file]);
+    home.json(&["totp", "start", "alice"]);
+    let (_, told) = import(&home, &[&file]);
+    assert_eq!(
+        (&told["imported"], &told["notTaken"]),
+        (&9.into(), &3.into()),
+        "the pending one gave way: {told}"
+    );
+    assert_eq!(dry["imported"], 9, "{dry}");
+
+    // Nor may the secret of a pending one be there twice: both would be good once that is confirmed.
+    home.json(&["user", "create", "bob"]);
+    let started = home.json(&["totp", "start", "bob"]);
+    let file = write(
+        &home,
+        "bob",
+        format!("user,secret\nbob,{}\n", started["secret"].as_str().unwrap()),
+    );
+    let (_, told) = import(&home, &[&file]);
+    assert_eq!(told["imported"], 1, "{told}");
+    let totps = home.json(&["totp", "list", "bob"]);
+    assert_eq!(totps.as_array().unwrap().len(), 1, "{totps}");
+    assert_eq!(totps[0]["isVerified"], true);
+}
+
+#[test]
+fn an_import_that_was_killed_goes_on_where_it_was() {
+    const ROWS: usize = 4_000;
+    let (home, _) = Home::init();
+    let mut table = "user,secret\n".to_owned();
+    for it in 0..ROWS {
+        table.push_str(&format!(
+            "u{it},{}\n",
+            BASE32_NOPAD.encode(format!("a secret of twenty {it:5}").as_bytes())
+        ));
+    }
+    let file = write(&home, "table", table);
+    let database = home.data().join("totpd.db");
+    let count = |sql: &str| -> usize {
+        let database = rusqlite::Connection::open(&database).unwrap();
+        let count: i64 = database.query_row(sql, (), |row| row.get(0)).unwrap();
+        usize::try_from(count).unwrap()
+    };
+    let mut first = home
+        .command(&["import", &file])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait::until("some rows are there", || {
+        count("SELECT count(*) FROM totp") > 300
+    });
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let done = count("SELECT count(*) FROM totp");
+    assert!(done < ROWS, "it was killed in the middle");
+    assert_eq!(
+        count("SELECT count(*) FROM user"),
+        done,
+        "no row is half there"
+    );
+    let (status, told) = import(&home, &[&file]);
+    assert_eq!(status, Some(0));
+    assert_eq!(told["imported"], ROWS - done);
+    assert_eq!(told["alreadyThere"], done);
+    assert_eq!(count("SELECT count(*) FROM totp"), ROWS);
+    assert_eq!(
+        count("SELECT count(*) FROM event WHERE kind = 'totp.imported'"),
+        ROWS
+    );
+    assert_eq!(count("SELECT count(*) FROM confirmed_totp"), ROWS);
+}
+
+/// Rows of different users, as many as are asked for.
+fn large_table(home: &Home, rows: usize) -> String {
+    let path: PathBuf = home.dir.path().join("large.csv");
+    let mut file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
+    writeln!(file, "username,secret").unwrap();
+    for it in 0..rows {
+        let secret = BASE32_NOPAD.encode(format!("secret {it:013}").as_bytes());
+        writeln!(file, "user{it},{secret}").unwrap();
+    }
+    file.flush().unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// `cargo test --release --test all import::a_hundred_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "it measures, with a release build and nothing else running"]
+fn a_hundred_thousand_rows_hold_up_no_check() {
+    let (home, token) = Home::init();
+    import(
+        &home,
+        &[&write(&home, "one", format!("user,secret\ncaller,{S20}\n"))],
+    );
+    let (file, id) = (large_table(&home, 100_000), id_of(&home, "caller"));
+    let server = home.serve(&[]);
+    let begun = Instant::now();
+    let mut running = home
+        .command(&["import", &file])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut client = crate::harness::Client::connect(&server.address);
+    let (target, bearer) = (
+        format!("/resources/v3alpha/users/{id}/totp/_check"),
+        format!("Authorization: Bearer {token}\r\n"),
+    );
+    let mut slowest = Duration::ZERO;
+    let mut checks = 0;
+    while running.try_wait().unwrap().is_none() {
+        let asked = Instant::now();
+        // Used already, so it is judged as every code and begins no wait.
+        let used = format!(
+            "\"{}\"",
+            code(&app("caller", S20), step_now(&app("caller", S20)) - 1)
+        );
+        client.ask("POST", &target, &bearer, used.as_bytes());
+        slowest = slowest.max(asked.elapsed());
+        checks += 1;
+        thread::sleep(Duration::from_millis(10));
+    }
+    let took = begun.elapsed();
+    println!("100,000 rows in {took:?}; {checks} checks beside it, the slowest took {slowest:?}");
+    assert!(running.wait().unwrap().success());
+    assert!(took <= Duration::from_secs(30), "{took:?}");
+    assert!(slowest <= Duration::from_millis(250), "{slowest:?}");
+}
+
+/// The most memory that a command had, in KiB.
+fn peak_kib(home: &Home, args: &[&str]) -> u64 {
+    let mut running = home.command(args).stdout(Stdio::null()).spawn().unwrap();
+    let path = format!("/proc/{}/status", running.id());
+    let mut peak = 0;
+    while running.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(&path).unwrap_or_default();
+        let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|it| it.trim().trim_end_matches(" kB").parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(running.wait().unwrap().success());
+    peak
+}
+
+/// `cargo test --release --test all import::a_million -- --ignored --nocapture`
+#[test]
+#[ignore = "it takes minutes"]
+fn a_million_rows_take_64_mib_more_at_most() {
+    let (home, _) = Home::init();
+    let one = write(&home, "one", format!("user,secret\ncaller,{S20}\n"));
+    let file = large_table(&home, 1_000_000);
+    let idle = peak_kib(&home, &["import", &one]);
+    for args in [&["import", "--dry-run", &file][..], &["import", &file]] {
+        let peak = peak_kib(&home, args);
+        println!("{args:?}: {peak} KiB, of which {idle} KiB for one row");
+        assert!(
+            peak <= idle + (64 << 10),
+            "{peak} KiB, of which {idle} KiB for one row"
+        );
+    }
+}
