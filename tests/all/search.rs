@@ -375,3 +375,36 @@ fn a_page_of_100_among_100_000_users_is_right_and_takes_so_long() {
         }
     }
 }
+
+/// As protojson reads numbers.
+#[test]
+fn a_whole_number_may_be_written_with_a_point_or_an_exponent() {
+    let server = TestServer::start();
+    server.user("alice");
+    let bearer = format!("Authorization: Bearer {}\r\n", server.admin);
+    let events = |body: &str| {
+        let target = "/admin/v1/events/_search";
+        server.raw("POST", target, &bearer, body.as_bytes())
+    };
+    for body in [r#"{"limit":1.0}"#, r#"{"limit":1e0}"#, r#"{"limit":10E-1}"#] {
+        let answer = events(body).expect_status(200);
+        assert_eq!(answer.json()["events"].as_array().unwrap().len(), 1);
+    }
+    events(r#"{"sequence":-0.0}"#).expect_status(200);
+    for body in [
+        r#"{"limit":1.5}"#,
+        r#"{"limit":-1.0}"#,
+        r#"{"limit":4294967296.0}"#,
+        r#"{"sequence":1e300}"#,
+    ] {
+        events(body).expect_error(400, 3, Some("TOTPD-Field"));
+    }
+    let search = |state: &str| {
+        let filters = format!(r#"[{{"stateFilter":{{"state":{state}}}}}]"#);
+        server.ask("POST", "/users/_search", &filters)
+    };
+    let found = search("1.0").expect_status(200);
+    assert_eq!(found.text("/details/totalResult"), "1");
+    search("5.0").expect_error(400, 3, Some("TOTPD-Field"));
+    search("1.5").expect_error(400, 3, Some("TOTPD-Field"));
+}

@@ -97,6 +97,15 @@ pub(super) fn number_as_text<S: Serializer>(
     serializer.collect_str(number)
 }
 
+/// A number without a fraction, written with a point or an exponent: protojson reads `1.0` and `1e2` as whole numbers.
+fn whole_number(number: f64) -> Option<i64> {
+    // 2⁵³: up to here every whole number is a double.
+    let is_whole = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+    is_whole
+        .then(|| format!("{number:.0}").parse().ok())
+        .flatten()
+}
+
 /// Reads an unsigned number, which may be written as text.
 pub(super) fn number_in<'de, D: Deserializer<'de>, N: TryFrom<u64>>(
     deserializer: D,
@@ -112,6 +121,11 @@ pub(super) fn number_in<'de, D: Deserializer<'de>, N: TryFrom<u64>>(
 
         fn visit_u64<F>(self, number: u64) -> Result<u64, F> {
             Ok(number)
+        }
+
+        fn visit_f64<F: serde::de::Error>(self, number: f64) -> Result<u64, F> {
+            let whole = whole_number(number).and_then(|it| it.try_into().ok());
+            whole.ok_or_else(|| F::invalid_value(Unexpected::Float(number), &self))
         }
 
         fn visit_str<F: serde::de::Error>(self, text: &str) -> Result<u64, F> {
@@ -173,6 +187,11 @@ pub(super) fn enumeration_in<'de, E: Named, D: Deserializer<'de>>(
 
         fn visit_i64<F: serde::de::Error>(self, number: i64) -> Result<i32, F> {
             i32::try_from(number).map_err(|_| F::invalid_value(Unexpected::Signed(number), &self))
+        }
+
+        fn visit_f64<F: serde::de::Error>(self, number: f64) -> Result<i32, F> {
+            let whole = whole_number(number).and_then(|it| it.try_into().ok());
+            whole.ok_or_else(|| F::invalid_value(Unexpected::Float(number), &self))
         }
 
         fn visit_unit<F>(self) -> Result<i32, F> {
