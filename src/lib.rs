@@ -16,6 +16,7 @@
 //! | `store`, `seal`, `totp` | the database; the master key; TOTP arithmetic | each other, permissions |
 //! | `ownership` | owners and modes of files | what the files are for |
 //! | `counters`, `log_lines` | counters and histograms without a lock | what they count |
+//! | `web` | the pages for people: static files (feature `web`) | requests, users, SQL |
 //! | `model`, `error` | ids, codes, times; errors | I/O |
 
 #[cfg(feature = "server")]
@@ -40,3 +41,5 @@ pub mod serve;
 pub mod service;
 mod store;
 pub mod totp;
+#[cfg(feature = "server")]
+mod web;

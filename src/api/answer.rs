@@ -10,6 +10,7 @@ use super::messages::{
     RemainingResponse, StartResponse,
 };
 use super::qr::{self, QrFormat};
+use crate::web::{self, File};
 
 /// The calls of REST as OpenAPI 3.1, written by hand. Tests compare it with the routes and with real answers.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -24,6 +25,8 @@ pub(super) enum Answer {
     OpenApi,
     /// A complete reply, made without a call.
     Reply(Reply),
+    /// A file of the pages for people.
+    Page(File),
     Created(DetailsResponse),
     Details(DetailsResponse),
     User(GetUserResponse),
@@ -44,6 +47,7 @@ impl Answer {
             Self::Ok | Self::Health(_) => text("ok"),
             Self::OpenApi => reply(200, OPENAPI.as_bytes().to_vec()),
             Self::Reply(it) => it,
+            Self::Page(it) => page(it),
             Self::Created(it) => json(201, &it),
             Self::Details(it) => json(200, &it),
             Self::User(it) => json(200, &it),
@@ -64,7 +68,7 @@ impl Answer {
     /// The answer as a message of protobuf.
     pub(super) fn into_message(self) -> Vec<u8> {
         match self {
-            Self::Ok | Self::OpenApi | Self::Reply(_) => Vec::new(),
+            Self::Ok | Self::OpenApi | Self::Reply(_) | Self::Page(_) => Vec::new(),
             Self::Health(it) => it.encode_to_vec(),
             Self::Created(it) | Self::Details(it) => it.encode_to_vec(),
             Self::User(it) => it.encode_to_vec(),
@@ -89,6 +93,16 @@ fn reply(status: u16, body: Vec<u8>) -> Reply {
         content_type: "application/json",
         headers: Vec::new(),
         body,
+    }
+}
+
+fn page(file: File) -> Reply {
+    let headers = web::HEADERS.map(|(name, value)| (name, value.to_owned()));
+    Reply {
+        status: 200,
+        content_type: file.content_type,
+        headers: headers.into(),
+        body: file.body(),
     }
 }
 

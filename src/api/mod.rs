@@ -40,6 +40,8 @@ use messages::Encoding;
 pub use routes::Kind;
 use status::{Code, Refusal, TransportError};
 
+use crate::web::File;
+
 /// The length limit of a page of a search as sent: clients of gRPC accept no longer message by default.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -49,6 +51,8 @@ pub struct Api {
     clock: Clock,
     /// Origins whose pages may call by gRPC-Web.
     origins: Vec<String>,
+    /// Whether the pages for people are served.
+    has_pages: bool,
     refusals: AddressLimits,
     counts: RequestCounts,
 }
@@ -60,6 +64,7 @@ impl Api {
             service,
             clock,
             origins: Vec::new(),
+            has_pages: false,
             refusals: AddressLimits::new(),
             counts: RequestCounts::new(),
         }
@@ -69,6 +74,13 @@ impl Api {
     #[must_use]
     pub fn for_origins(mut self, origins: Vec<String>) -> Self {
         self.origins = origins;
+        self
+    }
+
+    /// Serves the pages for people too, if the feature `web` is on.
+    #[must_use]
+    pub fn with_pages(mut self) -> Self {
+        self.has_pages = true;
         self
     }
 
@@ -107,7 +119,9 @@ impl Api {
             Ok(Operation::Call(it)) => (it.name, it.call.as_ref().ok().and_then(Call::user)),
             Ok(Operation::Healthz) => (CallName::Health, None),
             Ok(Operation::Ready | Operation::Health) => (CallName::Ready, None),
-            Ok(Operation::OpenApi | Operation::Preflight(_)) | Err(_) => (CallName::Other, None),
+            Ok(Operation::OpenApi | Operation::Preflight(_) | Operation::Page(_)) | Err(_) => {
+                (CallName::Other, None)
+            }
         };
         let user = user.map(ToString::to_string);
         Parsed {
@@ -163,6 +177,7 @@ impl Api {
             }
             Operation::OpenApi => Ok(Answer::OpenApi),
             Operation::Preflight(reply) => Ok(Answer::Reply(reply)),
+            Operation::Page(file) => Ok(Answer::Page(file)),
             Operation::Call(parsed) => {
                 let caller = caller(authorization)?
                     .from_peer(peer)
@@ -218,7 +233,22 @@ impl Api {
         }
         let preflight = grpc_web::preflight(self, request).map(|it| Ok(Operation::Preflight(it)));
         let operation = preflight.unwrap_or_else(|| rest::parse(request));
+        let operation = operation.and_then(|it| self.judge_page(it, request.method));
         (Form::Rest, operation)
+    }
+
+    /// Refuses a page where none are served, and what is no reading of one.
+    fn judge_page(&self, operation: Operation, method: &str) -> Result<Operation, Refusal> {
+        if !matches!(operation, Operation::Page(_)) {
+            return Ok(operation);
+        }
+        if !self.has_pages {
+            return Err(Refusal::no_page());
+        }
+        if !["GET", "HEAD"].contains(&method) {
+            return Err(Refusal::method_not_allowed("GET, HEAD"));
+        }
+        Ok(operation)
     }
 
     /// Encodes a refusal of a transport, in the form that a request of this content type and origin asks for.
@@ -355,6 +385,8 @@ enum Operation {
     OpenApi,
     /// A CORS preflight, with its answer.
     Preflight(Reply),
+    /// A file of the pages for people.
+    Page(File),
     Call(ParsedCall),
 }
 

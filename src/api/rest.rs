@@ -23,6 +23,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Operation, Refusal> {
         Route::Healthz => Operation::Healthz,
         Route::Ready => Operation::Ready,
         Route::OpenApi => Operation::OpenApi,
+        Route::Page(file) => Operation::Page(file),
         Route::Rpc(rpc) => Operation::Call(ParsedCall {
             name: rpc.name(),
             permission: rpc.permission(),

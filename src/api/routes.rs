@@ -4,6 +4,7 @@ use super::PAGE_BYTES;
 use super::counts::CallName;
 use super::status::Refusal;
 use crate::service::Permission;
+use crate::web;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(super) enum Call<'a> {
     Ready,
     /// `GET /openapi.json`
     OpenApi,
+    /// A file of the pages for people, whatever the method
+    Page(web::File),
     /// One of the rpcs
     Rpc(Rpc<'a>),
 }
@@ -66,6 +69,8 @@ pub(super) enum Rpc<'a> {
 pub enum Kind {
     /// Asks whether the process is alive, and needs nothing for it.
     Liveness,
+    /// Asks for a file of the pages, and needs nothing for it.
+    Page,
     /// Asks whether calls can be carried out. It may wait for the database as long as a probe takes.
     Readiness,
     /// Reads, or is refused by its path.
@@ -89,7 +94,7 @@ impl Kind {
     pub(crate) const fn answer_bytes(self) -> usize {
         match self {
             Self::Search => PAGE_BYTES,
-            Self::Liveness | Self::Readiness | Self::Read | Self::Change => 0,
+            Self::Liveness | Self::Page | Self::Readiness | Self::Read | Self::Change => 0,
         }
     }
 }
@@ -100,6 +105,7 @@ impl Call<'_> {
             Self::Healthz => Kind::Liveness,
             Self::Ready => Kind::Readiness,
             Self::OpenApi => Kind::Read,
+            Self::Page(_) => Kind::Page,
             Self::Rpc(rpc) => Kind::of(rpc.permission()),
         }
     }
@@ -158,6 +164,9 @@ impl Rpc<'_> {
 
 /// Finds the call by method and path. The token is judged later.
 pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal> {
+    if let Some(file) = web::find(path) {
+        return Ok(Call::Page(file));
+    }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
         [""] => Err(Refusal::no_page()),
@@ -288,6 +297,11 @@ mod tests {
             ("GET", "/debug/healthz", Kind::Liveness),
             ("GET", "/debug/ready", Kind::Readiness),
             ("POST", "/debug/healthz", Kind::Read),
+            ("GET", "/ui/nothing", Kind::Read),
+            #[cfg(feature = "web")]
+            ("GET", "/ui/?a", Kind::Page),
+            #[cfg(feature = "web")]
+            ("POST", "/", Kind::Page),
             (
                 "POST",
                 &format!("{users}/_search?query.limit=1"),

@@ -34,6 +34,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     too_large.map_err(|error| Error::Bug(format!("signals: {error}")))?;
     let api = Api::new(service.clone(), Arc::new(now));
     let api = api.for_origins(args.cors_origin);
+    let api = if args.no_web { api } else { api.with_pages() };
     let handler = Handler::of(api);
     let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {
         let group_may_read = super::is_credential(&key);

@@ -61,8 +61,8 @@ impl Gates {
             Kind::Change => &self.changes,
             Kind::Search => &self.searches,
             Kind::Read => &self.reads,
-            // Liveness takes no permit: the client's own thread answers it.
-            Kind::Liveness | Kind::Readiness => &self.probes,
+            // Liveness and pages take no permit: the client's own thread answers them.
+            Kind::Liveness | Kind::Page | Kind::Readiness => &self.probes,
         }
     }
 }

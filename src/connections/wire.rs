@@ -36,7 +36,6 @@ impl Wire {
         Ok(Self::Tls(Box::new(StreamOwned::new(tls, socket))))
     }
 
-    #[cfg(feature = "grpc")]
     pub(crate) const fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }

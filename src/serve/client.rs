@@ -15,6 +15,7 @@ use crate::connections::{ConnectionGuard, InFlight, Lease, RefusalReason};
 #[cfg(feature = "grpc")]
 use crate::grpc::Handover;
 use crate::model::RequestId;
+use crate::web::TLS_HEADER;
 
 /// What a request may hold of memory whatever the others hold: nearly every one is shorter.
 const OWN_BYTES: usize = 8 * 1024;
@@ -164,8 +165,8 @@ impl Client<'_> {
         Ok(keep_alive)
     }
 
-    /// Has a complete request answered: by a worker, or `/debug/healthz` on this thread, where no worker, lock or disk can
-    /// delay it.
+    /// Has a complete request answered: by a worker, or `/debug/healthz` and the pages on this thread, where no worker, lock
+    /// or disk can delay it.
     fn answer(
         &mut self,
         head: &RequestHead,
@@ -185,10 +186,15 @@ impl Client<'_> {
             request_id: Some(request_id.as_str()),
         };
         let kind = api::kind(request.method, request.target, request.content_type);
-        if kind == Kind::Liveness {
+        if matches!(kind, Kind::Liveness | Kind::Page) {
             // Clients that ask for nothing else, again and again, give way to those who have just come.
             thread::yield_now();
-            let reply = self.front.handler.reply_to(&request)?;
+            let mut reply = self.front.handler.reply_to(&request)?;
+            if kind == Kind::Page && self.incoming.wire.is_tls() {
+                let (name, value) = TLS_HEADER;
+                reply.headers.push((name, value.to_owned()));
+            }
+            self.reserve(reply.body.len())?;
             return Ok(self.own_answer(&reply, head, request_id));
         }
         let shared = &self.front.connections;
@@ -197,6 +203,14 @@ impl Client<'_> {
         request.peer = client.address;
         let relay = &self.front.relay;
         relay.exchange(kind, &request, &mut self.answer_lease)
+    }
+
+    /// Reserves the memory of an answer.
+    fn reserve(&mut self, bytes: usize) -> Result<(), TransportError> {
+        let budget = self.front.connections.limits.answer_memory_bytes;
+        let no_memory = TransportError::no_answer_memory(bytes, budget);
+        let is_reserved = self.answer_lease.resize(bytes);
+        is_reserved.then_some(()).ok_or(no_memory)
     }
 
     /// Tells the client why its request is refused, in the form that it asked for as far as that was read.

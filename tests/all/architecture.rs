@@ -7,7 +7,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PAGE: &str = include_str!("../../docs/architecture.md");
 
 /// Each module, and those that it may use.
-const BELOW: [(&str, &[&str]); 16] = [
+const BELOW: [(&str, &[&str]); 17] = [
     (
         "serve",
         &[
@@ -18,6 +18,7 @@ const BELOW: [(&str, &[&str]); 16] = [
             "log_limit",
             "metrics",
             "model",
+            "web",
         ],
     ),
     (
@@ -53,13 +54,14 @@ const BELOW: [(&str, &[&str]); 16] = [
     ),
     (
         "api",
-        &["counters", "error", "log_limit", "model", "service"],
+        &["counters", "error", "log_limit", "model", "service", "web"],
     ),
     (
         "service",
         &["error", "model", "ownership", "seal", "store", "totp"],
     ),
     ("store", &["counters", "error", "model", "seal", "totp"]),
+    ("web.rs", &[]),
     ("log_lines.rs", &["counters"]),
     ("counters.rs", &[]),
     ("seal.rs", &["error", "model", "ownership", "totp"]),

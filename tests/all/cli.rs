@@ -465,7 +465,7 @@ fn a_first_contact_is_shown_the_way() {
         }
     }
     assert!(printed(&home.run(&["user", "list", "--help"])).contains("--json"));
-    let server = TestServer::start();
+    let server = TestServer::builder().without_pages().start();
     let told = server.raw("GET", "/", "", b"");
     assert!(
         told.expect_error(404, 5, None)

@@ -282,7 +282,7 @@ fn every_refusal_has_its_status_code_and_id() {
             .expect_error(*status, *code, *id);
     }
     for target in [
-        "/",
+        "/ui/nothing",
         "/debug/metrics",
         "/resources",
         "/resources/v3alpha/",

@@ -44,6 +44,7 @@ pub struct TestServer {
     pub stuck: Arc<Mutex<()>>,
     /// A request for this target panics while it is carried out.
     pub panics: Arc<Mutex<String>>,
+    has_pages: bool,
 }
 
 impl TestServer {
@@ -56,12 +57,16 @@ impl TestServer {
     pub fn builder<'a>() -> Builder<'a> {
         Builder {
             window: Window::OneEitherSide,
+            has_pages: true,
             change: Box::new(|_| ()),
         }
     }
 
     fn start_serving(&self, change: Change<'_>) -> Running {
-        let api = Api::new(self.service.clone(), self.clock());
+        let mut api = Api::new(self.service.clone(), self.clock());
+        if self.has_pages {
+            api = api.with_pages();
+        }
         #[cfg(feature = "grpc")]
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let shared_commits = Arc::clone(&self.shared_commits);
@@ -264,12 +269,20 @@ type Change<'a> = Box<dyn FnOnce(&mut Config) + 'a>;
 #[must_use]
 pub struct Builder<'a> {
     window: Window,
+    has_pages: bool,
     change: Change<'a>,
 }
 
 impl<'a> Builder<'a> {
     pub fn window(self, window: Window) -> Self {
         Self { window, ..self }
+    }
+
+    pub fn without_pages(self) -> Self {
+        Self {
+            has_pages: false,
+            ..self
+        }
     }
 
     pub fn limits(self, limits: Limits) -> Self {
@@ -308,6 +321,7 @@ impl<'a> Builder<'a> {
             shared_commits: Arc::default(),
             stuck: Arc::default(),
             panics: Arc::new(Mutex::new("/panic".to_owned())),
+            has_pages: self.has_pages,
         };
         server.admin = server.token(Role::Admin);
         server.running = Some(server.start_serving(self.change));

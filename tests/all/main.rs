@@ -61,6 +61,7 @@ mod network;
 mod openapi;
 mod openapi_answers;
 mod ownership;
+mod pages;
 mod parameters;
 mod protos;
 mod readme;

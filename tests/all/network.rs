@@ -82,6 +82,26 @@ fn healthy(stream: &mut (impl Read + Write)) -> std::io::Result<bool> {
     Ok(answer.starts_with(b"HTTP/1.1 200 "))
 }
 
+/// Only over TLS may a page tell the browser to come by TLS alone. SECURITY.md 41
+#[cfg(feature = "web")]
+#[test]
+fn a_page_over_tls_asks_for_tls_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, root) = certificate(dir.path(), "pages.test");
+    let server = TestServer::builder()
+        .config(|it| it.tls = Some(files))
+        .start();
+    let version = &rustls::version::TLS13;
+    let mut client = tls(&server.address(), "pages.test", &root, version);
+    let request = b"HEAD /ui/ HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    client.write_all(request).unwrap();
+    let mut head = String::new();
+    client.read_to_string(&mut head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let field = "\r\nStrict-Transport-Security: max-age=31536000\r\n";
+    assert!(head.contains(field), "{head}");
+}
+
 #[test]
 fn tls_12_and_13_are_spoken_and_a_new_certificate_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();

@@ -63,6 +63,9 @@ pub(in crate::cli) struct Serve {
         value_parser = origin
     )]
     pub(in crate::cli) cors_origin: Vec<String>,
+    /// Leave out the pages for people, at / and below /ui
+    #[arg(long, env = "TOTPD_NO_WEB", action = ArgAction::SetTrue, value_parser = switch)]
+    pub(in crate::cli) no_web: bool,
     /// The mode of Unix sockets, in octal
     #[arg(long, env = "TOTPD_UNIX_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
     pub(in crate::cli) unix_mode: u32,

@@ -1,0 +1,415 @@
+// What all pages stand on: elements, the API, forms, dialogs, and time.
+//
+// All text becomes text and never markup: nothing here parses HTML. The token is a variable of this module and nowhere else.
+
+import { words } from './words.js';
+
+// ---- Elements ----
+
+/** Builds an element. Of the attributes, those that begin with `on` are listeners, and what is null or false is left out. */
+export function h(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? '' : value);
+  }
+  element.append(...children.flat(2).filter((it) => it !== undefined && it !== null && it !== false));
+  return element;
+}
+
+/** A name or other text that a person chose: it may be written in another direction. */
+export const named = (text) => h('bdi', {}, text);
+
+/** An ornament. Its picture is in the style sheet, and a screen reader passes over it. */
+export const icon = (name) => h('span', { class: `icon ${name}`, 'aria-hidden': 'true' });
+
+export const button = (label, onclick, attributes = {}) => h('button', { type: 'button', onclick, ...attributes }, label);
+
+const byId = (id) => document.getElementById(id);
+
+/** Tells what was done, also to a screen reader. It stays until the next thing is done. */
+export function notice(text) {
+  byId('notice').replaceChildren(...(text ? [h('p', {}, text)] : []));
+}
+
+let uniqueNumber = 0;
+export const unique = (prefix) => `${prefix}-${(uniqueNumber += 1)}`;
+
+// ---- Time ----
+
+// How far the server's clock is ahead of this machine's.
+let serverAheadMs = 0;
+
+export const serverNow = () => Date.now() + serverAheadMs;
+
+const dateFormat = new Intl.DateTimeFormat(words.locale, { dateStyle: 'medium' });
+const momentFormat = new Intl.DateTimeFormat(words.locale, { dateStyle: 'medium', timeStyle: 'medium' });
+const timeFormat = new Intl.DateTimeFormat(words.locale, { timeStyle: 'short' });
+const agoFormat = new Intl.RelativeTimeFormat(words.locale, { numeric: 'auto' });
+
+export const time = (at) => timeFormat.format(new Date(at));
+export const moment = (at) => momentFormat.format(new Date(at));
+
+/** A moment as people say it, such as "2 hours ago". */
+export function ago(at) {
+  const seconds = Math.min(0, (Date.parse(at) - serverNow()) / 1000);
+  const days = seconds / 86_400;
+  const [text, unit] =
+    seconds > -60 ? [words.justNow] :
+    seconds > -3_600 ? [seconds / 60, 'minute'] :
+    days > -1 ? [seconds / 3_600, 'hour'] :
+    days > -31 ? [days, 'day'] : [dateFormat.format(new Date(at))];
+  return h('time', { datetime: at, title: moment(at) }, unit ? agoFormat.format(Math.round(text), unit) : text);
+}
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+
+/** Calls `tick` with the time that is left, once a second, and `over` at the end, as long as `element` is shown. */
+export function countDown(element, seconds, tick, over) {
+  const end = performance.now() + seconds * 1000;
+  const step = () => {
+    if (!element.isConnected) return;
+    const left = Math.ceil((end - performance.now()) / 1000);
+    if (left <= 0) {
+      over();
+      return;
+    }
+    tick(clock(left), left);
+    setTimeout(step, 250);
+  };
+  queueMicrotask(step);
+}
+
+// ---- The API ----
+
+const root = new URL('../', import.meta.url);
+
+/** Who is here: `{ token, role, userId, ends }`, or null. */
+let session = null;
+
+/** What happens to the session, and to the server: `ended` and `back`. */
+export const happened = new EventTarget();
+
+export const currentSession = () => session;
+
+export function begin(next) {
+  session = next;
+}
+
+/** Ends the session, and forgets the token. `why` is a key of `words.ended`. */
+export function end(why) {
+  if (!session) return;
+  session = null;
+  document.querySelectorAll('dialog').forEach((it) => it.close());
+  happened.dispatchEvent(new CustomEvent('ended', { detail: why }));
+}
+
+/** The server said no. */
+export class Refusal extends Error {
+  constructor(status, id, message, retryAfterS) {
+    super(message);
+    Object.assign(this, { status, id, retryAfterS });
+  }
+}
+
+/** No answer came: whether a change was made is not known. */
+export class NoAnswer extends Error {}
+
+/** What to tell a person about a failed call. */
+export function explain(error) {
+  if (error instanceof NoAnswer) return words.noAnswer;
+  if (error instanceof Refusal) {
+    return words.refusals[error.id] ?? words.statuses[error.status] ?? words.refused(error.message);
+  }
+  console.error(error);
+  return words.broken;
+}
+
+async function send(method, path, { body, headers = {} } = {}) {
+  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  let response;
+  let answer;
+  try {
+    response = await fetch(new URL(path, root), {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: 'no-store',
+      redirect: 'error',
+      signal: AbortSignal.timeout(20_000),
+    });
+    answer = await response.text();
+  } catch {
+    watchOutage();
+    throw new NoAnswer();
+  }
+  const date = Date.parse(response.headers.get('Date') ?? '');
+  if (!Number.isNaN(date)) serverAheadMs = date - Date.now();
+  let json = {};
+  try {
+    json = JSON.parse(answer);
+  } catch {
+    // A proxy may answer in its own way; the status says enough.
+  }
+  if (response.ok) return json;
+  const detail = json.details?.[0] ?? {};
+  const retryAfterS = Number(response.headers.get('Retry-After')) || undefined;
+  throw new Refusal(response.status, detail.id, detail.message ?? json.message ?? '', retryAfterS);
+}
+
+/** Swaps the code of a link for a token. */
+export const redeem = (code) => send('POST', 'ui/redeem', { body: { code } });
+
+/** Makes a call with a token that is not in use yet. */
+export const callWith = (token, method, path, body) => send(method, `resources/v3alpha/${path}`, { body, headers: { Authorization: `Bearer ${token}` } });
+
+/** Makes a call as who is here. `code` is a current code, where the setting `self-removal` wants one. */
+export async function call(method, path, { body, code, at = 'resources/v3alpha/' } = {}) {
+  const asked = session;
+  if (!asked) throw new Refusal(401);
+  const headers = { Authorization: `Bearer ${asked.token}` };
+  if (code) headers['Totpd-Code'] = code;
+  try {
+    return await send(method, at + path, { body, headers });
+  } catch (error) {
+    if (error.status === 401 && session === asked) end('refused');
+    throw error;
+  }
+}
+
+/** A path of the API: each part is percent-encoded, since an id may hold anything. */
+export const path = (...parts) => parts.map(encodeURIComponent).join('/');
+
+// ---- A server that is gone ----
+
+let watching = false;
+
+/** Says that the server does not answer, asks until it does, and then says that. */
+async function watchOutage() {
+  if (watching) return;
+  watching = true;
+  byId('outage').replaceChildren(h('p', {}, words.outage));
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    try {
+      const response = await fetch(new URL('debug/healthz', root), { cache: 'no-store', signal: AbortSignal.timeout(5_000) });
+      if (response.ok) break;
+    } catch {
+      // Still gone.
+    }
+  }
+  watching = false;
+  byId('outage').replaceChildren();
+  notice(words.outageOver);
+  happened.dispatchEvent(new Event('back'));
+}
+
+// ---- Forms and dialogs ----
+
+/** A labelled field: `{ row, input }`. */
+export function field(label, { hint, ...attributes } = {}) {
+  const id = unique('field');
+  const hintId = hint && unique('hint');
+  const plain = { type: 'text', autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false', dir: 'auto' };
+  const input = h('input', { id, ...plain, 'aria-describedby': hintId, ...attributes });
+  const row = h('div', { class: 'field' }, h('label', { for: id }, label), hint && h('p', { class: 'hint', id: hintId }, hint), input);
+  return { row, input };
+}
+
+/**
+ * A field for a code, one-time or, where all keys are wanted, recovery. It takes what apps show and people paste: blanks and
+ * hyphens mean nothing.
+ */
+export function codeField(label, hint, inputmode = 'numeric') {
+  const made = field(label, { hint, class: 'code', autocomplete: 'one-time-code', inputmode });
+  return { ...made, code: () => made.input.value.normalize('NFKC').replace(/[\s\p{Pd}]/gu, '') };
+}
+
+/** Where a form says what went wrong. A wait counts down. */
+function problemBox() {
+  const text = h('p', { role: 'alert' });
+  const left = h('p', { class: 'left', role: 'timer' });
+  const box = h('div', { class: 'problem', hidden: true }, text, left);
+  const clear = () => {
+    box.hidden = true;
+    text.replaceChildren();
+    left.replaceChildren();
+  };
+  const show = (error) => {
+    clear();
+    box.hidden = false;
+    box.classList.remove('over');
+    text.append(typeof error === 'string' ? error : explain(error));
+    if (!error.retryAfterS) return;
+    const over = () => {
+      left.replaceChildren();
+      box.classList.add('over');
+      text.replaceChildren(words.waitOver);
+    };
+    countDown(left, error.retryAfterS, (it) => left.replaceChildren(words.waitLeft(it)), over);
+  };
+  return { box, show, clear };
+}
+
+/** A form. What `action` throws is shown, and the first of `fields` that is there is marked where what was typed is refused. */
+export function form({ content, fields = [], submit, danger, others = [], action }) {
+  const problem = problemBox();
+  problem.box.id = unique('problem');
+  const send = h('button', { type: 'submit', class: danger ? 'danger' : 'primary' }, submit);
+  const mark = (on) => {
+    const input = fields.find((it) => it.row.isConnected)?.input;
+    if (!input) return;
+    const described = new Set((input.getAttribute('aria-describedby') ?? '').split(' ').filter(Boolean));
+    described[on ? 'add' : 'delete'](problem.box.id);
+    input.setAttribute('aria-describedby', [...described].join(' '));
+    input.setAttribute('aria-invalid', String(on));
+    if (on) {
+      input.focus();
+      input.select();
+    }
+  };
+  const onsubmit = async (event) => {
+    event.preventDefault();
+    if (send.getAttribute('aria-disabled')) return;
+    send.setAttribute('aria-disabled', 'true');
+    send.replaceChildren(words.working);
+    problem.clear();
+    mark(false);
+    try {
+      await action();
+    } catch (error) {
+      if (currentSession() || !(error.status === 401)) problem.show(error);
+      if (error instanceof Refusal && error.status === 400) mark(true);
+    } finally {
+      send.removeAttribute('aria-disabled');
+      send.replaceChildren(submit);
+    }
+  };
+  const element = h('form', { onsubmit, novalidate: true }, content, problem.box, h('div', { class: 'actions' }, send, others));
+  return { element, problem };
+}
+
+/** Asks in a dialog, and returns what `action` returned, or nothing where it was cancelled. Then the focus goes back. */
+export function ask({ title, content, fields, submit, danger, action, cancel = words.cancel, wide }) {
+  return new Promise((resolve) => {
+    const titleId = unique('title');
+    let result;
+    const dialog = h('dialog', { 'aria-labelledby': titleId, class: wide && 'wide' });
+    const others = cancel ? [button(cancel, () => dialog.close())] : [];
+    const act = async () => {
+      result = (await action()) ?? true;
+      dialog.close();
+    };
+    const { element } = form({ content, fields, submit, danger, others, action: act });
+    dialog.append(h('h2', { id: titleId }, title), element);
+    const opener = document.activeElement;
+    dialog.addEventListener('close', () => {
+      dialog.remove();
+      resolve(result);
+      if (opener?.isConnected) opener.focus();
+      else focusHeading();
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+    const first = fields?.find((it) => it.row.isConnected)?.input;
+    // What cannot be undone is not what the Enter key does at once.
+    const buttons = [...dialog.querySelectorAll(':scope > form > .actions button')];
+    (first ?? (danger ? buttons.at(-1) : buttons[0])).focus();
+  });
+}
+
+/** Makes changes that may need a code beside them. Where the server asks for one, its field is shown, and the next try sends it. */
+export function withProof() {
+  const proof = codeField(words.proof, words.proofHint, 'text');
+  const place = h('div', {});
+  const run = async (change) => {
+    const wanted = place.hasChildNodes();
+    try {
+      return await change(wanted ? proof.code() : undefined);
+    } catch (error) {
+      if (error.id === 'TOTPD-Code1' && !wanted) {
+        place.append(proof.row);
+        proof.input.focus();
+      }
+      throw error;
+    }
+  };
+  return { place, field: proof, run };
+}
+
+/** Puts text into the clipboard; on a page without TLS browsers allow only the old way. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = h('textarea', { class: 'unseen', readonly: true, 'aria-hidden': 'true' });
+    area.value = text;
+    (document.querySelector('dialog[open]') ?? document.body).append(area);
+    area.select();
+    const copied = document.execCommand('copy');
+    area.remove();
+    if (!copied) throw new Error('no clipboard');
+  }
+}
+
+/** A button that copies, and says so in its own place. */
+export function copyButton(label, text) {
+  const said = h('span', { role: 'status' }, label);
+  const made = h('button', {
+    type: 'button',
+    onclick: async () => {
+      said.replaceChildren(await copy(text).then(() => words.copied, () => words.notCopied));
+      made.focus();
+      setTimeout(() => said.replaceChildren(label), 4_000);
+    },
+  }, icon('copy'), said);
+  return made;
+}
+
+// ---- Views ----
+
+let turn = 0;
+
+/** Moves the focus to what a view is about, so that a screen reader reads it. */
+export function focusHeading() {
+  const heading = byId('main').querySelector('h1') ?? byId('main');
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+}
+
+/**
+ * Shows a view, whose elements `load` returns, unless it was left meanwhile. Where that fails it says why and what to do.
+ * `quiet` keeps the old one until then, and the focus.
+ */
+export async function show(title, load, { quiet = false } = {}) {
+  const mine = (turn += 1);
+  const main = byId('main');
+  document.title = words.title(title);
+  if (!quiet) {
+    main.replaceChildren(h('h1', {}, title), h('p', { class: 'loading', role: 'status' }, words.loading));
+    focusHeading();
+    window.scrollTo(0, 0);
+  }
+  let content;
+  try {
+    content = await load();
+  } catch (error) {
+    if (mine !== turn || (error.status === 401 && !session)) return;
+    if (quiet && error instanceof NoAnswer) return;
+    const again = button(words.tryAgain, () => show(title, load), { class: 'primary' });
+    const { box, show: tell } = problemBox();
+    content = [h('h1', {}, title), box, h('div', { class: 'actions' }, again)];
+    queueMicrotask(() => tell(error));
+  }
+  if (mine !== turn) return;
+  const hadFocus = main.contains(document.activeElement);
+  const focused = quiet && document.activeElement?.dataset.key;
+  main.replaceChildren(...content.flat().filter(Boolean));
+  const same = focused && [...main.querySelectorAll('[data-key]')].find((it) => it.dataset.key === focused);
+  if (same) same.focus();
+  else if (hadFocus || !quiet) focusHeading();
+}
+
+/** Whether a view may be refreshed without disturbing anybody. */
+export const isIdle = () => !document.querySelector('dialog[open]') && !document.hidden;
