@@ -2,11 +2,15 @@
 //!
 //! Knows no database, no users and no clock.
 
+mod drift;
+
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
+
+pub(crate) use drift::{Match, match_code, match_two_codes};
 
 use crate::error::{Error, Result};
 use crate::model::{Code, Period, Step, Window};

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::counts::CallName;
 use super::messages::{
     CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, ListEventsRequest,
-    Organization, RecoveryCodeRequest, RenameRequest, SearchUsersRequest, Struct, TotpCodeRequest,
-    TotpRequest, UserRequest,
+    Organization, RecoveryCodeRequest, RenameRequest, ResyncRequest, SearchUsersRequest, Struct,
+    TotpCodeRequest, TotpRequest, UserRequest,
 };
 use super::qr::QrFormat;
 use super::{events, filters};
@@ -60,6 +60,11 @@ pub(super) enum Call {
         user: UserRef,
         totp: TotpId,
     },
+    ResyncTotp {
+        user: UserRef,
+        totp: TotpId,
+        codes: [Code; 2],
+    },
     GenerateRecoveryCodes(UserRef),
     GetRecoveryCodes(UserRef),
     CheckRecoveryCode {
@@ -89,6 +94,7 @@ impl Call {
             | Self::ConfirmTotp { user: it, .. }
             | Self::CheckTotp { user: it, .. }
             | Self::RenameTotp { user: it, .. }
+            | Self::ResyncTotp { user: it, .. }
             | Self::RemoveTotp { user: it, .. } => Some(&it.user),
         }
     }
@@ -115,6 +121,7 @@ impl Call {
             | Self::CheckTotp { .. }
             | Self::ListTotps(_)
             | Self::RenameTotp { .. }
+            | Self::ResyncTotp { .. }
             | Self::GetRecoveryCodes(_)
             | Self::CheckRecoveryCode { .. } => false,
         }
@@ -233,6 +240,20 @@ pub(super) fn rename_totp(request: RenameRequest) -> Result<Call> {
         user: user_ref(target, &request.id)?,
         totp: request.totp_id.parse()?,
         name: Name::parse("name", &request.name)?,
+    })
+}
+
+pub(super) fn resync_totp(request: ResyncRequest) -> Result<Call> {
+    let codes = Zeroizing::new(request.codes);
+    let target = target(request.instance, request.organization)?;
+    let (user, totp) = (user_ref(target, &request.id)?, request.totp_id.parse()?);
+    let [first, second] = codes.as_slice() else {
+        return Err(Error::invalid("codes", "expected two codes"));
+    };
+    Ok(Call::ResyncTotp {
+        user,
+        totp,
+        codes: [first.parse()?, second.parse()?],
     })
 }
 

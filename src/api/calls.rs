@@ -83,8 +83,7 @@ pub(super) fn carry_out(
         }
         Call::ConfirmTotp { user, totp, code } => {
             let (context, user) = on(user);
-            let verdict = service.confirm_totp(&context, user, totp, code)?;
-            accepted(verdict).map(|it| Answer::Details(it.into()))
+            confirmed(service.confirm_totp(&context, user, totp, code)?)
         }
         Call::CheckTotp { user, totp, code } => {
             let (context, user) = on(user);
@@ -100,6 +99,10 @@ pub(super) fn carry_out(
             let (context, user) = on(user);
             let renamed = service.rename_totp(&context, user, totp, name)?;
             Ok(Answer::Details(renamed.into()))
+        }
+        Call::ResyncTotp { user, totp, codes } => {
+            let (context, user) = on(user);
+            confirmed(service.resync_totp(&context, user, totp, codes)?)
         }
         Call::RemoveTotp { user, totp } => {
             let (context, user) = on(user);
@@ -179,4 +182,9 @@ fn accepted_recovery_code(verdict: RecoveryVerdict) -> Result<RemainingRecoveryC
         }
         RecoveryVerdict::Wait { retry_after_s } => Err(Refusal::wait(retry_after_s)),
     }
+}
+
+/// The answer of a call that names its authenticator.
+fn confirmed(verdict: Verdict) -> Result<Answer, Refusal> {
+    accepted(verdict).map(|it| Answer::Details(it.into()))
 }

@@ -64,6 +64,7 @@ label! {
         CheckTotp => "CheckTOTP",
         ListTotp => "ListTOTP",
         RenameTotp => "RenameTOTP",
+        ResyncTotp => "ResyncTOTP",
         GenerateRecoveryCodes => "GenerateRecoveryCodes",
         GetRecoveryCodes => "GetRecoveryCodes",
         CheckRecoveryCode => "CheckRecoveryCode",

@@ -12,7 +12,9 @@ use super::messages::rpc::{
     Any, Duration, ErrorDetail, HealthCheckRequest, HealthCheckResponse, RetryInfo, ServingStatus,
     Status,
 };
-use super::messages::{Bound, FILTERS_OF_SEARCH, TYPES_OF_EVENTS, USERNAMES_OF_USER};
+use super::messages::{
+    Bound, CODES_OF_RESYNC, FILTERS_OF_SEARCH, TYPES_OF_EVENTS, USERNAMES_OF_USER,
+};
 use super::routes::Kind;
 use super::status::Refusal;
 use crate::error::Error;
@@ -46,6 +48,7 @@ pub(super) enum Rpc {
     CheckTotp,
     ListTotp,
     RenameTotp,
+    ResyncTotp,
     GenerateRecoveryCodes,
     GetRecoveryCodes,
     CheckRecoveryCode,
@@ -75,6 +78,7 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
             "CheckTOTP" => Rpc::CheckTotp,
             "ListTOTP" => Rpc::ListTotp,
             "RenameTOTP" => Rpc::RenameTotp,
+            "ResyncTOTP" => Rpc::ResyncTotp,
             _ => return Err(Refusal::not_offered()),
         },
         Some((RECOVERY_CODES, rpc)) => match rpc {
@@ -108,6 +112,7 @@ impl Rpc {
             Self::RemoveTotp => CallName::RemoveTotp,
             Self::ListTotp => CallName::ListTotp,
             Self::RenameTotp => CallName::RenameTotp,
+            Self::ResyncTotp => CallName::ResyncTotp,
             Self::CheckTotp => CallName::CheckTotp,
             Self::GenerateRecoveryCodes => CallName::GenerateRecoveryCodes,
             Self::GetRecoveryCodes => CallName::GetRecoveryCodes,
@@ -132,6 +137,7 @@ impl Rpc {
             | Self::ConfirmTotp
             | Self::RemoveTotp
             | Self::RenameTotp
+            | Self::ResyncTotp
             | Self::CheckTotp
             | Self::GenerateRecoveryCodes
             | Self::CheckRecoveryCode
@@ -184,6 +190,12 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
             call::on_user(it, Call::ListTotps)
         }),
         Rpc::RenameTotp => parse_message(Permission::WriteTotp, message, call::rename_totp),
+        Rpc::ResyncTotp => parse_counted(
+            Permission::WriteTotp,
+            message,
+            &CODES_OF_RESYNC,
+            call::resync_totp,
+        ),
         Rpc::CheckTotp => parse_message(Permission::Check, message, |it| {
             call::check_totp(it, RestOnly::default())
         }),

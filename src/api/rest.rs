@@ -4,7 +4,7 @@ use super::call::{self, Call, ParsedCall, RestOnly};
 use super::http::Request;
 use super::messages::{
     self, CheckRequest, CreateUserRequest, GetUserRequest, RecoveryCodeRequest, RenameRequest,
-    SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
+    ResyncRequest, SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
 };
 use super::path::{self, Query};
 use super::routes::{self, Rpc};
@@ -103,6 +103,13 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             id: id(raw)?,
             totp_id: totp_id(totp)?,
             name: messages::read_name(body)?,
+        }),
+        Rpc::ResyncTotp(raw, totp) => call::resync_totp(ResyncRequest {
+            instance,
+            organization,
+            id: id(raw)?,
+            totp_id: totp_id(totp)?,
+            codes: messages::read_codes(body)?,
         }),
         Rpc::RemoveTotp(raw, totp) => call::remove_totp(TotpRequest {
             instance,

@@ -52,6 +52,8 @@ pub(super) enum Rpc<'a> {
     ListTotp(&'a str),
     /// `RenameTOTP`
     RenameTotp(&'a str, &'a str),
+    /// `ResyncTOTP`
+    ResyncTotp(&'a str, &'a str),
     /// `RemoveTOTPAuthenticator`
     RemoveTotp(&'a str, &'a str),
     /// `GenerateRecoveryCodes`
@@ -128,6 +130,7 @@ impl Rpc<'_> {
             Self::ConfirmTotp(..) => CallName::ConfirmTotp,
             Self::ListTotp(_) => CallName::ListTotp,
             Self::RenameTotp(..) => CallName::RenameTotp,
+            Self::ResyncTotp(..) => CallName::ResyncTotp,
             Self::CheckTotp(..) => CallName::CheckTotp,
             Self::RemoveTotp(..) => CallName::RemoveTotp,
             Self::GenerateRecoveryCodes(_) => CallName::GenerateRecoveryCodes,
@@ -154,6 +157,7 @@ impl Rpc<'_> {
             Self::StartTotp(_)
             | Self::ConfirmTotp(..)
             | Self::RenameTotp(..)
+            | Self::ResyncTotp(..)
             | Self::RemoveTotp(..)
             | Self::GenerateRecoveryCodes(_)
             | Self::RemoveRecoveryCodes(_) => Permission::WriteTotp,
@@ -216,26 +220,34 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
             _,
         ) => Err(Refusal::method_not_allowed("POST")),
 
-        (["users", id, "totp"], "GET" | "HEAD") => Ok(R::ListTotp(id)),
-        (["users", id, "totp"], "POST") => Ok(R::StartTotp(id)),
-        (["users", id, "totp", "_check"], "POST") => Ok(R::CheckTotp(id, None)),
-        (["users", id, "totp", totp], "DELETE") => Ok(R::RemoveTotp(id, totp)),
-        (["users", id, "totp", totp, "_verify"], "POST") => Ok(R::ConfirmTotp(id, totp)),
-        (["users", id, "totp", totp, "_check"], "POST") => Ok(R::CheckTotp(id, Some(totp))),
-        (["users", id, "totp", totp, "_rename"], "POST") => Ok(R::RenameTotp(id, totp)),
-        (["users", _, "totp", _, "_verify" | "_check" | "_rename"], _) => {
-            Err(Refusal::method_not_allowed("POST"))
-        }
-        (["users", _, "totp"], _) => Err(Refusal::method_not_allowed("GET, HEAD, POST")),
-        (["users", _, "totp", "_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
-        (["users", _, "totp", _], _) => Err(Refusal::method_not_allowed("DELETE")),
-
+        (["users", id, "totp", rest @ ..], _) => totps(method, id, rest),
         (["users", id, "recovery_codes", rest @ ..], _) => recovery_codes(method, id, rest),
 
         // Calls that ZITADEL documents and totpd does not offer.
         (["users", _, rest @ ..], _) => user_part(method, rest),
         (["idp_intents"], _) => not_offered(method, "POST"),
         (["idp_intents", _], _) => not_offered(method, "GET"),
+        _ => Err(Refusal::no_such_path()),
+    }
+}
+
+fn totps<'a>(method: &str, id: &'a str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
+    match (path, method) {
+        ([], "GET" | "HEAD") => Ok(Rpc::ListTotp(id)),
+        ([], "POST") => Ok(Rpc::StartTotp(id)),
+        ([], _) => Err(Refusal::method_not_allowed("GET, HEAD, POST")),
+        (["_check"], "POST") => Ok(Rpc::CheckTotp(id, None)),
+        ([totp], "DELETE") => Ok(Rpc::RemoveTotp(id, totp)),
+        // The path of the check is also one of an authenticator of that id.
+        (["_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
+        ([_], _) => Err(Refusal::method_not_allowed("DELETE")),
+        ([totp, "_verify"], "POST") => Ok(Rpc::ConfirmTotp(id, totp)),
+        ([totp, "_check"], "POST") => Ok(Rpc::CheckTotp(id, Some(totp))),
+        ([totp, "_rename"], "POST") => Ok(Rpc::RenameTotp(id, totp)),
+        ([totp, "_resync"], "POST") => Ok(Rpc::ResyncTotp(id, totp)),
+        ([_, "_verify" | "_check" | "_rename" | "_resync"], _) => {
+            Err(Refusal::method_not_allowed("POST"))
+        }
         _ => Err(Refusal::no_such_path()),
     }
 }
@@ -315,6 +327,7 @@ mod tests {
             ("DELETE", &format!("{users}/a/totp/Check"), Kind::Change),
             ("GET", &format!("{users}/a/totp"), Kind::Read),
             ("POST", &format!("{users}/a/totp/b/_rename"), Kind::Change),
+            ("POST", &format!("{users}/a/totp/b/_resync"), Kind::Change),
             (
                 "POST",
                 &format!("{users}/a/totp/_check?x=/Check"),
@@ -342,6 +355,7 @@ mod tests {
             ("/totpd.v1.TOTPService/CheckTOTP".to_owned(), Kind::Change),
             ("/totpd.v1.TOTPService/ListTOTP".to_owned(), Kind::Read),
             ("/totpd.v1.TOTPService/RenameTOTP".to_owned(), Kind::Change),
+            ("/totpd.v1.TOTPService/ResyncTOTP".to_owned(), Kind::Change),
             (format!("{recovery}/GenerateRecoveryCodes"), Kind::Change),
             (format!("{recovery}/GetRecoveryCodes"), Kind::Read),
             (format!("{recovery}/CheckRecoveryCode"), Kind::Change),

@@ -404,6 +404,17 @@ pub(super) enum Totp {
         /// Its new name
         name: String,
     },
+    /// Find out how far an authenticator's clock is off, by two codes that follow each other; both are used up
+    Resync {
+        #[command(flatten)]
+        user: UserArg,
+        /// The authenticator's id
+        totp: String,
+        /// The code the app shows
+        code1: String,
+        /// The code the app shows next
+        code2: String,
+    },
     /// Remove an authenticator for good
     #[command(
         group(ArgGroup::new("which").required(true).args(["totp", "all"])),

@@ -1,4 +1,4 @@
-//! `totp start`, `confirm`, `check`, `list`, `rename` and `remove`.
+//! `totp start`, `confirm`, `check`, `list`, `rename`, `resync` and `remove`.
 
 use totpd::api::messages;
 use totpd::api::status::Refusal;
@@ -80,6 +80,12 @@ pub(super) fn run(
             let document = messages::DetailsResponse::from(details);
             out.answer_change(&done, &document, || done.clone())
         }
+        args::Totp::Resync {
+            user,
+            totp,
+            code1,
+            code2,
+        } => resync(service, out, &user, (&totp, [&code1, &code2])),
         args::Totp::Remove {
             user,
             totp: Some(totp),
@@ -97,6 +103,26 @@ pub(super) fn run(
             user, totp: None, ..
         } => remove_all(service, out, &users::find(service, &user)?),
     }
+}
+
+fn resync(
+    service: &Service,
+    out: &Output,
+    user: &args::UserArg,
+    (totp, [first, second]): (&str, [&str; 2]),
+) -> Result<()> {
+    let totp: TotpId = totp.parse()?;
+    let codes = [first.parse()?, second.parse()?];
+    let id = users::find(service, user)?.id;
+    let verdict = service.resync_totp(&operator(), id.clone(), totp, codes)?;
+    let details = accepted(verdict)?;
+    let user = users::label(&id, &details.owner);
+    let done = format!(
+        "resynchronized {} of {user}; both codes are used up",
+        details.id
+    );
+    let document = messages::DetailsResponse::from(details);
+    out.answer_change(&done, &document, || done.clone())
 }
 
 /// Removes each authenticator in its own transaction. If one fails, the output still lists those removed before.

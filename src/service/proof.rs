@@ -6,7 +6,8 @@
 
 use super::RecoveryVerdict;
 use super::call::TxContext;
-use super::totps::{Limited, Verdict};
+use super::codes::Verdict;
+use super::totps::Limited;
 use crate::error::{Error, Missing, ProofRefusal, Result, WrongState};
 use crate::model::{Proof, SelfRemoval, TotpId, UserId, UserState};
 use crate::store::{TotpRow, TotpState, UserRow, WriteTx};

@@ -3,7 +3,8 @@
 //! They stand in for an authenticator that is lost, and go with the last confirmed one.
 
 use super::call::TxContext;
-use super::totps::{Limited, remaining_wait_s};
+use super::codes::remaining_wait_s;
+use super::totps::Limited;
 use super::{Context, Details, Permission, Service, users};
 use crate::error::{Error, Missing, Result, WrongState};
 use crate::model::{OrgId, RecoveryCode, RecoverySetId, Timestamp, UserId, UserState};

@@ -5,15 +5,16 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::call::TxContext;
+use super::codes::{Verdict, remaining_wait_s, whole_seconds};
 use super::replacement::{pending_to_give_way, remove_pending, require_replaceable};
-use super::{Context, Details, Inner, Permission, Service, Totp};
+use super::{Context, Details, Permission, Service, Totp};
 use crate::error::{Error, Missing, ProofRefusal, Result, WrongState};
-use crate::model::{Code, Drift, Name, Step, Timestamp, TotpId, UserId, UserState, Window};
+use crate::model::{Code, Drift, Name, Step, Timestamp, TotpId, UserId, UserState};
 use crate::seal::new_secret;
 use crate::store::{
     Event, EventKind, EventSource, ReadKind, RemovedTotp, TotpRow, TotpState, UserRow, WriteTx,
 };
-use crate::totp::{Parameters, Secret, enrolment_uri, matching_step, wait_after};
+use crate::totp::{Parameters, Secret, enrolment_uri};
 
 /// A new, pending authenticator. No other call returns its secret.
 pub struct Enrolment {
@@ -23,27 +24,6 @@ pub struct Enrolment {
     pub uri: Zeroizing<String>,
     /// The secret, for apps without a camera.
     pub secret: Secret,
-}
-
-/// The result of checking a code. A refused code is a value and not an error, because an error would roll back the count
-/// of failures.
-#[must_use = "a code that was not accepted is no error: look at the verdict"]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The code was good. That it was used is committed.
-    Accepted(Details),
-    /// The code was wrong, and counted.
-    Wrong {
-        /// The length of the wait that this code began, in seconds.
-        begins_wait_s: Option<u64>,
-    },
-    /// The code was right, but it or a later one was used before. It does not count as wrong.
-    Used,
-    /// The user has to wait after too many wrong codes. The code was not compared.
-    Wait {
-        /// The seconds until codes are compared again.
-        retry_after_s: u64,
-    },
 }
 
 /// The result of a change of which `self` tokens may make thirty an hour, or for which they may need a code. A refusal is a
@@ -160,7 +140,7 @@ impl Service {
                 }
                 let window = tx.settings()?.window;
                 let verdict = match call.inner.find_step(tx, &user, totp, &code, window)? {
-                    Some(step) if tx.confirm_totp(&user, &totp.id, step)? => {
+                    Some(matched) if tx.confirm_totp(&user, &totp.id, matched.step)? => {
                         call.record_totp(tx, EventKind::TotpConfirmed, &user, Some(totp))?;
                         call.remove_replaced(tx, &user, totp)?;
                         Verdict::Accepted(details(totp, &user, tx.event_at()))
@@ -295,29 +275,6 @@ impl Service {
     }
 }
 
-impl Inner {
-    /// The step within the window that `code` belongs to. A secret that cannot be opened is an error, and counts neither as
-    /// a wrong code nor as a good one.
-    fn find_step(
-        &self,
-        tx: &WriteTx<'_>,
-        user: &UserRow,
-        totp: &TotpRow,
-        code: &Code,
-        window: Window,
-    ) -> Result<Option<Step>> {
-        let sealed = tx.sealed_secret(totp.slot)?;
-        let secret = self.unseal(tx, &sealed, &user.id, &totp.id)?;
-        Ok(matching_step(
-            &secret,
-            totp.parameters,
-            window,
-            code,
-            tx.now().step(totp.parameters.period).shifted(totp.drift),
-        ))
-    }
-}
-
 /// Removes expired enrolments.
 pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
     let source = EventSource::totpd();
@@ -332,26 +289,6 @@ pub(super) fn sweep(tx: &WriteTx<'_>, slice: u32) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// The seconds until the user's codes are compared again, if the user has to wait.
-pub(super) fn remaining_wait_s(tx: &WriteTx<'_>, user: &UserId) -> Result<Option<u64>> {
-    let Some(failures) = tx.failures(user)? else {
-        return Ok(None);
-    };
-    if failures.judged_at > tx.now() {
-        // The clock was set back. The wait starts again, because otherwise it would last longer than its length.
-        tx.clamp_failure_times()?;
-    }
-    let passed = tx.now().since(failures.judged_at);
-    let left = wait_after(failures.in_a_row).saturating_sub(passed);
-    Ok((!left.is_zero()).then_some(whole_seconds(left)))
-}
-
-/// Rounds up, so that a client that waits this long is not too early.
-fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs()
-        .saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 impl TxContext<'_> {
@@ -409,62 +346,16 @@ impl TxContext<'_> {
         }
         Ok(wait)
     }
-
-    /// Judges a code against confirmed authenticators, and uses it up or counts the failure. The caller must not turn the
-    /// verdict into an error, which would roll back the count. `named` is the authenticator that the call names, for the
-    /// event of a failure.
-    pub(super) fn use_code(
-        &self,
-        tx: &WriteTx<'_>,
-        user: &UserRow,
-        confirmed: &[&TotpRow],
-        code: &Code,
-        named: Option<&TotpRow>,
-    ) -> Result<Verdict> {
-        if let Some(retry_after_s) = remaining_wait_s(tx, &user.id)? {
-            return Ok(Verdict::Wait { retry_after_s });
-        }
-        let window = tx.settings()?.window;
-        let mut was_good = false;
-        for it in confirmed {
-            let Some(step) = self.inner.find_step(tx, user, it, code, window)? else {
-                continue;
-            };
-            if tx.claim_step(user, &it.id, step)? {
-                tx.clear_failures(&user.id)?;
-                self.record_totp(tx, EventKind::TotpChecked, user, Some(it))?;
-                return Ok(Verdict::Accepted(details(it, user, tx.event_at())));
-            }
-            was_good = true;
-        }
-        if was_good {
-            return Ok(Verdict::Used);
-        }
-        self.count_wrong_code(tx, user, named)
-    }
-
-    /// Counts a wrong code. The verdict is returned only after the count is committed.
-    fn count_wrong_code(
-        &self,
-        tx: &WriteTx<'_>,
-        user: &UserRow,
-        totp: Option<&TotpRow>,
-    ) -> Result<Verdict> {
-        tx.count_failure(&user.id)?;
-        self.record_totp(tx, EventKind::CodeRefused, user, totp)?;
-        let begins_wait_s = remaining_wait_s(tx, &user.id)?;
-        Ok(Verdict::Wrong { begins_wait_s })
-    }
 }
 
-fn find(totps: Vec<TotpRow>, id: &TotpId, missing: Missing) -> Result<TotpRow> {
+pub(super) fn find(totps: Vec<TotpRow>, id: &TotpId, missing: Missing) -> Result<TotpRow> {
     totps
         .into_iter()
         .find(|it| it.id == *id)
         .ok_or(Error::NotFound(missing))
 }
 
-fn details(totp: &TotpRow, user: &UserRow, changed: Timestamp) -> Details {
+pub(super) fn details(totp: &TotpRow, user: &UserRow, changed: Timestamp) -> Details {
     let (id, owner) = (totp.id.to_string(), user.org.clone());
     Details {
         id,

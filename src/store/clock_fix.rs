@@ -133,7 +133,7 @@ impl ReadTx<'_> {
     /// if there is no later event.
     pub(crate) fn codes_used_after(&self, after: i64) -> Result<Option<(i64, Vec<CodeUse>)>> {
         const SQL: &str = "SELECT id, at, user_id, about_id,
-            kind IN ('totp.checked', 'totp.confirmed') AND user_id IS NOT NULL AND about_id IS NOT NULL
+            kind IN ('totp.checked', 'totp.confirmed', 'totp.resynced') AND user_id IS NOT NULL AND about_id IS NOT NULL
             FROM event WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut last = None;
         let uses = self.all(SQL, (after, SLICE), |row| {

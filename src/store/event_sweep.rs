@@ -50,7 +50,7 @@ impl WriteTx<'_> {
             SELECT id, at FROM event WHERE id > ?1 AND id < (SELECT max(id) FROM event) ORDER BY id LIMIT ?3
         ) WHERE at < ?2";
         const DELETE: &str = "DELETE FROM event WHERE id > ?1 AND id <= ?2 AND NOT (
-            kind GLOB 'totp.*' AND kind NOT IN ('totp.checked', 'totp.code_refused', 'totp.renamed') AND EXISTS (
+            kind GLOB 'totp.*' AND kind NOT IN ('totp.checked', 'totp.code_refused', 'totp.renamed', 'totp.resynced') AND EXISTS (
                 SELECT 1 FROM confirmed_totp
                 WHERE confirmed_totp.user_id = event.user_id AND confirmed_totp.totp_id = event.about_id))
             RETURNING at";

@@ -35,6 +35,7 @@ pub(crate) enum EventKind {
     TotpConfirmed,
     TotpRenamed,
     TotpChecked,
+    TotpResynced,
     TotpRemoved,
     TotpExpired,
     CodeRefused,
@@ -51,7 +52,7 @@ pub(crate) enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 38] = [
+    pub(crate) const ALL: [Self; 39] = [
         Self::InstanceCreated,
         Self::InstanceRestored,
         Self::InstanceRestoredWithLoss,
@@ -78,6 +79,7 @@ impl EventKind {
         Self::TotpConfirmed,
         Self::TotpRenamed,
         Self::TotpChecked,
+        Self::TotpResynced,
         Self::TotpRemoved,
         Self::TotpExpired,
         Self::CodeRefused,
@@ -121,6 +123,7 @@ impl EventKind {
             Self::TotpConfirmed => "totp.confirmed",
             Self::TotpRenamed => "totp.renamed",
             Self::TotpChecked => "totp.checked",
+            Self::TotpResynced => "totp.resynced",
             Self::TotpRemoved => "totp.removed",
             Self::TotpExpired => "totp.expired",
             Self::CodeRefused => "totp.code_refused",

@@ -100,6 +100,7 @@ fn statements_for_one_organization_search_by_it() {
         totps::TOTPS,
         totps::CLAIM_STEP,
         totps::CONFIRM_TOTP,
+        totps::CLAIM_TWO_STEPS,
         totps::RENAME_TOTP,
         totps::DELETE_TOTP_IN_ORG,
         slots::ZERO_SLOTS_OF_USER,

@@ -7,7 +7,7 @@ use rusqlite::Row;
 use super::{ReadTx, Slot, UserRow, WriteTx};
 use crate::error::Result;
 use crate::model::{Drift, Name, OrgId, Period, Step, Timestamp, TotpId, UserId};
-use crate::totp::{Algorithm, Parameters};
+use crate::totp::{Algorithm, Match, Parameters};
 
 /// A pending enrolment that is not confirmed in this time has expired.
 const PENDING_LIFETIME: Duration = Duration::from_mins(10);
@@ -99,13 +99,18 @@ pub(super) const TOTPS: &str =
     proven
     FROM totp WHERE user_id = ?2 AND org_id = ?1 AND (state = 'confirmed' OR created > ?3)
     ORDER BY CAST(id AS INTEGER)";
-pub(super) const CLAIM_STEP: &str = "UPDATE totp SET last_step = ?4, changed = ?5, last_used = ?5
+pub(super) const CLAIM_STEP: &str =
+    "UPDATE totp SET last_step = ?4, changed = ?5, last_used = ?5, drift_steps = ?6
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'confirmed' AND last_step < ?4
     AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
 pub(super) const CONFIRM_TOTP: &str =
     "UPDATE totp SET state = 'confirmed', last_step = ?4, changed = ?5, last_used = ?5, replaces = NULL
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'pending' AND last_step < ?4
     AND (void_from IS NULL OR ?4 NOT BETWEEN void_from AND void_to)";
+pub(super) const CLAIM_TWO_STEPS: &str =
+    "UPDATE totp SET last_step = ?4, changed = ?5, last_used = ?5, drift_steps = ?6
+    WHERE user_id = ?2 AND org_id = ?1 AND id = ?3 AND state = 'confirmed' AND last_step < ?4 - 1
+    AND (void_from IS NULL OR ?4 < void_from OR ?4 - 1 > void_to)";
 pub(super) const RENAME_TOTP: &str = "UPDATE totp SET name = ?4, changed = ?5
     WHERE user_id = ?2 AND org_id = ?1 AND id = ?3";
 pub(super) const DELETE_TOTP_IN_ORG: &str = "DELETE FROM totp
@@ -176,23 +181,22 @@ impl WriteTx<'_> {
             .map(|_| ())
     }
 
-    /// Marks `step` as used and returns whether it was unused (RFC 6238 §5.2): neither it nor a later one was used before,
-    /// and it is not void.
+    /// Marks the step of a code as used and returns whether it was unused (RFC 6238 §5.2): neither it nor a later one was
+    /// used before, and it is not void. Only then the drift changes.
     ///
     /// Of two concurrent requests with the same code only one gets `true`.
-    pub(crate) fn claim_step(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
-        self.update_step(CLAIM_STEP, user, id, step)
+    pub(crate) fn claim_step(&self, user: &UserRow, id: &TotpId, matched: Match) -> Result<bool> {
+        self.update_step(CLAIM_STEP, user, id, matched)
     }
 
-    /// Confirms a pending authenticator and marks the step of its code as used. As [`Self::claim_step`], because a restore
-    /// may have raised the floor of a pending one. From now on its events are kept as long as its user is there. They may be
-    /// already: a restore takes over which authenticators were confirmed, also those that are pending in the backup.
-    pub(crate) fn confirm_totp(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
-        let is_confirmed = self.update_step(CONFIRM_TOTP, user, id, step)?;
-        if is_confirmed {
-            self.keep_events_of(user, id)?;
-        }
-        Ok(is_confirmed)
+    /// As [`Self::claim_step`], for a step and the one before: both must be unused.
+    pub(crate) fn claim_two_steps(
+        &self,
+        user: &UserRow,
+        id: &TotpId,
+        matched: Match,
+    ) -> Result<bool> {
+        self.update_step(CLAIM_TWO_STEPS, user, id, matched)
     }
 
     fn update_step(
@@ -200,11 +204,26 @@ impl WriteTx<'_> {
         sql: &'static str,
         user: &UserRow,
         id: &TotpId,
-        step: Step,
+        matched: Match,
     ) -> Result<bool> {
         let (at, org) = (self.event_at().micros(), user.org.as_str());
-        let row = (org, user.id.as_str(), id.as_str(), step.number(), at);
+        let (step, drift) = (matched.step.number(), matched.drift.steps());
+        let row = (org, user.id.as_str(), id.as_str(), step, at, drift);
         Ok(self.execute(sql, row)? == 1)
+    }
+
+    /// Confirms a pending authenticator and marks the step of its code as used. It shows no drift: who has just scanned the
+    /// secret types late. As [`Self::claim_step`], because a restore
+    /// may have raised the floor of a pending one. From now on its events are kept as long as its user is there. They may be
+    /// already: a restore takes over which authenticators were confirmed, also those that are pending in the backup.
+    pub(crate) fn confirm_totp(&self, user: &UserRow, id: &TotpId, step: Step) -> Result<bool> {
+        let (at, org) = (self.event_at().micros(), user.org.as_str());
+        let row = (org, user.id.as_str(), id.as_str(), step.number(), at);
+        let is_confirmed = self.execute(CONFIRM_TOTP, row)? == 1;
+        if is_confirmed {
+            self.keep_events_of(user, id)?;
+        }
+        Ok(is_confirmed)
     }
 
     /// Changes the name of an authenticator. Returns whether it is there.

@@ -28,7 +28,7 @@ fn target(server: &TestServer, org: &str, name: &str) -> Target {
     }
 }
 
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 14] = [
     "create",
     "get",
     "list",
@@ -36,6 +36,7 @@ const CALLS: [&str; 13] = [
     "verify",
     "check",
     "rename",
+    "resync",
     "generate codes",
     "count codes",
     "check a recovery code",
@@ -48,12 +49,13 @@ const READS: [&str; 3] = ["get", "list", "count codes"];
 /// What a `checker` may do.
 const CHECKS: [&str; 2] = ["check", "check a recovery code"];
 /// What a `self` token may do for its own user.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     "get",
     "list",
     "start",
     "verify",
     "rename",
+    "resync",
     "remove",
     "generate codes",
     "count codes",
@@ -81,6 +83,16 @@ fn call(server: &TestServer, token: &str, call: &str, org: &str, at: &Target) ->
             &format!("{user}/totp/{phone}/_rename"),
             "\"Pixel 9\"",
         ),
+        "resync" => {
+            let codes = [3, 4].map(|it| at.phone.code_of(server.now(), it));
+            let body = serde_json::json!(codes).to_string();
+            server.ask_as(
+                token,
+                "POST",
+                &format!("{user}/totp/{phone}/_resync"),
+                &body,
+            )
+        }
         "start" => server.ask_as(token, "POST", &format!("{user}/totp"), ""),
         "verify" => server.ask_as(
             token,
@@ -193,6 +205,11 @@ fn an_authenticator_of_another_user_is_not_there() {
     let renamed = format!("/users/{bob}/totp/{}/_rename", phone.id);
     server
         .ask("POST", &renamed, "\"Mine\"")
+        .expect_error(404, 5, Some("COMMAND-Hd9sd"));
+    let codes = [1, 2].map(|it| phone.code_of(server.now(), it));
+    let resynced = format!("/users/{bob}/totp/{}/_resync", phone.id);
+    server
+        .ask("POST", &resynced, &serde_json::json!(codes).to_string())
         .expect_error(404, 5, Some("COMMAND-Hd9sd"));
     let right = pending.code_at(server.now());
     server

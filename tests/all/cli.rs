@@ -549,6 +549,31 @@ fn an_authenticator_is_renamed_and_listed_with_its_last_use() {
     assert_eq!(kinds.as_array().unwrap().len(), 2, "{kinds}");
 }
 
+#[test]
+fn an_authenticator_is_resynchronized_by_two_codes() {
+    let (home, _) = Home::init();
+    let (_, phone) = enrolled(&home);
+    let id = &phone.id;
+    let [first, second, third] = [2, 3, 4].map(|it| phone.code_of(now(), it));
+    let done = home.json(&["totp", "resync", "alice", id, &first, &second]);
+    assert_eq!(done["details"]["id"], id.as_str());
+    let again = ["totp", "resync", "alice", id, &first, &second];
+    home.refuses(&again, 1, "used already");
+    home.refuses(
+        &["totp", "resync", "alice", "1", &first, &second],
+        1,
+        "not found",
+    );
+    home.refuses(&["totp", "resync", "alice", id, &first], 2, "CODE2");
+    home.refuses(
+        &["totp", "resync", "alice", id, &first, "12"],
+        1,
+        "6 to 9 digits",
+    );
+    let checked = home.json(&["totp", "check", "alice", &third]);
+    assert_eq!(checked["totpId"], id.as_str());
+}
+
 /// What a package installs. None of it needs a data directory.
 #[test]
 fn completions_man_pages_and_the_version_are_printed() {

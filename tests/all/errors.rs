@@ -89,6 +89,23 @@ fn every_refusal_has_its_status_code_and_id() {
         ),
         (
             "POST",
+            "/users/nobody/totp/1/_resync",
+            "[\"123456\",\"654321\"]",
+            404,
+            5,
+            Some(unknown),
+        ),
+        (
+            "POST",
+            &format!("{totps}/1/_resync"),
+            "[\"123456\",\"654321\"]",
+            404,
+            5,
+            Some("COMMAND-Hd9sd"),
+        ),
+        ("GET", &format!("{totps}/1/_resync"), "", 405, 12, None),
+        (
+            "POST",
             "/users/nobody/recovery_codes",
             "",
             404,
@@ -344,6 +361,7 @@ fn what_is_documented_and_not_offered_is_501_without_a_token() {
         ),
         ("POST", "/totpd.v1.TOTPService/CheckTOTP"),
         ("POST", "/totpd.v1.TOTPService/RenameTOTP"),
+        ("POST", "/totpd.v1.TOTPService/ResyncTOTP"),
         ("POST", "/totpd.v1.RecoveryCodeService/CheckRecoveryCode"),
         ("POST", "/zitadel.admin.v1.AdminService/ListEvents"),
         ("POST", "/zitadel.admin.v1.AdminService/ListOrgs"),
@@ -417,6 +435,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
         format!("{totps}/{}/_verify", phone.id),
     );
     let rename = format!("{totps}/{}/_rename", phone.id);
+    let resync = format!("{totps}/{}/_resync", phone.id);
     let codes = format!("/users/{alice}/recovery_codes");
     server.ask("POST", &codes, "").expect_status(200);
     let recover = format!("{codes}/_check");
@@ -490,6 +509,19 @@ fn bad_input_is_told_so_and_changes_nothing() {
         ("POST", &rename, b"\"\xff\""),
         ("POST", &rename, long_name.as_bytes()),
         ("POST", &rename, deep.as_bytes()),
+        ("POST", &resync, b""),
+        ("POST", &resync, b"null"),
+        ("POST", &resync, b"{}"),
+        ("POST", &resync, b"\"123456\""),
+        ("POST", &resync, b"[]"),
+        ("POST", &resync, b"[\"123456\"]"),
+        ("POST", &resync, b"[123456,654321]"),
+        ("POST", &resync, b"[\"123456\",\"12345\"]"),
+        ("POST", &resync, b"[\" 123456\",\"654321\"]"),
+        ("POST", &resync, b"[\"123456\",\"654321\",\"111111\"]"),
+        ("POST", &resync, b"[\"123456\",\"654321\"] x"),
+        ("POST", &resync, b"[\"123456\",\"\xff54321\"]"),
+        ("POST", &resync, deep.as_bytes()),
         ("POST", &check, b""),
         ("POST", &check, b"123456"),
         ("POST", &check, b"{\"code\":\"123456\"}"),

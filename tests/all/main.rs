@@ -30,6 +30,7 @@ mod codes;
 #[cfg(feature = "grpc")]
 mod detours;
 mod docs;
+mod drift;
 mod enrolment_qr;
 mod errors;
 mod events;

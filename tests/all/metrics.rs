@@ -203,6 +203,16 @@ fn each_call_moves_its_counters() {
         },
     );
     one(
+        &[rest("ResyncTOTP", "ok"), change("totp.resynced")],
+        "resynchronizing",
+        &|| {
+            let codes = [1, 2].map(|it| second.code_of(server.now(), it));
+            let path = format!("/users/{user}/totp/{}/_resync", second.id);
+            let body = serde_json::json!(codes).to_string();
+            server.ask("POST", &path, &body).expect_status(200);
+        },
+    );
+    one(
         &[
             rest("CheckTOTP", "ok"),
             check("accepted"),

@@ -134,15 +134,15 @@ fn a_restore_raises_each_floor_by_its_own_period() {
         node.restore(&file, FORCE).unwrap();
         for offset in -1..=last {
             let code = token.code_of(present + offset);
-            assert_eq!(
-                node.check(&alice, &code).unwrap(),
-                Verdict::Used,
-                "{kind:?}"
-            );
+            assert!(!is_good(&node, &alice, &code), "{kind:?} {offset}");
         }
-        let next = present + last + 1;
-        node.now = token.middle_of(next - last);
-        assert!(is_good(&node, &alice, &token.code_of(next)), "{kind:?}");
+        // The code that was used has moved the drift to `last`, and so the floor.
+        let floor = present + 2 * last;
+        node.now = token.middle_of(floor + 1 - last);
+        for (step, expected) in [(floor, false), (floor + 1, true)] {
+            let code = token.code_of(step);
+            assert_eq!(is_good(&node, &alice, &code), expected, "{kind:?}");
+        }
     }
 }
 

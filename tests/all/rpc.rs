@@ -28,7 +28,7 @@ pub fn pool() -> &'static DescriptorPool {
 /// The method of an rpc of any service.
 pub fn method(rpc: &str) -> MethodDescriptor {
     let service = match rpc {
-        "CheckTOTP" | "ListTOTP" | "RenameTOTP" => TOTPS,
+        "CheckTOTP" | "ListTOTP" | "RenameTOTP" | "ResyncTOTP" => TOTPS,
         "GenerateRecoveryCodes"
         | "GetRecoveryCodes"
         | "CheckRecoveryCode"

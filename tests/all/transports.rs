@@ -99,6 +99,8 @@ impl World {
             ("{pending}", pending.id.clone()),
             ("{others}", others.id.clone()),
             ("{good}", phone.code_at(server.now())),
+            ("{third}", phone.code_of(server.now(), 3)),
+            ("{fourth}", phone.code_of(server.now(), 4)),
             ("{first}", pending.code_at(server.now())),
             ("{wrong}", wrong(&[&phone, &pending], &server)),
             ("{recovery}", codes.text("/codes/0")),
@@ -275,6 +277,16 @@ fn blur(json: &mut Value) {
     }
 }
 
+fn resync(totp: &str, codes: [&str; 2]) -> Case {
+    let request = json!({"id": "alice", "totpId": totp, "codes": codes});
+    let path = match totp {
+        "{phone}" => "/users/alice/totp/{phone}/_resync",
+        "{pending}" => "/users/alice/totp/{pending}/_resync",
+        _ => "/users/alice/totp/{others}/_resync",
+    };
+    with("ResyncTOTP", request, path, json!(codes))
+}
+
 /// A call of each kind, on a user and an authenticator of one's own organization.
 fn calls() -> Vec<Case> {
     let user = |id: &str| json!({"id": id});
@@ -322,6 +334,11 @@ fn calls() -> Vec<Case> {
             "/users/alice/totp/_check",
             json!("{good}"),
         ),
+        resync("{phone}", ["{third}", "{wrong}"]),
+        resync("{phone}", ["{third}", "{fourth}"]),
+        resync("{phone}", ["{third}", "{fourth}"]),
+        resync("{pending}", ["{third}", "{fourth}"]),
+        resync("{others}", ["{third}", "{fourth}"]),
         with(
             "VerifyTOTPRegistration",
             totp("{pending}", "{wrong}"),
@@ -584,6 +601,8 @@ fn bad_calls() -> Vec<Case> {
         rename(" Pixel"),
         rename("a\nb"),
         rename(&long),
+        resync("{phone}", ["{good}", "12345"]),
+        resync("{phone}", [" 123456", "654321"]),
         case(
             "GenerateRecoveryCodes",
             json!({}),
@@ -670,8 +689,8 @@ fn every_call_by_every_role_comes_to_the_same_on_every_transport() {
         let outcomes = all_say_the_same(token, &calls());
         let went_well = outcomes.iter().filter(|it| it.code == 0).count();
         let expected = match token {
-            "{admin}" => 28,
-            "{manager}" => 26,
+            "{admin}" => 29,
+            "{manager}" => 27,
             "{checker}" => 3,
             _ => continue,
         };
@@ -682,10 +701,11 @@ fn every_call_by_every_role_comes_to_the_same_on_every_transport() {
 /// A role that may never make the call is told so whatever its fields are; all others are told of the fields.
 #[test]
 fn a_bad_field_is_told_after_the_role_and_in_the_same_words() {
-    const OWN: [&str; 9] = [
+    const OWN: [&str; 10] = [
         "GetUser",
         "ListTOTP",
         "RenameTOTP",
+        "ResyncTOTP",
         "StartTOTPRegistration",
         "VerifyTOTPRegistration",
         "RemoveTOTPAuthenticator",

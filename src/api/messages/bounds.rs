@@ -66,6 +66,8 @@ static LIST_EVENTS: [Field; 2] = [
     field(7, ["aggregateTypes", "aggregate_types"], true, &[]),
 ];
 
+static RESYNC: [Field; 1] = [field(5, ["codes", "codes"], true, &[])];
+
 const fn field(
     tag: u32,
     names: [&'static str; 2],
@@ -111,6 +113,17 @@ pub(in crate::api) static TYPES_OF_EVENTS: Bound = Bound {
     depth: 1,
     too_many: || Error::invalid("eventTypes", "too many types: at most 100"),
     too_deep: || Error::invalid("eventTypes", "too many types: at most 100"),
+};
+
+/// The codes of a resync. On REST the body is read as exactly two texts.
+pub(in crate::api) static CODES_OF_RESYNC: Bound = Bound {
+    fields: &RESYNC,
+    rest: &[],
+    rest_is_list: false,
+    count: 2,
+    depth: 1,
+    too_many: || Error::invalid("codes", "expected two codes"),
+    too_deep: || Error::invalid("codes", "expected two codes"),
 };
 
 impl Bound {

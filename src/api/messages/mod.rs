@@ -19,7 +19,9 @@ mod totps;
 mod users;
 mod well_known;
 
-pub(super) use bounds::{Bound, FILTERS_OF_SEARCH, TYPES_OF_EVENTS, USERNAMES_OF_USER};
+pub(super) use bounds::{
+    Bound, CODES_OF_RESYNC, FILTERS_OF_SEARCH, TYPES_OF_EVENTS, USERNAMES_OF_USER,
+};
 pub(super) use data_in::Struct;
 pub use data_in::read_data;
 pub(super) use events::{CreationDateRange, ListEventsRequest, read_events, subject_of_type};
@@ -35,7 +37,8 @@ pub(super) use search::{
     UsernameFilter, read_filters,
 };
 pub(super) use totps::{
-    CheckRequest, RenameRequest, TotpCodeRequest, TotpRequest, read_code, read_name, read_start,
+    CheckRequest, RenameRequest, ResyncRequest, TotpCodeRequest, TotpRequest, read_code,
+    read_codes, read_name, read_start,
 };
 pub use totps::{CheckResponse, ListTotpResponse, ListedTotp, StartResponse};
 pub(super) use users::{CreateUser, CreateUserRequest, GetUserRequest, State, read_user};

@@ -213,6 +213,33 @@ pub(in crate::api) struct RenameRequest {
     pub(in crate::api) name: String,
 }
 
+/// `totpd.v1.ResyncTOTPRequest`
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(in crate::api) struct ResyncRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(in crate::api) instance: Option<Instance>,
+    #[prost(message, optional, tag = "2")]
+    pub(in crate::api) organization: Option<Organization>,
+    #[prost(string, tag = "3")]
+    pub(in crate::api) id: String,
+    #[prost(string, tag = "4")]
+    pub(in crate::api) totp_id: String,
+    #[prost(string, repeated, tag = "5")]
+    pub(in crate::api) codes: Vec<String>,
+}
+
+/// Reads the body of a resync: a JSON array of two codes. As in [`read_code`], the parser's own words are left out.
+pub(in crate::api) fn read_codes(body: &[u8]) -> Result<Vec<String>> {
+    let codes: [String; 2] = serde_json::from_slice(body).map_err(|_| {
+        Error::invalid(
+            "body",
+            "expected two codes as a JSON array, such as [\"123456\", \"654321\"]",
+        )
+    })?;
+    Ok(codes.into())
+}
+
 /// Reads the body of a renaming: the bare JSON string of the name.
 pub(in crate::api) fn read_name(body: &[u8]) -> Result<String> {
     serde_json::from_slice(body).map_err(|_| {

@@ -1,7 +1,7 @@
 //! Authenticators that were not enrolled here, as an import inserts them.
 
 use super::*;
-use crate::model::{Checkpointer, Period, TotpId};
+use crate::model::{Checkpointer, Period, SelfRemoval, TotpId, Window};
 use crate::service::{DataDir, KeyFile, Level, NewUser, Settings};
 use crate::totp::Algorithm;
 
@@ -14,7 +14,7 @@ fn service(now: Timestamp) -> (tempfile::TempDir, Service) {
         issuer: "Test".parse().unwrap(),
         window: Window::Present,
         checkpoints: Checkpointer::Own,
-        self_removal: crate::model::SelfRemoval::Allow,
+        self_removal: SelfRemoval::Allow,
     };
     let (service, _) = DataDir::create(dir.path(), KeyFile::InDataDir, &settings, now).unwrap();
     (dir, service)
