@@ -198,7 +198,7 @@ pub(super) struct Export {
     /// Only users of this organization
     #[arg(long, value_name = "ID")]
     pub(super) org: Option<String>,
-    /// A file that does not exist yet, or - for stdout if it is a pipe
+    /// A file that does not exist yet, a named pipe, or - for stdout if that is a pipe
     #[arg(long, value_name = "FILE")]
     pub(super) output: PathBuf,
 }

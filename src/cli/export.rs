@@ -84,13 +84,16 @@ impl Target {
             is_stdout,
         };
         if is_stdout {
-            if output::is_terminal() {
+            let stdout = rustix::io::dup(io::stdout()).map_err(|it| unwritable(&it.into()))?;
+            let stdout = File::from(stdout);
+            let kind = stdout.metadata().map_err(|it| unwritable(&it))?.file_type();
+            if !kind.is_fifo() && !kind.is_socket() {
+                // A file that the shell has created may be open to others.
                 return Err(refused(
-                    "stdout is a terminal, and the export holds every secret; name a new file, or pipe it",
+                    "stdout is no pipe, and the export holds every secret; name a new file, or pipe it",
                 ));
             }
-            let stdout = rustix::io::dup(io::stdout()).map_err(|it| unwritable(&it.into()))?;
-            return Ok(of_file(stdout.into(), None));
+            return Ok(of_file(stdout, None));
         }
         let is_pipe = fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo());
         if is_pipe {

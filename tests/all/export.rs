@@ -245,6 +245,13 @@ fn an_export_goes_to_a_new_private_file_or_a_pipe_and_leaves_an_event() {
     );
     assert_eq!(events(), 2);
 
+    // A file that a shell has opened may be open to others.
+    let redirected = fs::File::create(file(&home, "redirected")).unwrap();
+    let mut command = home.command(&["export", "--format", "otpauth", "--output", "-"]);
+    let status = command.stdout(redirected).stderr(Stdio::null()).status();
+    assert_eq!(status.unwrap().code(), Some(1));
+    assert_eq!(fs::read(file(&home, "redirected")).unwrap(), b"");
+
     // The same on a terminal.
     let totpd = format!(
         "{} export --format otpauth --output -",
@@ -258,7 +265,7 @@ fn an_export_goes_to_a_new_private_file_or_a_pipe_and_leaves_an_event() {
         .stdin(Stdio::null());
     let shown = wait::output(&mut script);
     let said = String::from_utf8_lossy(&shown.stdout);
-    assert!(said.contains("stdout is a terminal"), "{said}");
+    assert!(said.contains("stdout is no pipe"), "{said}");
     assert!(!said.contains("otpauth://"), "{said}");
     assert_eq!(events(), 2);
 }
