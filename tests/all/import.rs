@@ -56,7 +56,12 @@ const fn other(app: App, hash: &'static str, digits: usize, period: i64) -> App 
 
 /// The code of a step, by HMAC alone (RFC 4226 §5.3).
 pub fn code(app: &App, step: i64) -> String {
-    let secret = BASE32_NOPAD.decode(app.secret.as_bytes()).unwrap();
+    code_of(app.secret, app, step)
+}
+
+/// The same with another secret.
+fn code_of(secret: &str, app: &App, step: i64) -> String {
+    let secret = BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
     let algorithm = match app.hash {
         "SHA1" => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
         "SHA256" => hmac::HMAC_SHA256,
@@ -735,42 +740,47 @@ fn large_table(home: &Home, rows: usize) -> String {
 #[test]
 #[ignore = "it measures, with a release build and nothing else running"]
 fn a_hundred_thousand_rows_hold_up_no_check() {
+    const CALLERS: usize = 3_000;
     let (home, token) = Home::init();
-    import(
-        &home,
-        &[&write(&home, "one", format!("user,secret\ncaller,{S20}\n"))],
-    );
-    let (file, id) = (large_table(&home, 100_000), id_of(&home, "caller"));
+    let secret = |it: usize| BASE32_NOPAD.encode(format!("caller {it:013}").as_bytes());
+    let rows: Vec<String> = (0..CALLERS)
+        .map(|it| format!("c{it},caller{it},{}\n", secret(it)))
+        .collect();
+    let table = format!("user_id,username,secret\n{}", rows.concat());
+    import(&home, &[&write(&home, "callers", table)]);
+    let file = large_table(&home, 100_000);
     let server = home.serve(&[]);
+    let mut client = crate::harness::Client::connect(&server.address);
+    let bearer = format!("Authorization: Bearer {token}\r\n");
     let begun = Instant::now();
     let mut running = home
         .command(&["import", &file])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let mut client = crate::harness::Client::connect(&server.address);
-    let (target, bearer) = (
-        format!("/resources/v3alpha/users/{id}/totp/_check"),
-        format!("Authorization: Bearer {token}\r\n"),
-    );
-    let mut slowest = Duration::ZERO;
-    let mut checks = 0;
+    let (mut took, mut good) = (Vec::new(), 0);
     while running.try_wait().unwrap().is_none() {
+        let caller = took.len() % CALLERS;
+        let (secret, plain) = (secret(caller), app("", S20));
+        let next = code_of(&secret, &plain, step_now(&plain) + 1);
+        let target = format!("/resources/v3alpha/users/c{caller}/totp/_check");
         let asked = Instant::now();
-        // Used already, so it is judged as every code and begins no wait.
-        let used = format!(
-            "\"{}\"",
-            code(&app("caller", S20), step_now(&app("caller", S20)) - 1)
-        );
-        client.ask("POST", &target, &bearer, used.as_bytes());
-        slowest = slowest.max(asked.elapsed());
-        checks += 1;
+        let answer = client.ask("POST", &target, &bearer, format!("\"{next}\"").as_bytes());
+        took.push(asked.elapsed());
+        good += u32::from(answer.status == 200);
+        // The pace of the checks, and not a wait for anything.
         thread::sleep(Duration::from_millis(10));
     }
-    let took = begun.elapsed();
-    println!("100,000 rows in {took:?}; {checks} checks beside it, the slowest took {slowest:?}");
+    let whole = begun.elapsed();
     assert!(running.wait().unwrap().success());
-    assert!(took <= Duration::from_secs(30), "{took:?}");
+    took.sort();
+    let slowest = took[took.len() - 1];
+    println!(
+        "100,000 rows in {whole:?}; {} checks beside it, {good} of them good: median {:?}, slowest {slowest:?}",
+        took.len(),
+        took[took.len() / 2]
+    );
+    assert!(whole <= Duration::from_secs(30), "{whole:?}");
     assert!(slowest <= Duration::from_millis(250), "{slowest:?}");
 }
 
