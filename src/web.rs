@@ -20,17 +20,20 @@ const CSS: &str = "text/css; charset=utf-8";
 #[cfg(feature = "web")]
 const JS: &str = "text/javascript; charset=utf-8";
 
-/// The names below `/ui/`, with their media types.
+/// The paths, with their media types.
 #[cfg(feature = "web")]
 const FILES: &[(&str, &str, &[u8])] = &[
-    ("", HTML, include_bytes!("web/index.html")),
-    ("style.css", CSS, include_bytes!("web/style.css")),
-    ("app.js", JS, include_bytes!("web/app.js")),
-    ("lib.js", JS, include_bytes!("web/lib.js")),
-    ("words.js", JS, include_bytes!("web/words.js")),
-    ("user.js", JS, include_bytes!("web/user.js")),
-    ("admin.js", JS, include_bytes!("web/admin.js")),
-    ("events.js", JS, include_bytes!("web/events.js")),
+    ("/ui/", HTML, include_bytes!("web/index.html")),
+    ("/ui/style.css", CSS, include_bytes!("web/style.css")),
+    ("/ui/app.js", JS, include_bytes!("web/app.js")),
+    ("/ui/lib.js", JS, include_bytes!("web/lib.js")),
+    ("/ui/words.js", JS, include_bytes!("web/words.js")),
+    ("/ui/user.js", JS, include_bytes!("web/user.js")),
+    ("/ui/admin.js", JS, include_bytes!("web/admin.js")),
+    ("/ui/events.js", JS, include_bytes!("web/events.js")),
+    ("/docs", HTML, include_bytes!("web/docs.html")),
+    ("/ui/docs.css", CSS, include_bytes!("web/docs.css")),
+    ("/ui/docs.js", JS, include_bytes!("web/docs.js")),
 ];
 #[cfg(not(feature = "web"))]
 const FILES: &[(&str, &str, &[u8])] = &[];
@@ -57,11 +60,11 @@ pub(crate) const TLS_HEADER: (&str, &str) = ("Strict-Transport-Security", "max-a
 
 /// Finds the file of a path. The first page is at `/`, at `/ui` and at `/ui/`.
 pub(crate) fn find(path: &str) -> Option<File> {
-    let name = match path {
-        "/" | "/ui" => "",
-        _ => path.strip_prefix("/ui/")?,
+    let wanted = match path {
+        "/" | "/ui" => "/ui/",
+        _ => path,
     };
-    let file = FILES.iter().find(|(known, ..)| *known == name);
+    let file = FILES.iter().find(|(known, ..)| *known == wanted);
     file.map(|(_, content_type, bytes)| File {
         content_type,
         bytes,

@@ -71,7 +71,7 @@ pub(super) enum Rpc<'a> {
 pub enum Kind {
     /// Asks whether the process is alive, and needs nothing for it.
     Liveness,
-    /// Asks for a file of the pages, and needs nothing for it.
+    /// Asks for a file that is part of the binary, and needs nothing for it.
     Page,
     /// Asks whether calls can be carried out. It may wait for the database as long as a probe takes.
     Readiness,
@@ -106,8 +106,7 @@ impl Call<'_> {
         match self {
             Self::Healthz => Kind::Liveness,
             Self::Ready => Kind::Readiness,
-            Self::OpenApi => Kind::Read,
-            Self::Page(_) => Kind::Page,
+            Self::OpenApi | Self::Page(_) => Kind::Page,
             Self::Rpc(rpc) => Kind::of(rpc.permission()),
         }
     }

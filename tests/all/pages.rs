@@ -12,7 +12,7 @@ use crate::wait;
 
 /// The paths of the files, and their media types.
 #[cfg(feature = "web")]
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 14] = [
     ("/", "text/html; charset=utf-8"),
     ("/ui", "text/html; charset=utf-8"),
     ("/ui/", "text/html; charset=utf-8"),
@@ -23,6 +23,9 @@ const FILES: [(&str, &str); 11] = [
     ("/ui/user.js", "text/javascript; charset=utf-8"),
     ("/ui/admin.js", "text/javascript; charset=utf-8"),
     ("/ui/events.js", "text/javascript; charset=utf-8"),
+    ("/docs", "text/html; charset=utf-8"),
+    ("/ui/docs.css", "text/css; charset=utf-8"),
+    ("/ui/docs.js", "text/javascript; charset=utf-8"),
     ("/ui/?a=b", "text/html; charset=utf-8"),
 ];
 
@@ -115,7 +118,10 @@ fn without_pages_their_paths_are_not_found() {
     } else {
         TestServer::start()
     };
-    for path in ["/", "/ui", "/ui/", "/ui/app.js", "/ui/style.css"] {
+    server
+        .raw("GET", "/openapi.json", "", b"")
+        .expect_status(200);
+    for path in ["/", "/ui", "/ui/", "/ui/app.js", "/ui/style.css", "/docs"] {
         for method in ["GET", "HEAD", "POST"] {
             let answer = server.raw(method, path, "", b"").expect_status(404);
             assert!(answer.header("content-security-policy").is_none());
@@ -195,13 +201,33 @@ fn the_first_load_is_small() {
     assert!(all <= 300 * 1024, "{all}");
 }
 
+/// The description for people. What it shows is `/openapi.json`, which is there without the pages too.
+#[cfg(feature = "web")]
+#[test]
+fn the_page_of_the_description_is_small_and_reads_it() {
+    let server = TestServer::start();
+    let load = |path: &str| {
+        let answer = server.raw("GET", path, "", b"").expect_status(200);
+        String::from_utf8(answer.body).unwrap()
+    };
+    let (page, style, script) = (load("/docs"), load("/ui/docs.css"), load("/ui/docs.js"));
+    assert!(page.contains("href=\"./ui/docs.css\"") && page.contains("src=\"./ui/docs.js\""));
+    assert!(script.contains("fetch(\"openapi.json\")"));
+    assert!(page.len() + style.len() + script.len() <= 15 * 1024);
+    load("/openapi.json");
+    // Below /ui/ its address of the description would lead nowhere.
+    server
+        .raw("GET", "/ui/docs.html", "", b"")
+        .expect_error(404, 5, None);
+}
+
 /// Nothing comes from elsewhere, nothing stays in the browser, and no text becomes markup. The policy stops the first and
 /// the last in the browser too; this finds them before.
 #[cfg(feature = "web")]
 #[test]
 fn the_scripts_use_nothing_from_elsewhere_and_keep_nothing() {
     let server = TestServer::start();
-    for (path, _) in &FILES[2..10] {
+    for (path, _) in &FILES[2..13] {
         let answer = server.raw("GET", path, "", b"").expect_status(200);
         let text = String::from_utf8(answer.body).unwrap();
         let text = text.replace("http://www.w3.org/2000/svg", "");
@@ -239,7 +265,9 @@ fn pages_come_while_all_workers_are_stuck() {
         })
         .collect();
     let begun = Instant::now();
-    server.raw("GET", "/ui/app.js", "", b"").expect_status(200);
+    for path in ["/ui/app.js", "/docs", "/openapi.json"] {
+        server.raw("GET", path, "", b"").expect_status(200);
+    }
     assert!(begun.elapsed() < Duration::from_secs(2));
     drop(stuck);
     for client in &mut waiting {
