@@ -273,6 +273,7 @@ fn links_lead_to_calls_and_a_removed_authenticator_is_asked_for_again() {
     assert!(leads(start, remove) && leads(start, "ZITADELUsers_VerifyTOTPRegistration"));
     for after in [
         "TOTPService_CheckTOTP2",
+        "TOTPService_ResyncTOTP",
         "ZITADELUsers_VerifyTOTPRegistration",
         remove,
     ] {
