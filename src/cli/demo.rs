@@ -36,6 +36,12 @@ pub(super) fn run() -> Result<()> {
     output::print_line(
         "\nThat is the promise: when DELETE has answered 200, no code of that authenticator is good any more.",
     );
+    if cfg!(feature = "web") {
+        output::print_line(
+            "\nThe same by clicking: run `totpd init` and `totpd serve`, open http://127.0.0.1:8080/ in a browser, and paste the token that \
+             `init` has printed.",
+        );
+    }
     Ok(())
 }
 

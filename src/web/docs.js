@@ -59,8 +59,8 @@ function fields(schema, prefix = "", around = new Set()) {
     const needed = it.required?.includes(name) ? ", required" : "";
     const said = member.description ?? shape(member, new Set()).description ?? "";
     return [
-      element("dt", {}, element("code", {}, path), " ", element("span", { class: "soft" }, ...words(type + needed))),
-      ...(said ? [element("dd", {}, ...words(said))] : []),
+      element("dt", {}, element("code", {}, path), " ", element("span", { class: "soft" }, ...words(said ? type + needed : ""))),
+      element("dd", {}, ...words(said || type + needed)),
       ...fields(member, path, inside),
     ];
   });
@@ -73,7 +73,7 @@ function list(entries) {
 /** An example. It scrolls by keyboard too. */
 function example(value, label) {
   const text = typeof value === "string" && label === "text" ? value : JSON.stringify(value, null, 2);
-  return element("pre", { tabindex: "0", role: "region", "aria-label": "Example" }, text);
+  return element("pre", { tabindex: "0" }, text);
 }
 
 function parameters(call) {

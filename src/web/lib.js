@@ -400,7 +400,7 @@ export async function show(title, load, { quiet = false } = {}) {
     const again = button(words.tryAgain, () => show(title, load), { class: 'primary' });
     const { box, show: tell } = problemBox();
     content = [h('h1', {}, title), box, h('div', { class: 'actions' }, again)];
-    queueMicrotask(() => tell(error));
+    queueMicrotask(() => tell(error instanceof NoAnswer ? words.notLoaded : error));
   }
   if (mine !== turn) return;
   const hadFocus = main.contains(document.activeElement);

@@ -1,0 +1,210 @@
+"""A totpd and a browser for each test, and what every state of the pages must be: accessible, as wide as the window, quiet."""
+import json, os, re, shutil, subprocess, tempfile, time, urllib.request
+from urllib.error import HTTPError
+
+from axe_playwright_python.sync_playwright import Axe
+
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+AXE = {"resultTypes": ["violations"], "runOnly": WCAG, "rules": {"target-size": {"enabled": True}}}
+# All tests, in the order of their files.
+TESTS = []
+# What the browser says of answers that are refusals, and of a server that is gone: both are meant in tests.
+EXPECTED = ("Failed to load resource",)
+
+
+class Skipped(Exception):
+    """What the test needs is not there."""
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+class Server:
+    """A totpd in a directory of its own."""
+
+    def __init__(self, binary):
+        self.binary = binary
+        self.work = tempfile.mkdtemp(prefix="totpd-browser-")
+        self.log = open(f"{self.work}/log", "w")
+        self.admin = json.loads(self.run("init", "--issuer", "Example", "--json"))["token"]["token"]
+        self.start()
+
+    def run(self, *args):
+        done = subprocess.run([self.binary, "--data-dir", f"{self.work}/data", *args], capture_output=True, text=True)
+        assert done.returncode == 0, (args, done.stderr)
+        return done.stdout
+
+    def start(self, listen="127.0.0.1:0"):
+        command = [self.binary, "--data-dir", f"{self.work}/data", "serve", "--listen", listen, "--log-level", "debug"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.url = self.process.stdout.readline().split()[-1]
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+    def restart(self):
+        """Starts again at the address where it was."""
+        self.start(self.url.removeprefix("http://"))
+
+    def close(self):
+        self.stop()
+        shutil.rmtree(self.work)
+
+    def link(self, *command):
+        """The link that a command prints."""
+        known = subprocess.run([self.binary, *command, "--help"], capture_output=True).returncode == 0
+        if not known:
+            raise Skipped(f"there is no `totpd {command[0]}` that makes links yet")
+        return json.loads(self.run(*command, "--json"))["url"]
+
+    def token(self, *args):
+        return json.loads(self.run("token", "create", "--json", *args))
+
+    def ask(self, method, path, body=None, token=None):
+        """A call of the API: its status and its answer."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {token or self.admin}"}
+        request = urllib.request.Request(f"{self.url}/resources/v3alpha/{path}", data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as refusal:
+            return refusal.code, json.load(refusal)
+
+    def user(self, username, **more):
+        status, answer = self.ask("POST", "users", {"authenticators": {"usernames": [{"username": username}]}, **more})
+        assert status == 201, answer
+        return answer["details"]["id"]
+
+    def enrol(self, user, name):
+        """Enrols over the API, with a code of the step before, so that the present one is left: `(totpId, secret)`."""
+        _, begun = self.ask("POST", f"users/{user}/totp", {"name": name})
+        status, answer = self.ask("POST", f"users/{user}/totp/{begun['totpId']}/_verify", code(begun["secret"], -1))
+        assert status == 200, answer
+        return begun["totpId"], begun["secret"]
+
+    def check(self, user, typed):
+        return self.ask("POST", f"users/{user}/totp/_check", typed)[0]
+
+
+def code(secret, steps=0):
+    """The code so many steps from now."""
+    at = f"@{int(time.time()) + 30 * steps}"
+    return subprocess.run(["oathtool", "--totp", "-b", "-N", at, secret], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def wrong(secret):
+    """A code that is good at no step near now."""
+    good = {code(secret, steps) for steps in range(-3, 4)}
+    return next(it for it in (f"{n:06}" for n in range(1000)) if it not in good)
+
+
+class Page:
+    """A page in a browser window of its own, and what must be so in each of its states."""
+
+    def __init__(self, browser, server, pictures, width=1000, height=800, dark=False, touch=False):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", has_touch=touch, locale="en-GB", timezone_id="Europe/Berlin",
+            reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"])
+        self.server, self.pictures, self.width = server, pictures, width
+        self.said = []
+        self.new_tab()
+
+    def new_tab(self):
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.page.on("pageerror", lambda it: self.said.append(str(it)))
+        self.page.on("console", lambda it: it.type in ("error", "warning") and not it.text.startswith(EXPECTED) and self.said.append(it.text))
+        return self.page
+
+    def look(self, state):
+        """Takes a picture, and judges the state: no fault for axe, nothing wider than the window, no error in the console."""
+        page = self.page
+        if self.pictures:
+            page.screenshot(path=f"{self.pictures}/{state}.png")
+        found = Axe().run(page, options=AXE).response["violations"]
+        faults = [(it["id"], [node["html"][:200] for node in it["nodes"]], it["nodes"][0].get("failureSummary")) for it in found]
+        assert not faults, f"{state}: {json.dumps(faults, indent=1)}"
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= self.width, f"{state}: {wide} pixels wide"
+        assert not self.said, f"{state}: {self.said}"
+
+    def kept(self):
+        """Everything that the browser keeps for the page: it must be nothing."""
+        return self.page.evaluate("""async () => [document.cookie, localStorage.length, sessionStorage.length, (await indexedDB.databases()).length,
+            (await caches.keys()).length, (await navigator.serviceWorker.getRegistrations()).length].filter(Boolean)""")
+
+    # What people do. Names are those that a screen reader says.
+    def button(self, name, exact=True):
+        return self.page.get_by_role("button", name=name, exact=exact)
+
+    def link(self, name, exact=True):
+        return self.page.get_by_role("link", name=name, exact=exact)
+
+    def heading(self, name):
+        return self.page.get_by_role("heading", name=name, exact=True)
+
+    def in_dialog(self, name):
+        return self.page.get_by_role("dialog").get_by_role("button", name=name, exact=True)
+
+    def field(self, label):
+        return self.page.get_by_label(label, exact=True)
+
+    def told(self, text):
+        """Waits until the page shows the text."""
+        self.page.get_by_text(text).first.wait_for()
+
+    def paste_token(self, token, user=None, at="/ui/"):
+        self.page.goto(self.server.url + at)
+        self.field("Token").fill(token)
+        self.button("Continue").click()
+        if user:
+            self.field("User id").fill(user)
+            self.button("Continue").click()
+
+    def as_user(self, user):
+        """Opens a user's own page."""
+        made = self.server.token("--role", "self", "--user", user)
+        self.paste_token(made["token"], user)
+        self.heading("Your authenticators").wait_for()
+        self.heading("Recovery codes").wait_for()
+        return made["id"]
+
+    def as_admin(self):
+        self.paste_token(self.server.admin)
+        self.heading("Users").wait_for()
+
+    def begin_enrolment(self, name):
+        """Up to the picture, and returns the key as it is shown."""
+        self.link("Add an authenticator").click()
+        self.field("Name").fill(name)
+        self.button("Continue").click()
+        self.field("Code from the app").wait_for()
+        return self.page.locator("p.key").inner_text().replace(" ", "")
+
+    def scanned(self):
+        """What a camera reads from the picture of the window."""
+        path = f"{self.server.work}/scan.png"
+        self.page.screenshot(path=path)
+        done = subprocess.run(["zbarimg", "--quiet", "--raw", path], capture_output=True, text=True)
+        assert done.returncode == 0, "no camera reads the picture"
+        return done.stdout.strip()
+
+    def confirm(self, typed):
+        self.field("Code from the app").fill(typed)
+        self.button("Confirm").click()
+
+    def enrol(self, name):
+        """Enrols with the code of the step before, so that the present one is left."""
+        secret = self.begin_enrolment(name)
+        self.confirm(code(secret, -1))
+        self.told(f"{name} works now")
+        return secret
+
+
+def secret_of(uri):
+    assert uri.startswith("otpauth://totp/Example:"), uri
+    return re.search(r"secret=([A-Z2-7]+)", uri).group(1)

@@ -1,0 +1,68 @@
+"""What people do on the pages, in a real browser. Run by `tests/browser/try`; each test has a server and windows of its own."""
+import argparse, os, sys, time, traceback
+
+from playwright.sync_api import sync_playwright
+
+import admin_page, everybody, own_page, sessions  # noqa: F401 each adds its tests
+from harness import TESTS, Page, Server, Skipped
+
+
+class World:
+    """What a test has."""
+
+    def __init__(self, browser, binary, pictures):
+        self.browser, self.pictures = browser, pictures
+        self.server = Server(binary)
+        self.pages = []
+
+    def page(self, **window):
+        self.pages.append(Page(self.browser, self.server, self.pictures, **window))
+        return self.pages[-1]
+
+    def close(self):
+        for page in self.pages:
+            page.context.close()
+        self.server.close()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for flag in ["--chromium", "--pictures", "--only"]:
+        parser.add_argument(flag)
+    default = os.path.join(os.path.dirname(__file__), "../../target/release/totpd")
+    parser.add_argument("binary", nargs="?", default=default)
+    args = parser.parse_args()
+    if args.pictures:
+        os.makedirs(args.pictures, exist_ok=True)
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    passed, failed, skipped = 0, 0, 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=args.chromium, args=flags)
+        for function in TESTS:
+            name = function.__name__
+            if args.only and args.only not in name:
+                continue
+            begun = time.monotonic()
+            world = World(browser, os.path.abspath(args.binary), args.pictures)
+            try:
+                function(world)
+                passed += 1
+                print(f"{name}: passed in {time.monotonic() - begun:.1f} s", flush=True)
+            except Skipped as reason:
+                skipped += 1
+                print(f"{name}: skipped, {reason}", flush=True)
+            except Exception:
+                failed += 1
+                for number, page in enumerate(world.pages):
+                    if args.pictures:
+                        page.page.screenshot(path=f"{args.pictures}/failed-{name}-{number}.png")
+                traceback.print_exc()
+                print(f"{name}: failed", flush=True)
+            finally:
+                world.close()
+        browser.close()
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    sys.exit(1 if failed or not passed else 0)
+
+
+main()

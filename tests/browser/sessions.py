@@ -1,0 +1,182 @@
+"""The way in and out: links, tokens, a session that ends, a server that is gone, tabs, and the back button."""
+from playwright.sync_api import expect
+
+from harness import test
+
+@test
+def a_link_is_good_once_and_leaves_no_trace(world):
+    alice = world.server.user("alice")
+    page = world.page()
+    before = page.page.evaluate("history.length")
+    link = world.server.link("user", "invite", "alice")
+    assert link.startswith(world.server.url + "/ui/#"), link
+    # The code is in no request but the one that redeems it, and there in the body.
+    asked = []
+    page.page.on("request", lambda it: asked.append((it.url, it.headers.get("referer"))))
+    page.page.goto(link)
+    page.heading("Your authenticators").wait_for()
+    page.told("You are signed in until")
+    page.look("user-by-link")
+    secret = link.split("#")[1]
+    assert "#" not in page.page.evaluate("location.href")
+    assert page.page.evaluate("history.length") == before + 1
+    assert not any(secret in url or referrer for url, referrer in asked), asked
+    assert page.kept() == []
+    with open(f"{world.server.work}/log") as log:
+        assert secret not in log.read()
+    page.enrol("Phone")
+
+    # The same link in another tab is of no use, and harms nobody.
+    first = page.page
+    page.new_tab()
+    page.page.goto(link)
+    page.heading("This link does not work any more").wait_for()
+    page.look("link-used")
+    page.page = first
+    page.button("Rename Phone").click()
+    page.field("Name").fill("Tablet")
+    page.in_dialog("Save").click()
+    page.told("It is called Tablet now.")
+
+    # A newer link in the same tab begins anew, and ends what was there.
+    page.page.evaluate("(link) => { location.href = link; }", world.server.link("user", "invite", "alice"))
+    page.told("You are signed in until")
+    page.button("Rename Tablet").wait_for()
+    page.page.reload()
+    page.heading("Sign in").wait_for()
+
+
+@test
+def a_link_waits_for_a_server_that_is_gone(world):
+    world.server.user("alice")
+    link = world.server.link("user", "invite", "alice")
+    page = world.page()
+    page.page.goto(world.server.url + "/ui/")
+    page.heading("Sign in").wait_for()
+    world.server.stop()
+    page.page.evaluate("(link) => { location.href = link; }", link)
+    page.button("Try again").wait_for()
+    page.look("link-outage")
+    world.server.restart()
+    page.told("The server answers again.")
+    page.button("Try again").click()
+    page.heading("Your authenticators").wait_for()
+
+
+@test
+def a_token_that_can_do_nothing_here_is_told_so(world):
+    page = world.page()
+    page.page.goto(world.server.url + "/")
+    page.heading("Sign in").wait_for()
+    page.look("sign-in")
+    page.page.get_by_text("Where do I get one?").click()
+    page.look("sign-in-how")
+    page.button("Continue").click()
+    page.told("Paste a token first.")
+    page.field("Token").fill("totpd_nothing")
+    page.button("Continue").click()
+    page.told("This token is not known here.")
+    page.look("sign-in-unknown")
+    page.field("Token").fill(world.server.token("--role", "checker", "--all-orgs")["token"])
+    page.button("Continue").click()
+    page.told("This token belongs to a login form")
+    page.look("sign-in-checker")
+    user = world.server.user("alice")
+    page.field("Token").fill(world.server.token("--role", "self", "--user", user)["token"])
+    page.button("Continue").click()
+    page.told("This token belongs to one user.")
+    page.field("User id").fill("another")
+    page.button("Continue").click()
+    page.told("You may not do this.")
+    page.field("User id").fill(user)
+    page.button("Continue").click()
+    page.heading("Your authenticators").wait_for()
+
+
+@test
+def a_token_that_is_revoked_ends_the_page(world):
+    alice = world.server.user("alice")
+    page = world.page()
+    token = page.as_user(alice)
+    page.enrol("Phone")
+    world.server.run("token", "revoke", token)
+    page.button("Remove Phone").click()
+    page.in_dialog("Remove").click()
+    page.heading("Your access has ended").wait_for()
+    expect(page.page.get_by_role("dialog")).to_have_count(0)
+    page.look("ended-refused")
+    page.button("Sign in with a token").click()
+    page.heading("Sign in").wait_for()
+
+
+@test
+def a_server_that_stops_and_starts_is_waited_for(world):
+    alice = world.server.user("alice")
+    page = world.page()
+    page.as_user(alice)
+    page.enrol("Phone")
+    page.button("Rename Phone").click()
+    page.field("Name").fill("Tablet")
+    world.server.stop()
+    page.in_dialog("Save").click()
+    page.told("The server did not answer, so this may be done or not.")
+    page.told("The server does not answer.")
+    page.look("outage")
+    world.server.restart()
+    page.told("The server answers again.")
+    page.in_dialog("Save").click()
+    page.told("It is called Tablet now.")
+    # A view that cannot be loaded says so, and is there when the server is.
+    world.server.stop()
+    page.link("Add an authenticator").click()
+    page.page.go_back()
+    page.told("The server does not answer.")
+    page.button("Try again").wait_for()
+    page.look("outage-view")
+    world.server.restart()
+    page.button("Rename Tablet").wait_for()
+
+
+@test
+def whoever_leaves_is_forgotten(world):
+    alice = world.server.user("alice")
+    page = world.page()
+    page.as_user(alice)
+    page.link("Add an authenticator").click()
+    page.heading("Add an authenticator").wait_for()
+    page.page.go_back()
+    page.heading("Your authenticators").wait_for()
+    page.page.goto("about:blank")
+    page.page.go_back()
+    # Whether the browser kept the page or loads it anew: nobody is signed in.
+    page.page.get_by_role("heading", level=1).filter(has_text="Sign in").or_(page.heading("You left this page")).wait_for()
+    expect(page.page.get_by_text("alice")).to_have_count(0)
+    page.as_user(alice)
+    page.button("Sign out").click()
+    page.heading("You are signed out").wait_for()
+    page.look("ended-signed-out")
+    page.page.reload()
+    page.heading("Sign in").wait_for()
+
+
+@test
+def two_tabs_do_not_disturb_each_other(world):
+    alice = world.server.user("alice")
+    page = world.page()
+    page.as_user(alice)
+    page.enrol("Phone")
+    first = page.page
+    page.new_tab()
+    page.as_user(alice)
+    page.button("Remove Phone").click()
+    page.in_dialog("Remove").click()
+    page.told("Phone was removed")
+    # The first still shows it. What is gone already is done, and no error.
+    page.page = first
+    page.button("Rename Phone").click()
+    page.in_dialog("Save").click()
+    page.told("It is gone already.")
+    page.button("Cancel").click()
+    page.button("Remove Phone").click()
+    page.in_dialog("Remove").click()
+    page.told("You have no authenticator yet")
