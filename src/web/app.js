@@ -1,7 +1,6 @@
 // Where the pages begin: the code of a link or a pasted token becomes a session, and the address says what is shown.
 //
-// An address is `#/…`, or `#` and the code of a link. A code leaves the address bar before anything else happens, and the
-// history has no entry with it.
+// An address is `#/…`, or `#` and the code of a link, which leaves the address bar and the history before anything else happens.
 
 import { words } from './words.js';
 import { begin, button, callWith, currentSession, end, field, form, h, happened, icon, isIdle, notice, redeem, Refusal, serverNow, show, time } from './lib.js';
@@ -25,16 +24,19 @@ function takeLinkCode() {
 
 /** Swaps the code of a link for a session. Where it is not clear whether the server has seen it, it may be tried again. */
 function open(code) {
-  end('left');
   refresh = null;
   return show(words.opening, async () => {
     try {
       enter(await redeem(code));
       queueMicrotask(route);
-      return [h('h1', {}, words.opening)];
+      return [];
     } catch (error) {
       if (!(error instanceof Refusal) || ![400, 401, 404].includes(error.status)) throw error;
-      return message(words.linkUsed, words.linkUsedText);
+      if (!currentSession()) return message(words.linkUsed, words.linkUsedText);
+      // Whoever is here already goes on.
+      nextNotice = words.linkUsed;
+      queueMicrotask(route);
+      return [];
     }
   });
 }

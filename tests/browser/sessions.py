@@ -38,6 +38,11 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     page.in_dialog("Save").click()
     page.told("It is called Tablet now.")
 
+    # Nor does it in the tab of whoever is here already.
+    page.page.evaluate("(link) => { location.href = link; }", link)
+    page.told("This link does not work any more")
+    page.button("Rename Tablet").wait_for()
+
     # A newer link in the same tab begins anew, and ends what was there.
     page.page.evaluate("(link) => { location.href = link; }", world.server.link("user", "invite", "alice"))
     page.told("You are signed in until")
