@@ -56,6 +56,7 @@ impl Server {
         let config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
             inherited: Vec::new(),
+            public_url: None,
             metrics_listen: None,
             tls,
             trusted_proxies: Vec::new(),

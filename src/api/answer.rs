@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::http::Reply;
 use super::messages::rpc::HealthCheckResponse;
 use super::messages::{
-    CheckResponse, DetailsResponse, GetUserResponse, ListTotpResponse, RecoveryCodesResponse,
-    RemainingResponse, StartResponse,
+    CheckResponse, DetailsResponse, GetUserResponse, InvitationResponse, ListTotpResponse,
+    RecoveryCodesResponse, RedeemResponse, RemainingResponse, StartResponse,
 };
 use super::qr::{self, QrFormat};
 use crate::web::{self, File};
@@ -38,6 +38,9 @@ pub(super) enum Answer {
     Totps(ListTotpResponse),
     RecoveryCodes(RecoveryCodesResponse),
     Remaining(RemainingResponse),
+    Invitation(InvitationResponse),
+    /// REST alone.
+    Redeemed(RedeemResponse),
 }
 
 impl Answer {
@@ -62,13 +65,17 @@ impl Answer {
             Self::Totps(it) => json(200, &it),
             Self::RecoveryCodes(it) => json(200, &it),
             Self::Remaining(it) => json(200, &it),
+            Self::Invitation(it) => json(200, &it),
+            Self::Redeemed(it) => json(200, &it),
         }
     }
 
     /// The answer as a message of protobuf.
     pub(super) fn into_message(self) -> Vec<u8> {
         match self {
-            Self::Ok | Self::OpenApi | Self::Reply(_) | Self::Page(_) => Vec::new(),
+            Self::Ok | Self::OpenApi | Self::Reply(_) | Self::Page(_) | Self::Redeemed(_) => {
+                Vec::new()
+            }
             Self::Health(it) => it.encode_to_vec(),
             Self::Created(it) | Self::Details(it) => it.encode_to_vec(),
             Self::User(it) => it.encode_to_vec(),
@@ -78,6 +85,7 @@ impl Answer {
             Self::Totps(it) => it.encode_to_vec(),
             Self::RecoveryCodes(it) => it.encode_to_vec(),
             Self::Remaining(it) => it.encode_to_vec(),
+            Self::Invitation(it) => it.encode_to_vec(),
         }
     }
 }

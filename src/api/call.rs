@@ -3,19 +3,23 @@
 //! Only here do fields become domain types. This needs no token, clock or database, so it runs before the transaction. A
 //! malformed field is kept as an error in [`ParsedCall`], because the token is judged first.
 
+use std::time::Duration;
+
 use zeroize::Zeroizing;
 
 use super::counts::CallName;
 use super::messages::{
-    CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, ListEventsRequest,
-    Organization, RecoveryCodeRequest, RenameRequest, ResyncRequest, SearchUsersRequest, Struct,
-    TotpCodeRequest, TotpRequest, UserRequest,
+    CheckRequest, CreateUser, CreateUserRequest, GetUserRequest, Instance, InvitationRequest,
+    ListEventsRequest, Organization, RecoveryCodeRequest, RenameRequest, ResyncRequest,
+    SearchUsersRequest, Struct, TotpCodeRequest, TotpRequest, UserRequest,
 };
 use super::qr::QrFormat;
 use super::{events, filters};
 use crate::error::{Error, Result};
-use crate::model::{Code, EventSearch, Name, Proof, RecoveryCode, Search, TotpId, UserId};
-use crate::service::{NamedBy, NewUser, NewUsername, Permission, Target};
+use crate::model::{
+    Code, EventSearch, Name, Proof, RecoveryCode, Search, TotpId, UserId, parse_span,
+};
+use crate::service::{INVITATION_LIFETIME, NamedBy, NewUser, NewUsername, Permission, Target};
 
 /// A call, independent of the transport.
 pub(super) enum Call {
@@ -72,6 +76,10 @@ pub(super) enum Call {
         code: RecoveryCode,
     },
     RemoveRecoveryCodes(UserRef),
+    CreateInvitation {
+        user: UserRef,
+        lifetime: Duration,
+    },
 }
 
 impl Call {
@@ -93,6 +101,7 @@ impl Call {
             | Self::StartTotp { user: it, .. }
             | Self::ConfirmTotp { user: it, .. }
             | Self::CheckTotp { user: it, .. }
+            | Self::CreateInvitation { user: it, .. }
             | Self::RenameTotp { user: it, .. }
             | Self::ResyncTotp { user: it, .. }
             | Self::RemoveTotp { user: it, .. } => Some(&it.user),
@@ -123,7 +132,8 @@ impl Call {
             | Self::RenameTotp { .. }
             | Self::ResyncTotp { .. }
             | Self::GetRecoveryCodes(_)
-            | Self::CheckRecoveryCode { .. } => false,
+            | Self::CheckRecoveryCode { .. }
+            | Self::CreateInvitation { .. } => false,
         }
     }
 }
@@ -272,6 +282,17 @@ pub(super) fn check_recovery_code(request: RecoveryCodeRequest) -> Result<Call> 
         user: user_ref(target, &request.id)?,
         code: code.parse()?,
     })
+}
+
+pub(super) fn create_invitation(request: InvitationRequest) -> Result<Call> {
+    let target = target(request.instance, request.organization)?;
+    let user = user_ref(target, &request.id)?;
+    let lifetime = if request.expires.is_empty() {
+        INVITATION_LIFETIME
+    } else {
+        parse_span(&request.expires).map_err(|problem| Error::invalid("expires", problem))?
+    };
+    Ok(Call::CreateInvitation { user, lifetime })
 }
 
 fn user_ref(target: Target, user: &str) -> Result<UserRef> {

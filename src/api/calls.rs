@@ -2,21 +2,29 @@
 //!
 //! The service judges rights, existence and state.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use super::answer::Answer;
 use super::call::{Call, ParsedCall, UserRef};
-use super::messages::{DetailsResponse, Encoding, GetUserResponse, Page, StartResponse};
+use super::messages::{
+    DetailsResponse, Encoding, GetUserResponse, InvitationResponse, Page, StartResponse,
+};
 use super::status::Refusal;
-use crate::error::Result;
-use crate::model::{EventSearch, Search, Timestamp, UserId};
+use crate::error::{Error, Result};
+use crate::model::{EventSearch, RequestId, Search, Timestamp, UserId};
 use crate::service::{
-    Caller, Context, Details, RecoveryVerdict, RemainingRecoveryCodes, Service, Target, Verdict,
+    Caller, Context, Details, Permission, RecoveryVerdict, RemainingRecoveryCodes, Service, Target,
+    Verdict,
 };
 
 /// How an answer is encoded, and what bounds its length.
-pub(super) struct AnswerSettings {
+pub(super) struct AnswerSettings<'a> {
     pub(super) encoding: Encoding,
     /// The length limit of a page of a search. The front end has reserved memory for that much.
     pub(super) page_bytes: usize,
+    /// What links begin with. `None` if no address that a browser can open is known.
+    pub(super) base_url: Option<&'a str>,
 }
 
 /// Carries a call out, in one transaction. The API prescribes the order of judgement: token, role, fields, then
@@ -26,7 +34,7 @@ pub(super) fn carry_out(
     caller: &Caller,
     now: Timestamp,
     parsed: ParsedCall,
-    settings: &AnswerSettings,
+    settings: &AnswerSettings<'_>,
 ) -> Result<Answer, Refusal> {
     let proof = parsed.proof;
     let in_context = |target| Context {
@@ -36,15 +44,10 @@ pub(super) fn carry_out(
         proof: proof.clone(),
     };
     let on = |it: UserRef| (in_context(it.target), it.user);
-    let call = match parsed.call {
-        Ok(call) => call,
-        Err(malformed) => {
-            let context = in_context(Target::default());
-            return Err(service
-                .refusal(&context, parsed.permission, malformed)
-                .into());
-        }
-    };
+    let call = parsed.call.map_err(|malformed| {
+        let context = in_context(Target::default());
+        service.refusal(&context, parsed.permission, malformed)
+    })?;
     match call {
         Call::CreateUser { target, user } => {
             let made = service.create_user(&in_context(target), *user)?;
@@ -127,14 +130,51 @@ pub(super) fn carry_out(
         Call::RemoveRecoveryCodes(user) => {
             details(on(user), service, Service::remove_recovery_codes)
         }
+        Call::CreateInvitation { user, lifetime } => {
+            let (context, user) = on(user);
+            invite(service, &context, user, lifetime, settings.base_url)
+        }
     }
+}
+
+/// Invites a user. Without a URL that links can begin with, nobody is invited.
+fn invite(
+    service: &Service,
+    context: &Context,
+    user: UserId,
+    lifetime: Duration,
+    base_url: Option<&str>,
+) -> Result<Answer, Refusal> {
+    let Some(base_url) = base_url else {
+        let problem =
+            "an invitation needs `serve --public-url`, because no address of this server has a URL";
+        let unavailable = Error::Unavailable(problem.to_owned());
+        return Err(service
+            .refusal(context, Permission::WriteUser, unavailable)
+            .into());
+    };
+    let invitation = service.invite_user(context, user, lifetime)?;
+    Ok(Answer::Invitation(InvitationResponse::new(
+        invitation, base_url,
+    )))
+}
+
+/// Redeems an invitation for a token.
+pub(super) fn redeem(
+    service: &Service,
+    code: &str,
+    (peer, request_id): (Option<IpAddr>, Option<RequestId>),
+    now: Timestamp,
+) -> Result<Answer, Refusal> {
+    let redeemed = service.redeem_invitation(code, peer, request_id, now)?;
+    Ok(Answer::Redeemed(redeemed.into()))
 }
 
 fn search_users(
     service: &Service,
     context: &Context,
     search: &Search,
-    settings: &AnswerSettings,
+    settings: &AnswerSettings<'_>,
 ) -> Result<Answer, Refusal> {
     let mut page = Page::new(settings.encoding, settings.page_bytes);
     let found = service.search_users(context, search, |user| page.push(user))?;
@@ -145,7 +185,7 @@ fn list_events(
     service: &Service,
     context: &Context,
     search: &EventSearch,
-    settings: &AnswerSettings,
+    settings: &AnswerSettings<'_>,
 ) -> Result<Answer, Refusal> {
     let mut page = Page::new(settings.encoding, settings.page_bytes);
     let instance = service.instance_id();

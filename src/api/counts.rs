@@ -69,6 +69,8 @@ label! {
         GetRecoveryCodes => "GetRecoveryCodes",
         CheckRecoveryCode => "CheckRecoveryCode",
         RemoveRecoveryCodes => "RemoveRecoveryCodes",
+        CreateInvitation => "CreateInvitation",
+        RedeemInvitation => "RedeemInvitation",
         Health => "health",
         Ready => "ready",
         Metrics => "metrics",

@@ -25,6 +25,7 @@ const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
 const ADMIN: &str = "zitadel.admin.v1.AdminService";
 const TOTPS: &str = "totpd.v1.TOTPService";
 const RECOVERY_CODES: &str = "totpd.v1.RecoveryCodeService";
+const INVITATIONS: &str = "totpd.v1.InvitationService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// What `grpc-message` escapes: everything but visible ASCII, and the percent sign.
@@ -53,6 +54,7 @@ pub(super) enum Rpc {
     GetRecoveryCodes,
     CheckRecoveryCode,
     RemoveRecoveryCodes,
+    CreateInvitation,
     Health,
 }
 
@@ -88,6 +90,7 @@ pub(super) fn rpc(target: &str) -> Result<Rpc, Refusal> {
             "RemoveRecoveryCodes" => Rpc::RemoveRecoveryCodes,
             _ => return Err(Refusal::not_offered()),
         },
+        Some((INVITATIONS, "CreateInvitation")) => Rpc::CreateInvitation,
         Some((ADMIN, "ListEvents")) => Rpc::ListEvents,
         Some((HEALTH, "Check")) => Rpc::Health,
         _ => return Err(Refusal::not_offered()),
@@ -118,6 +121,7 @@ impl Rpc {
             Self::GetRecoveryCodes => CallName::GetRecoveryCodes,
             Self::CheckRecoveryCode => CallName::CheckRecoveryCode,
             Self::RemoveRecoveryCodes => CallName::RemoveRecoveryCodes,
+            Self::CreateInvitation => CallName::CreateInvitation,
             Self::Health => CallName::Ready,
         }
     }
@@ -141,7 +145,8 @@ impl Rpc {
             | Self::CheckTotp
             | Self::GenerateRecoveryCodes
             | Self::CheckRecoveryCode
-            | Self::RemoveRecoveryCodes => Kind::Change,
+            | Self::RemoveRecoveryCodes
+            | Self::CreateInvitation => Kind::Change,
         }
     }
 }
@@ -211,6 +216,9 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
         Rpc::RemoveRecoveryCodes => parse_message(Permission::WriteTotp, message, |it| {
             call::on_user(it, Call::RemoveRecoveryCodes)
         }),
+        Rpc::CreateInvitation => {
+            parse_message(Permission::WriteUser, message, call::create_invitation)
+        }
     };
     Ok(Operation::Call(ParsedCall {
         name: rpc.name(),
@@ -245,7 +253,7 @@ fn parse_counted<Q: Message + Default>(
 /// Readiness, which needs no token.
 fn health(message: &[u8]) -> Result<Operation, Refusal> {
     let request: HealthCheckRequest = decode(message)?;
-    if !["", USERS, ADMIN, TOTPS, RECOVERY_CODES].contains(&request.service.as_str()) {
+    if !["", USERS, ADMIN, TOTPS, RECOVERY_CODES, INVITATIONS].contains(&request.service.as_str()) {
         return Err(Refusal::unknown_service());
     }
     Ok(Operation::Health)

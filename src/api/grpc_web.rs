@@ -75,8 +75,8 @@ pub(super) fn reply(
 pub(super) fn preflight(api: &Api, request: &Request<'_>) -> Option<Reply> {
     let path = request.target.split('?').next()?;
     // REST is not for pages of other origins, so its paths refuse OPTIONS.
-    if request.method != "OPTIONS" || path.starts_with("/resources/") || path.starts_with("/debug/")
-    {
+    let is_rest = ["/resources/", "/debug/", "/ui/"];
+    if request.method != "OPTIONS" || is_rest.iter().any(|it| path.starts_with(it)) {
         return None;
     }
     let mut headers = cors(api, request.origin);

@@ -24,7 +24,10 @@ mod routes;
 pub mod status;
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Instant;
+
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::log_limit::AddressLimits;
@@ -53,6 +56,8 @@ pub struct Api {
     origins: Vec<String>,
     /// Whether the pages for people are served.
     has_pages: bool,
+    /// What links begin with.
+    base_url: OnceLock<String>,
     refusals: AddressLimits,
     counts: RequestCounts,
 }
@@ -65,6 +70,7 @@ impl Api {
             clock,
             origins: Vec::new(),
             has_pages: false,
+            base_url: OnceLock::new(),
             refusals: AddressLimits::new(),
             counts: RequestCounts::new(),
         }
@@ -82,6 +88,12 @@ impl Api {
     pub fn with_pages(mut self) -> Self {
         self.has_pages = true;
         self
+    }
+
+    /// Sets the URL that links begin with, such as `https://example.org/totpd`, unless it is set already. It never comes
+    /// from a request.
+    pub fn set_base_url(&self, url: String) {
+        let _set_before = self.base_url.set(url);
     }
 
     /// Runs `calls`, whose changes share one commit. Returns `false` if the commit failed: then nothing has happened,
@@ -117,6 +129,7 @@ impl Api {
         }
         let (call, user) = match &operation {
             Ok(Operation::Call(it)) => (it.name, it.call.as_ref().ok().and_then(Call::user)),
+            Ok(Operation::Redeem(_)) => (CallName::RedeemInvitation, None),
             Ok(Operation::Healthz) => (CallName::Health, None),
             Ok(Operation::Ready | Operation::Health) => (CallName::Ready, None),
             Ok(Operation::OpenApi | Operation::Preflight(_) | Operation::Page(_)) | Err(_) => {
@@ -153,6 +166,7 @@ impl Api {
         let settings = AnswerSettings {
             encoding: context.form.encoding(),
             page_bytes: context.form.page_bytes(),
+            base_url: self.base_url.get().map(String::as_str),
         };
         let request_id = context.request_id.and_then(|it| it.parse().ok());
         let answer =
@@ -165,7 +179,7 @@ impl Api {
         operation: Operation,
         authorization: Option<&str>,
         (peer, request_id): (Option<IpAddr>, Option<RequestId>),
-        settings: &AnswerSettings,
+        settings: &AnswerSettings<'_>,
     ) -> Result<Answer, Refusal> {
         let now = (self.clock)();
         match operation {
@@ -176,6 +190,9 @@ impl Api {
                 Ok(Answer::Health(grpc::health_response(is_ready)))
             }
             Operation::OpenApi => Ok(Answer::OpenApi),
+            Operation::Redeem(code) => {
+                calls::redeem(&self.service, &code?, (peer, request_id), now)
+            }
             Operation::Preflight(reply) => Ok(Answer::Reply(reply)),
             Operation::Page(file) => Ok(Answer::Page(file)),
             Operation::Call(parsed) => {
@@ -383,6 +400,8 @@ enum Operation {
     Health,
     /// The description of the API.
     OpenApi,
+    /// The redemption of an invitation with this code, or what is wrong with its body.
+    Redeem(Result<Zeroizing<String>>),
     /// A CORS preflight, with its answer.
     Preflight(Reply),
     /// A file of the pages for people.

@@ -3,8 +3,8 @@
 use super::call::{self, Call, ParsedCall, RestOnly};
 use super::http::Request;
 use super::messages::{
-    self, CheckRequest, CreateUserRequest, GetUserRequest, RecoveryCodeRequest, RenameRequest,
-    ResyncRequest, SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
+    self, CheckRequest, CreateUserRequest, GetUserRequest, InvitationRequest, RecoveryCodeRequest,
+    RenameRequest, ResyncRequest, SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
 };
 use super::path::{self, Query};
 use super::routes::{self, Rpc};
@@ -19,11 +19,12 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Operation, Refusal> {
         .split_once('?')
         .unwrap_or((request.target, ""));
     Ok(match routes::route(request.method, path)? {
-        // Probes and the description need no token.
+        // Probes, the description and redemptions need no token.
         Route::Healthz => Operation::Healthz,
         Route::Ready => Operation::Ready,
         Route::OpenApi => Operation::OpenApi,
         Route::Page(file) => Operation::Page(file),
+        Route::Redeem => Operation::Redeem(messages::read_redeem(request.body)),
         Route::Rpc(rpc) => Operation::Call(ParsedCall {
             name: rpc.name(),
             permission: rpc.permission(),
@@ -126,5 +127,11 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             code: messages::read_recovery_code(body)?,
         }),
         Rpc::RemoveRecoveryCodes(raw) => call::on_user(user(raw)?, Call::RemoveRecoveryCodes),
+        Rpc::CreateInvitation(raw) => call::create_invitation(InvitationRequest {
+            instance,
+            organization,
+            id: id(raw)?,
+            expires: messages::read_expires(body)?,
+        }),
     }
 }

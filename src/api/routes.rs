@@ -17,6 +17,8 @@ pub(super) enum Call<'a> {
     OpenApi,
     /// A file of the pages for people, whatever the method
     Page(web::File),
+    /// `POST /ui/redeem`
+    Redeem,
     /// One of the rpcs
     Rpc(Rpc<'a>),
 }
@@ -64,6 +66,8 @@ pub(super) enum Rpc<'a> {
     CheckRecoveryCode(&'a str),
     /// `RemoveRecoveryCodes`
     RemoveRecoveryCodes(&'a str),
+    /// `CreateInvitation`
+    CreateInvitation(&'a str),
 }
 
 /// What a request needs to be carried out. Each kind has permits of its own.
@@ -107,6 +111,8 @@ impl Call<'_> {
             Self::Healthz => Kind::Liveness,
             Self::Ready => Kind::Readiness,
             Self::OpenApi | Self::Page(_) => Kind::Page,
+            // A redemption is a read to all who guess: only a code that is known goes on to a change (SECURITY.md 41).
+            Self::Redeem => Kind::Read,
             Self::Rpc(rpc) => Kind::of(rpc.permission()),
         }
     }
@@ -136,6 +142,7 @@ impl Rpc<'_> {
             Self::GetRecoveryCodes(_) => CallName::GetRecoveryCodes,
             Self::CheckRecoveryCode(_) => CallName::CheckRecoveryCode,
             Self::RemoveRecoveryCodes(_) => CallName::RemoveRecoveryCodes,
+            Self::CreateInvitation(_) => CallName::CreateInvitation,
         }
     }
 
@@ -152,7 +159,8 @@ impl Rpc<'_> {
             | Self::LockUser(_)
             | Self::UnlockUser(_)
             | Self::DeactivateUser(_)
-            | Self::ActivateUser(_) => Permission::WriteUser,
+            | Self::ActivateUser(_)
+            | Self::CreateInvitation(_) => Permission::WriteUser,
             Self::StartTotp(_)
             | Self::ConfirmTotp(..)
             | Self::RenameTotp(..)
@@ -176,6 +184,10 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
         ["debug", "healthz"] => get(method, Call::Healthz),
         ["debug", "ready"] => get(method, Call::Ready),
         ["openapi.json"] => get(method, Call::OpenApi),
+        ["ui", "redeem"] => match method {
+            "POST" => Ok(Call::Redeem),
+            _ => Err(Refusal::method_not_allowed("POST")),
+        },
         ["resources", "v3alpha", rest @ ..] => resource(method, rest).map(Call::Rpc),
         ["admin", "v1", "events", "_search"] => match method {
             "POST" => Ok(Call::Rpc(Rpc::ListEvents)),
@@ -186,7 +198,8 @@ pub(super) fn route<'a>(method: &str, path: &'a str) -> Result<Call<'a>, Refusal
             "zitadel.resources.user.v3alpha.ZITADELUsers"
             | "zitadel.admin.v1.AdminService"
             | "totpd.v1.TOTPService"
-            | "totpd.v1.RecoveryCodeService",
+            | "totpd.v1.RecoveryCodeService"
+            | "totpd.v1.InvitationService",
             rpc,
         ] if !rpc.is_empty() => not_offered(method, "POST"),
         _ => Err(Refusal::no_such_path()),
@@ -209,12 +222,13 @@ fn resource<'a>(method: &str, path: &[&'a str]) -> Result<Rpc<'a>, Refusal> {
         (["users", id, "_unlock"], "POST") => Ok(R::UnlockUser(id)),
         (["users", id, "_deactivate"], "POST") => Ok(R::DeactivateUser(id)),
         (["users", id, "_activate"], "POST") => Ok(R::ActivateUser(id)),
+        (["users", id, "_invite"], "POST") => Ok(R::CreateInvitation(id)),
         (
             ["users"]
             | [
                 "users",
                 _,
-                "_lock" | "_unlock" | "_deactivate" | "_activate",
+                "_lock" | "_unlock" | "_deactivate" | "_activate" | "_invite",
             ],
             _,
         ) => Err(Refusal::method_not_allowed("POST")),
@@ -340,6 +354,8 @@ mod tests {
                 &format!("{users}/a/recovery_codes/_check"),
                 Kind::Change,
             ),
+            ("POST", &format!("{users}/a/_invite"), Kind::Change),
+            ("POST", "/ui/redeem", Kind::Read),
             ("POST", users, Kind::Change),
             ("POST", "/no/such/path", Kind::Read),
         ] {
@@ -359,6 +375,10 @@ mod tests {
             (format!("{recovery}/GetRecoveryCodes"), Kind::Read),
             (format!("{recovery}/CheckRecoveryCode"), Kind::Change),
             (format!("{recovery}/RemoveRecoveryCodes"), Kind::Change),
+            (
+                "/totpd.v1.InvitationService/CreateInvitation".to_owned(),
+                Kind::Change,
+            ),
             (
                 "/zitadel.admin.v1.AdminService/ListEvents".to_owned(),
                 Kind::Search,

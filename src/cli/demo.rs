@@ -79,6 +79,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     let config = Config {
         listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
         inherited: Vec::new(),
+        public_url: None,
         metrics_listen: None,
         tls: None,
         trusted_proxies: Vec::new(),

@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 use serde::{Deserialize, Serialize};
 use totpd::error::{Error, Result};
+use totpd::serve::reachable;
 use totpd::service::DataDir;
 
 use super::output::Output;
@@ -161,16 +162,6 @@ fn connect(host: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
-}
-
-/// A server that listens on every address is asked on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(it) if it.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(it) if it.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        it @ (IpAddr::V4(_) | IpAddr::V6(_)) => it,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<String> {

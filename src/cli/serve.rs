@@ -53,6 +53,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
             Vec::new()
         },
         inherited,
+        public_url: args.public_url,
         metrics_listen: args.metrics_listen,
         tls,
         trusted_proxies: args.trusted_proxy,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,27 @@ impl fmt::Display for Bound {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+impl Bound {
+    /// The URL of the address, if it has one. A server that listens on every address is named by loopback.
+    pub fn url(&self) -> Option<String> {
+        match self {
+            Self::Tcp(address) => Some(format!("http://{}", reachable(*address))),
+            Self::Tls(address) => Some(format!("https://{}", reachable(*address))),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// The address at which a server of this address is reached from this machine: loopback for the unspecified one.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(it) if it.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(it) if it.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        it @ (IpAddr::V4(_) | IpAddr::V6(_)) => it,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// How to bind.

@@ -31,7 +31,7 @@ pub use request_id::RequestId;
 pub use search::{Filter, Search, SortBy, TextFilter, TextMethod};
 pub use self_removal::SelfRemoval;
 pub use text::{Name, OrgId, RecoverySetId, TokenId, TotpId, UserId};
-pub use time::{Clock, Timestamp};
+pub use time::{Clock, Timestamp, parse_span};
 
 /// The state of a user. Only an active user can check codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -164,6 +164,33 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Reads a length of time: a number and one of d, h, m, s, ms. The error says what is expected.
+pub fn parse_span(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "expected a number with d, h, m, s or ms, such as 90d";
+    // `ms` comes first, because it also ends with `s`.
+    let (number, unit_ms) = [
+        ("ms", 1),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+    ]
+    .into_iter()
+    .find_map(|(unit, milliseconds)| Some((text.strip_suffix(unit)?, milliseconds)))
+    .ok_or(EXPECTED)?;
+    let number: u64 = Some(number)
+        .filter(|it| it.bytes().all(|it| it.is_ascii_digit()))
+        .and_then(|it| it.parse().ok())
+        .filter(|it| *it > 0)
+        .ok_or(EXPECTED)?;
+    // A century is longer than any useful value, and adding it to a time does not overflow.
+    number
+        .checked_mul(unit_ms)
+        .filter(|it| *it <= 36_500 * 86_400_000)
+        .map(Duration::from_millis)
+        .ok_or("expected at most 36500d")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use crate::api::handler::Handler;
 use crate::connections::listen::{BindSettings, Listener};
-pub use crate::connections::listen::{Bound, Listen};
+pub use crate::connections::listen::{Bound, Listen, reachable};
 use crate::connections::tls::Tls;
 pub use crate::connections::tls::TlsFiles;
 pub use crate::connections::{Cidr, Limits};
@@ -46,6 +46,9 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Sockets that listen already, TCP or Unix, as systemd opens them.
     pub inherited: Vec<OwnedFd>,
+    /// The URL at which people reach the server, for links: a scheme, a host, maybe a port and a path. Without it links
+    /// begin with the first address that has a URL.
+    pub public_url: Option<String>,
     /// Where metrics are, if anywhere: never on an address of clients. Plain HTTP.
     pub metrics_listen: Option<Listen>,
     /// Certificate and key, where TCP clients are to speak TLS.
@@ -133,6 +136,10 @@ pub fn start(mut config: Config, handler: &Arc<Handler>) -> Result<Running, Erro
     let tls = tls.map_err(|why| Error(format!("TLS: {why}")))?;
     let listeners = listen(&mut config, tls.is_some())?;
     let metrics_listener = listen_for_metrics(&config)?;
+    let served = || listeners.iter().find_map(|it| it.bound.url());
+    if let Some(url) = config.public_url.take().or_else(served) {
+        handler.api().set_base_url(url);
+    }
     let unix_path = |it: &Listen| match it {
         Listen::Unix(path) => Some(path.clone()),
         Listen::Tcp(_) => None,

@@ -28,7 +28,7 @@ fn target(server: &TestServer, org: &str, name: &str) -> Target {
     }
 }
 
-const CALLS: [&str; 14] = [
+const CALLS: [&str; 15] = [
     "create",
     "get",
     "list",
@@ -41,6 +41,7 @@ const CALLS: [&str; 14] = [
     "count codes",
     "check a recovery code",
     "remove codes",
+    "invite",
     "remove",
     "delete",
 ];
@@ -108,6 +109,7 @@ fn call(server: &TestServer, token: &str, call: &str, org: &str, at: &Target) ->
             server.ask_as(token, "POST", &format!("{codes}/_check"), &code)
         }
         "remove codes" => server.ask_as(token, "DELETE", &codes, ""),
+        "invite" => server.ask_as(token, "POST", &format!("{user}/_invite"), ""),
         "remove" => server.ask_as(token, "DELETE", &format!("{user}/totp/{phone}"), ""),
         "delete" => server.ask_as(token, "DELETE", &user, ""),
         other => panic!("{other}"),

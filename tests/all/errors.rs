@@ -136,6 +136,7 @@ fn every_refusal_has_its_status_code_and_id() {
             5,
             Some(unknown),
         ),
+        ("POST", "/users/nobody/_invite", "", 404, 5, Some(unknown)),
         ("DELETE", &bobs_codes, "", 400, 9, Some("TOTPD-Recov2")),
         ("POST", &bobs_codes, "", 400, 9, Some("COMMAND-3Mif9s")),
         (
@@ -363,6 +364,7 @@ fn what_is_documented_and_not_offered_is_501_without_a_token() {
         ("POST", "/totpd.v1.TOTPService/RenameTOTP"),
         ("POST", "/totpd.v1.TOTPService/ResyncTOTP"),
         ("POST", "/totpd.v1.RecoveryCodeService/CheckRecoveryCode"),
+        ("POST", "/totpd.v1.InvitationService/CreateInvitation"),
         ("POST", "/zitadel.admin.v1.AdminService/ListEvents"),
         ("POST", "/zitadel.admin.v1.AdminService/ListOrgs"),
     ] {
@@ -439,6 +441,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
     let codes = format!("/users/{alice}/recovery_codes");
     server.ask("POST", &codes, "").expect_status(200);
     let recover = format!("{codes}/_check");
+    let invite = format!("/users/{alice}/_invite");
     let long = "x".repeat(201);
     let long_name = format!("\"{long}\"");
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
@@ -543,6 +546,17 @@ fn bad_input_is_told_so_and_changes_nothing() {
         ("POST", &recover, b"\"\xff000-0000-0000-0000\""),
         ("POST", &recover, long_name.as_bytes()),
         ("POST", &recover, deep.as_bytes()),
+        ("POST", &invite, b"{"),
+        ("POST", &invite, b"null"),
+        ("POST", &invite, b"\"1h\""),
+        ("POST", &invite, b"{\"expires\":3600}"),
+        ("POST", &invite, b"{\"expires\":\"soon\"}"),
+        ("POST", &invite, b"{\"expires\":\"0s\"}"),
+        ("POST", &invite, b"{\"expires\":\"-1h\"}"),
+        ("POST", &invite, b"{\"expires\":\"8d\"}"),
+        ("POST", &invite, b"{\"expires\":\"never\"}"),
+        ("POST", &invite, b"{\"expires\":\"1h\",\"expires\":\"1h\"}"),
+        ("POST", &invite, deep.as_bytes()),
         // Ids too long, too short, and not what percent-encoding makes.
         ("GET", "/users/", b""),
         ("GET", &format!("/users/{long}"), b""),

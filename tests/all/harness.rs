@@ -88,6 +88,7 @@ impl TestServer {
         let mut config = Config {
             listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
             inherited: Vec::new(),
+            public_url: None,
             metrics_listen: None,
             tls: None,
             trusted_proxies: Vec::new(),

@@ -26,6 +26,7 @@ fn health_follows_readiness_and_needs_no_token() {
         crate::rpc::USERS,
         crate::rpc::TOTPS,
         crate::rpc::RECOVERY_CODES,
+        crate::rpc::INVITATIONS,
     ] {
         assert_eq!(health(&mut rpc, service), Ok(1));
     }
@@ -76,6 +77,7 @@ fn reflection_tells_the_protos_in_both_versions() {
             crate::rpc::USERS,
             crate::rpc::TOTPS,
             crate::rpc::RECOVERY_CODES,
+            crate::rpc::INVITATIONS,
             "grpc.health.v1.Health",
             &format!("grpc.reflection.{version}.ServerReflection"),
         ] {

@@ -263,6 +263,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
     let config = Config {
         listen: Vec::new(),
         inherited: vec![OwnedFd::from(connected)],
+        public_url: None,
         metrics_listen: None,
         tls: None,
         trusted_proxies: Vec::new(),

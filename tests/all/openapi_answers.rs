@@ -54,6 +54,15 @@ impl Stage {
             let typed = code.to_uppercase().replace('0', "O").replace('-', " ");
             real.push(("7K3M Q8ZT O4XH PW2C".to_owned(), typed));
         }
+        if id == "Invitations_Redeem" {
+            let invited = server.ask("POST", &format!("/users/{ALICE}/_invite"), "");
+            let url = invited.expect_status(200).text("/url");
+            let code = url.split_once('#').unwrap().1.to_owned();
+            real.push((
+                "q7Wb2nXr0d5YzV1mJc8Lk3TfHs6PgUaEoRi9BvNxC4M".to_owned(),
+                code,
+            ));
+        }
         let before = match id {
             "ZITADELUsers_ActivateUser" => "_deactivate",
             "ZITADELUsers_UnlockUser" => "_lock",

@@ -17,6 +17,7 @@ pub const USERS: &str = "zitadel.resources.user.v3alpha.ZITADELUsers";
 pub const ADMIN: &str = "zitadel.admin.v1.AdminService";
 pub const TOTPS: &str = "totpd.v1.TOTPService";
 pub const RECOVERY_CODES: &str = "totpd.v1.RecoveryCodeService";
+pub const INVITATIONS: &str = "totpd.v1.InvitationService";
 
 /// The services and messages. Decoded once: that takes longer than most calls.
 pub fn pool() -> &'static DescriptorPool {
@@ -33,6 +34,7 @@ pub fn method(rpc: &str) -> MethodDescriptor {
         | "GetRecoveryCodes"
         | "CheckRecoveryCode"
         | "RemoveRecoveryCodes" => RECOVERY_CODES,
+        "CreateInvitation" => INVITATIONS,
         "ListEvents" => ADMIN,
         _ => USERS,
     };

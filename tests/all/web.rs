@@ -49,6 +49,10 @@ fn only_pages_of_origins_that_were_named_may_call() {
             "{other}"
         );
     }
+    let redeem = format!("{named}{asks}");
+    server
+        .raw("OPTIONS", "/ui/redeem", &redeem, b"")
+        .expect_error(405, 12, None);
     // REST is for no pages at all.
     let rest = "/resources/v3alpha/users/nobody";
     server

@@ -8,7 +8,7 @@ use totpd::serve::{Cidr, Listen};
 
 use crate::cli::logging::{LogFormat, LogLevel};
 
-use super::values::{mode, origin, span, switch};
+use super::values::{mode, origin, public_url, span, switch};
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Serve {
@@ -27,6 +27,9 @@ pub(in crate::cli) struct Serve {
         value_delimiter = ','
     )]
     pub(in crate::cli) listen: Vec<Listen>,
+    /// The URL at which people reach the server, for links [default: the first address]
+    #[arg(long, env = "TOTPD_PUBLIC_URL", value_name = "URL", value_parser = public_url)]
+    pub(in crate::cli) public_url: Option<String>,
     /// Where Prometheus finds metrics, under /metrics: HOST:PORT or unix:/path, best on loopback
     #[arg(long, env = "TOTPD_METRICS_LISTEN", value_name = "ADDR")]
     pub(in crate::cli) metrics_listen: Option<Listen>,

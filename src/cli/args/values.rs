@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use totpd::api::messages::kind_of_event_type;
-use totpd::model::Timestamp;
+use totpd::model::{Timestamp, parse_span};
 use totpd::service::Service;
 
 /// The lifetime of a token.
@@ -64,6 +64,23 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
         })
 }
 
+/// Reads the URL that links begin with: a scheme, a host, and maybe a port and a path. Returns it without a slash at the
+/// end. A query or a fragment would swallow what is appended, and a user name would look like the host.
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    let rest = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let (authority, path) = rest.map_or(("", ""), |it| it.split_once('/').unwrap_or((it, "")));
+    let host = |it: char| it.is_ascii_alphanumeric() || "-._:[]".contains(it);
+    let in_path = |it: char| it.is_ascii_alphanumeric() || "-._~%/".contains(it);
+    let fits = !authority.is_empty() && authority.chars().all(host) && path.chars().all(in_path);
+    fits.then(|| text.trim_end_matches('/').to_owned())
+        .ok_or_else(|| {
+            "expected a URL without user, query and fragment, such as https://totp.example.org"
+                .to_owned()
+        })
+}
+
 /// Reads a flag's value from its environment variable.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
@@ -85,29 +102,7 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
 
 /// Reads a length of time: a number and one of d, h, m, s, ms.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a number with d, h, m, s or ms, such as 90d".to_owned();
-    // `ms` comes first, because it also ends with `s`.
-    let (number, unit_ms) = [
-        ("ms", 1),
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-    ]
-    .into_iter()
-    .find_map(|(unit, milliseconds)| Some((text.strip_suffix(unit)?, milliseconds)))
-    .ok_or_else(wrong)?;
-    let number: u64 = Some(number)
-        .filter(|it| it.bytes().all(|it| it.is_ascii_digit()))
-        .and_then(|it| it.parse().ok())
-        .filter(|it| *it > 0)
-        .ok_or_else(wrong)?;
-    // A century is longer than any useful value, and adding it to a time does not overflow.
-    number
-        .checked_mul(unit_ms)
-        .filter(|it| *it <= 36_500 * 86_400_000)
-        .map(Duration::from_millis)
-        .ok_or_else(|| "expected at most 36500d".to_owned())
+    parse_span(text).map_err(str::to_owned)
 }
 
 #[cfg(test)]
@@ -137,6 +132,31 @@ mod tests {
             "https://a\r\nb",
         ] {
             assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_is_a_host_and_maybe_a_path() {
+        for (good, read) in [
+            ("https://totp.example.org", "https://totp.example.org"),
+            ("https://Example.org/", "https://Example.org"),
+            ("http://[::1]:8080/a/b/", "http://[::1]:8080/a/b"),
+        ] {
+            assert_eq!(public_url(good).unwrap(), read);
+        }
+        for bad in [
+            "",
+            "example.org",
+            "https://",
+            "https:///path",
+            "javascript://example.org",
+            "https://user@example.org",
+            "https://example.org?a=b",
+            "https://example.org/#a",
+            "https://exa mple.org",
+            "https://example.org/a\r\nb",
+        ] {
+            assert!(public_url(bad).is_err(), "{bad}");
         }
     }
 
