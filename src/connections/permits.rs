@@ -10,6 +10,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -22,11 +23,18 @@ use crate::counters::Histogram;
 
 /// Reads that are in progress at once, but for searches: no more find a connection of the database.
 pub(crate) const READS: usize = 8;
-/// Searches that are in progress at once. A slow one keeps no read by id waiting.
+/// The most searches that are in progress at once. A slow one keeps no read by id waiting.
 pub(crate) const SEARCHES: usize = 3;
 /// Requests for readiness that are in progress at once. All wait for the same probe, and while that hangs no read waits
 /// behind them.
 pub(crate) const PROBES: usize = 1;
+
+/// How many searches are in progress at once: one fewer than there are processors, because a change passes several threads
+/// and would wait for each behind a search.
+fn searches_at_once() -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    processors.saturating_sub(1).clamp(1, SEARCHES)
+}
 
 /// The permits of each kind of request, over all transports.
 pub(crate) struct Gates {
@@ -41,7 +49,7 @@ impl Gates {
         Self {
             changes: Permits::new(changes, max_waiting),
             reads: Permits::new(READS, max_waiting),
-            searches: Permits::new(SEARCHES, max_waiting),
+            searches: Permits::new(searches_at_once(), max_waiting),
             probes: Permits::new(PROBES, max_waiting),
         }
     }
