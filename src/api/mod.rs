@@ -96,6 +96,11 @@ impl Api {
         let _set_before = self.base_url.set(url);
     }
 
+    /// What links begin with, if that is known.
+    pub(crate) fn base_url(&self) -> Option<&str> {
+        self.base_url.get().map(String::as_str)
+    }
+
     /// Runs `calls`, whose changes share one commit. Returns `false` if the commit failed: then nothing has happened,
     /// whatever the answers say.
     pub fn run_batch(&self, calls: &mut dyn FnMut()) -> bool {
@@ -166,7 +171,7 @@ impl Api {
         let settings = AnswerSettings {
             encoding: context.form.encoding(),
             page_bytes: context.form.page_bytes(),
-            base_url: self.base_url.get().map(String::as_str),
+            base_url: self.base_url(),
         };
         let request_id = context.request_id.and_then(|it| it.parse().ok());
         let answer =

@@ -5,12 +5,13 @@ mod values;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
 pub(super) use serve::Serve;
 pub(super) use values::{Lifetime, Moment};
-use values::{event_kind, lifetime, moment};
+use values::{event_kind, lifetime, moment, public_url, span};
 
 use crate::formats::{ExportFormat, Format};
 
@@ -83,7 +84,9 @@ pub(super) enum Command {
     /// Create, rename, remove and list organizations
     #[command(subcommand)]
     Org(Org),
-    /// Create, list, show, remove, lock, unlock, deactivate and activate users
+    /// Print a link to the administrator's page, good once and for ten minutes
+    Open(Open),
+    /// Create, list, show, remove, lock, unlock, deactivate, activate and invite users
     #[command(subcommand)]
     User(User),
     /// Show and change settings of the instance
@@ -337,6 +340,30 @@ pub(super) enum User {
     Activate(UserArg),
     /// Make an active user inactive: its codes are refused until it is activated
     Deactivate(UserArg),
+    /// Print a link to the user's own page, good once; it replaces earlier ones
+    Invite(Invite),
+}
+
+#[derive(clap::Args)]
+pub(super) struct Invite {
+    #[command(flatten)]
+    pub(super) user: UserArg,
+    /// How long the link is good, at most 7d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = span)]
+    pub(super) expires: Duration,
+    /// Print none, and make earlier ones void
+    #[arg(long, conflicts_with = "expires")]
+    pub(super) revoke: bool,
+    /// The URL at which people reach the server [default: what the running server uses]
+    #[arg(long, env = "TOTPD_PUBLIC_URL", value_name = "URL", value_parser = public_url)]
+    pub(super) public_url: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Open {
+    /// The URL at which people reach the server [default: what the running server uses]
+    #[arg(long, env = "TOTPD_PUBLIC_URL", value_name = "URL", value_parser = public_url)]
+    pub(super) public_url: Option<String>,
 }
 
 /// The user that a command is about.

@@ -1,13 +1,11 @@
-//! `health`, and the file in which a server leaves its addresses for it.
+//! `health`: asks a server whether it is healthy.
 //!
 //! Opens neither the database nor the key, so that it tells of the server what a client would see.
 
-use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +13,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use totpd::error::{Error, Result};
 use totpd::serve::reachable;
-use totpd::service::DataDir;
 
 use super::output::Output;
-use super::{DataLocation, args};
+use super::{DataLocation, args, run_file};
 
 /// How long to wait for a connection, and for each part of the answer. A probe of readiness takes a second at most.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,63 +57,15 @@ pub(super) fn run(location: &DataLocation, out: &Output, args: &args::Health) ->
     out.answer(&document, || format!("{address} is {status}"))
 }
 
-/// The addresses of a running server, in a private file that is removed when this value is dropped.
-pub(super) struct RunFile {
-    path: PathBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct RunDocument {
-    addresses: Vec<String>,
-}
-
-impl RunFile {
-    pub(super) fn create(data_dir: &Path, addresses: Vec<String>) -> Result<Self> {
-        let path = DataDir::run_file(data_dir);
-        let text = serde_json::to_vec(&RunDocument { addresses });
-        let text = text.map_err(|error| Error::Bug(error.to_string()))?;
-        let cannot = |error: io::Error| {
-            Error::invalid(path.display().to_string(), format!("cannot write: {error}"))
-        };
-        // A new file: a server that was killed has left one, of whatever mode.
-        remove(&path).map_err(cannot)?;
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let written = options.open(&path).and_then(|mut it| it.write_all(&text));
-        written.map_err(cannot)?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for RunFile {
-    fn drop(&mut self) {
-        let _gone = remove(&self.path);
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// The address at which the server of this directory is asked: one in plaintext, if it has one.
 fn address_of_server(data_dir: &Path) -> Result<String> {
-    let file = DataDir::run_file(data_dir);
-    let no_server = || {
+    let run = run_file::read(data_dir);
+    let mut addresses = run.map(|it| it.addresses).unwrap_or_default();
+    addresses.sort_by_key(|it| it.starts_with("https://"));
+    addresses.into_iter().next().ok_or_else(|| {
         let problem = "no server runs on this data directory";
         Error::invalid(data_dir.display().to_string(), problem)
-    };
-    // A server that was killed has left its file, and its port may be another's now.
-    if !DataDir::is_served(data_dir) {
-        return Err(no_server());
-    }
-    let text = fs::read(&file).map_err(|_| no_server())?;
-    let found: Option<RunDocument> = serde_json::from_slice(&text).ok();
-    let mut addresses = found.map(|it| it.addresses).unwrap_or_default();
-    addresses.sort_by_key(|it| it.starts_with("https://"));
-    addresses.into_iter().next().ok_or_else(no_server)
+    })
 }
 
 /// Sends one request to `host:port`, with or without a scheme, or to `unix:/path`. Returns the answer.

@@ -11,6 +11,7 @@ mod events;
 mod export;
 mod health;
 mod import;
+mod invitations;
 mod key;
 mod logging;
 mod maintenance;
@@ -19,6 +20,7 @@ mod parse;
 mod qr;
 mod recovery;
 mod reference;
+mod run_file;
 mod serve;
 mod settings;
 mod shell;
@@ -103,7 +105,8 @@ fn dispatch(parsed: Parsed) -> Result<()> {
         Command::Token(it) => admin::token(&location.open()?, &out, it),
         Command::Org(it) => admin::org(&location.open()?, &out, it),
         Command::Settings(it) => settings::run(&location, &out, it),
-        Command::User(it) => users::run(&location.open()?, &out, it),
+        Command::User(it) => users::run(&location, &location.open()?, &out, it),
+        Command::Open(it) => invitations::open(&location, &location.open()?, &out, it),
         Command::Recovery(it) => recovery::run(&location.open()?, &out, it),
         Command::Event(it) => events::run(&location.open()?, &out, it),
         Command::Export(it) => export::run(&location.open()?, &out, &it),

@@ -16,7 +16,7 @@ use totpd::model::{Name, Window};
 use totpd::serve::{self, Config, Handler, Limits, TlsFiles};
 use totpd::service::{DataDir, Options, Service, Settings};
 
-use super::health::RunFile;
+use super::run_file::{RunDocument, RunFile};
 use super::{DataLocation, admin, args, clock_reading, now, operator, output};
 
 /// How often expired enrolments and old events are deleted.
@@ -83,7 +83,11 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
     start_tidying(&service, &handler, args.keep_events)?;
     let addresses = running.addresses().iter().map(ToString::to_string);
-    let run_file = RunFile::create(&location.path, addresses.collect())?;
+    let document = RunDocument {
+        addresses: addresses.collect(),
+        url: running.base_url().map(str::to_owned),
+    };
+    let run_file = RunFile::create(&location.path, &document)?;
     if let Some(address) = running.metrics_address() {
         output::print_line(&format!("metrics on {address}"));
     }

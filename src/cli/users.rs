@@ -1,4 +1,4 @@
-//! `user create`, `list`, `show`, `remove`, `lock`, `unlock`, `activate` and `deactivate`.
+//! `user create`, `list`, `show`, `remove`, `lock`, `unlock`, `activate` and `deactivate`; `invite` is in `invitations`.
 
 use std::fmt::Display;
 
@@ -11,9 +11,14 @@ use totpd::service::{
 };
 
 use super::output::{self, Output};
-use super::{args, operator};
+use super::{DataLocation, args, invitations, operator};
 
-pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Result<()> {
+pub(super) fn run(
+    location: &DataLocation,
+    service: &Service,
+    out: &Output,
+    command: args::User,
+) -> Result<()> {
     let context = operator();
     match command {
         args::User::Create { username, org, id } => {
@@ -68,6 +73,7 @@ pub(super) fn run(service: &Service, out: &Output, command: args::User) -> Resul
             let details = service.deactivate_user(&context, id.clone())?;
             answer_change(out, details, |it| format!("{it} is inactive"))
         }
+        args::User::Invite(it) => invitations::invite(location, service, out, it),
     }
 }
 

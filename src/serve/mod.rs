@@ -266,6 +266,11 @@ impl Running {
         &self.addresses
     }
 
+    /// What links begin with, if that is known.
+    pub fn base_url(&self) -> Option<&str> {
+        self.front.handler.api().base_url()
+    }
+
     /// Where metrics are.
     pub fn metrics_address(&self) -> Option<&Bound> {
         self.metrics.as_ref().map(|(bound, _)| bound)

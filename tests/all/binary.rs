@@ -290,6 +290,22 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
         let answer = client.ask("DELETE", &target, &headers, b"");
         answer.expect_status(status);
     }
+    // An invitation, redeemed and not.
+    let invite = format!("/users/{alice}/_invite");
+    let codes: Vec<String> = (0..2)
+        .map(|_| {
+            let url = server.ask(&token, "POST", &invite, "").text("/url");
+            url.split_once('#').unwrap().1.to_owned()
+        })
+        .collect();
+    let statuses = codes.iter().map(|code| {
+        let body = format!("{{\"code\":\"{code}\"}}");
+        let mut client = Client::connect(&server.address);
+        client.ask("POST", "/ui/redeem", "", body.as_bytes())
+    });
+    let redeemed: Vec<Answer> = statuses.collect();
+    assert_eq!((redeemed[0].status, redeemed[1].status), (401, 200));
+    let of_page = redeemed[1].text("/token");
     assert_eq!(server.terminate().0, 0);
     let logged = fs::read_to_string(&log).unwrap();
     assert!(
@@ -306,7 +322,8 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
     let secret = phone.secret.base32().to_string();
     let quoted = [format!("\"{good}\""), format!("\"{wrong}\"")];
     let mut needles = vec![token, own, hex(&secret), secret, hex(&pending), pending];
-    needles.extend(["somebody".to_owned()].into_iter().chain(quoted));
+    needles.extend(["somebody".to_owned(), of_page].into_iter().chain(quoted));
+    needles.extend(codes);
     let files = fs::read_dir(home.data())
         .unwrap()
         .map(|it| it.unwrap().path());

@@ -50,6 +50,7 @@ mod http2;
 #[cfg(feature = "grpc")]
 mod http2_memory;
 mod import;
+mod invitation_commands;
 mod invitation_links;
 mod invitations;
 mod keep;

@@ -1,0 +1,81 @@
+//! `user invite` and `open`: links that are good once.
+
+use std::path::Path;
+
+use serde::Serialize;
+use totpd::api::messages::{DetailsResponse, InvitationResponse, invitation_url};
+use totpd::error::{Error, Result};
+use totpd::service::Service;
+
+use super::output::Output;
+use super::{DataLocation, args, operator, run_file, users};
+
+#[derive(Serialize)]
+struct LinkDocument {
+    url: String,
+    expires: String,
+}
+
+/// `user invite`
+pub(super) fn invite(
+    location: &DataLocation,
+    service: &Service,
+    out: &Output,
+    args: args::Invite,
+) -> Result<()> {
+    let user = users::find(service, &args.user)?;
+    let label = users::label(&user.id, &user.org);
+    if args.revoke {
+        let details = service.void_invitations(&operator(), user.id)?;
+        let done = format!("no invitation of {label} is good any more");
+        return out.answer_change(&done, &DetailsResponse::from(details), || done.clone());
+    }
+    // Without a URL nothing is changed.
+    let base_url = base_url(&location.path, args.public_url)?;
+    let invitation = service.invite_user(&operator(), user.id, args.expires)?;
+    let expires = invitation.expires;
+    let document = InvitationResponse::new(invitation, &base_url);
+    let done = format!("invited {label}");
+    out.answer_change(&done, &document, || {
+        format!(
+            "{}\n\nThis link signs {label} in, once, until {expires}. It is not shown again, and no earlier one is good \
+             any more.",
+            document.url()
+        )
+    })
+}
+
+/// `open`
+pub(super) fn open(
+    location: &DataLocation,
+    service: &Service,
+    out: &Output,
+    args: args::Open,
+) -> Result<()> {
+    let base_url = base_url(&location.path, args.public_url)?;
+    let (code, expires) = service.invite_administrator(&operator())?;
+    let document = LinkDocument {
+        url: invitation_url(&base_url, code.reveal()),
+        expires: expires.to_string(),
+    };
+    out.answer_change("made a link", &document, || {
+        format!(
+            "{}\n\nThis link signs an administrator in, once, until {expires}. It is not shown again, and no earlier one \
+             is good any more.",
+            document.url
+        )
+    })
+}
+
+/// What links begin with: what the arguments say, else what the server of the directory uses.
+fn base_url(data_dir: &Path, given: Option<String>) -> Result<String> {
+    let missing = |problem| Error::invalid("--public-url", problem);
+    if let Some(given) = given {
+        return Ok(given);
+    }
+    let run = run_file::read(data_dir).ok_or_else(|| {
+        missing("no server runs on this data directory that would know the URL; start one, or give this")
+    })?;
+    run.url
+        .ok_or_else(|| missing("the server has no address with a URL; give this"))
+}
