@@ -38,8 +38,8 @@ pub(super) fn run() -> Result<()> {
     );
     if cfg!(feature = "web") {
         output::print_line(
-            "\nThe same by clicking: run `totpd init` and `totpd serve`, open http://127.0.0.1:8080/ in a browser, and paste the token that \
-             `init` has printed.",
+            "\nThe same by clicking: run `totpd init` and `totpd serve`, then `totpd open` in another terminal, and open the link that it \
+             prints. `totpd user invite USER` prints one for a user.",
         );
     }
     Ok(())

@@ -38,15 +38,17 @@ export const unique = (prefix) => `${prefix}-${(uniqueNumber += 1)}`;
 
 // ---- Time ----
 
-// How far the server's clock is ahead of this machine's.
+// How far the server's clock is ahead.
 let serverAheadMs = 0;
 
 export const serverNow = () => Date.now() + serverAheadMs;
 
-const dateFormat = new Intl.DateTimeFormat(words.locale, { dateStyle: 'medium' });
-const momentFormat = new Intl.DateTimeFormat(words.locale, { dateStyle: 'medium', timeStyle: 'medium' });
-const timeFormat = new Intl.DateTimeFormat(words.locale, { timeStyle: 'short' });
-const agoFormat = new Intl.RelativeTimeFormat(words.locale, { numeric: 'auto' });
+// Dates as in the person's own country, if it speaks the language of the words.
+const locale = navigator.languages.find((it) => it.startsWith(words.locale)) ?? words.locale;
+const dateFormat = new Intl.DateTimeFormat(locale, { dateStyle: 'medium' });
+const momentFormat = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short' });
+const timeFormat = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
+const agoFormat = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
 
 export const time = (at) => timeFormat.format(new Date(at));
 export const moment = (at) => momentFormat.format(new Date(at));

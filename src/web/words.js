@@ -35,7 +35,7 @@ export const words = {
   waitOver: 'You can try again now.',
   refusals: {
     'EVENT-8isk2': 'That code is not right. Type the one that the app shows now.',
-    'TOTPD-Used1': 'That code was used already. Wait until the app shows the next one.',
+    'TOTPD-Used1': 'That code was used already. Wait for the next one.',
     'TOTPD-Field': 'That cannot be right: a code has six digits, and a name no invisible characters.',
     'TOTPD-Wait1': 'Too many wrong codes.',
     'TOTPD-Wait2': 'Too many changes within an hour.',
@@ -48,7 +48,7 @@ export const words = {
     'TOTPD-Search': 'That takes too long to look for. Type more of the beginning of the name.',
     'TOTPD-Store': 'The server cannot write at the moment. Nothing was changed; try again.',
     'COMMAND-Hd9sd': 'It is gone already.',
-    'COMMAND-3Mif9s': 'It is gone: somebody removed it, or its time was over. Start again.',
+    'COMMAND-3Mif9s': 'It is gone, or its time was over. Start again.',
     'COMMAND-SF3fg': 'This user is locked or deactivated. Only an administrator can change that.',
     'COMMAND-6T2xrOHxTx': 'There is no such user.',
     'AUTH-AWfge': 'You may not do this.',

@@ -39,9 +39,7 @@ def an_administrator_finds_a_user_and_removes_the_lost_phone(world):
 def an_administrator_invites_a_user(world):
     world.server.user("alice")
     admin = world.page()
-    admin.page.goto(world.server.link("open"))
-    admin.heading("Users").wait_for()
-    assert "#" not in admin.page.evaluate("location.href").replace("#/users", "")
+    admin.as_admin()
     admin.link("alice").click()
     admin.button("Invite").click()
     admin.look("admin-invite")
@@ -51,7 +49,7 @@ def an_administrator_invites_a_user(world):
     admin.look("admin-invited")
     link = admin.field("Link").input_value()
     admin.in_dialog("Close").click()
-    expect(admin.page.get_by_role("dialog")).to_have_count(0)
+    expect(admin.page.locator("dialog")).to_have_count(0)
     assert link not in admin.page.content()
     page = world.page()
     page.page.goto(link)
@@ -63,6 +61,20 @@ def an_administrator_invites_a_user(world):
     page.button("Continue").click()
     page.told("This user is locked or deactivated.")
     page.look("user-locked")
+
+
+@test
+def an_administrator_comes_by_a_link(world):
+    link = world.server.link("open")
+    page = world.page()
+    page.page.goto(link)
+    page.heading("Users").wait_for()
+    page.told("You are signed in until")
+    page.look("admin-by-link")
+    assert "#" not in page.page.evaluate("location.href")
+    page.new_tab()
+    page.page.goto(link)
+    page.heading("This link does not work any more").wait_for()
 
 
 @test

@@ -8,7 +8,7 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     alice = world.server.user("alice")
     page = world.page()
     before = page.page.evaluate("history.length")
-    link = world.server.link("user", "invite", "alice")
+    link = world.server.invite(alice)
     assert link.startswith(world.server.url + "/ui/#"), link
     # The code is in no request but the one that redeems it, and there in the body.
     asked = []
@@ -44,7 +44,7 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     page.button("Rename Tablet").wait_for()
 
     # A newer link in the same tab begins anew, and ends what was there.
-    page.page.evaluate("(link) => { location.href = link; }", world.server.link("user", "invite", "alice"))
+    page.page.evaluate("(link) => { location.href = link; }", world.server.invite(alice))
     page.told("You are signed in until")
     page.button("Rename Tablet").wait_for()
     page.page.reload()
@@ -53,8 +53,8 @@ def a_link_is_good_once_and_leaves_no_trace(world):
 
 @test
 def a_link_waits_for_a_server_that_is_gone(world):
-    world.server.user("alice")
-    link = world.server.link("user", "invite", "alice")
+    alice = world.server.user("alice")
+    link = world.server.invite(alice)
     page = world.page()
     page.page.goto(world.server.url + "/ui/")
     page.heading("Sign in").wait_for()
@@ -151,6 +151,11 @@ def whoever_leaves_is_forgotten(world):
     page.heading("Add an authenticator").wait_for()
     page.page.go_back()
     page.heading("Your authenticators").wait_for()
+    # A browser that keeps pages for its back button tells them so; this one may not keep any.
+    page.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    page.heading("You left this page").wait_for()
+    page.look("ended-left")
+    page.as_user(alice)
     page.page.goto("about:blank")
     page.page.go_back()
     # Whether the browser kept the page or loads it anew: nobody is signed in.
