@@ -21,7 +21,7 @@ export function h(tag, attributes, ...children) {
 /** A name or other text that a person chose: it may be written in another direction. */
 export const named = (text) => h('bdi', {}, text);
 
-/** An ornament. Its picture is in the style sheet, and a screen reader passes over it. */
+/** An ornament, which a screen reader passes over. */
 export const icon = (name) => h('span', { class: `icon ${name}`, 'aria-hidden': 'true' });
 
 export const button = (label, onclick, attributes = {}) => h('button', { type: 'button', onclick, ...attributes }, label);
@@ -160,7 +160,6 @@ async function send(method, path, { body, headers = {} } = {}) {
   throw new Refusal(response.status, detail.id, detail.message ?? json.message ?? '', retryAfterS);
 }
 
-/** Swaps the code of a link for a token. */
 export const redeem = (code) => send('POST', 'ui/redeem', { body: { code } });
 
 /** Makes a call with a token that is not in use yet. */
@@ -180,14 +179,13 @@ export async function call(method, path, { body, code, at = 'resources/v3alpha/'
   }
 }
 
-/** A path of the API: each part is percent-encoded, since an id may hold anything. */
+/** A path of the API. An id may hold anything. */
 export const path = (...parts) => parts.map(encodeURIComponent).join('/');
 
 // ---- A server that is gone ----
 
 let watching = false;
 
-/** Says that the server does not answer, asks until it does, and then says that. */
 async function watchOutage() {
   if (watching) return;
   watching = true;
@@ -292,25 +290,33 @@ export function form({ content, fields = [], submit, danger, others = [], action
   return { element, problem };
 }
 
-/** Asks in a dialog, and returns what `action` returned, or nothing where it was cancelled. Then the focus goes back. */
+/** Asks in a dialog, and returns what `action` returned, or nothing where it was cancelled. What cannot be cancelled stays on Escape. */
 export function ask({ title, content, fields, submit, danger, action, cancel = words.cancel, wide }) {
   return new Promise((resolve) => {
     const titleId = unique('title');
     let result;
     const dialog = h('dialog', { 'aria-labelledby': titleId, class: wide && 'wide' });
-    const others = cancel ? [button(cancel, () => dialog.close())] : [];
-    const act = async () => {
-      result = (await action()) ?? true;
-      dialog.close();
-    };
-    const { element } = form({ content, fields, submit, danger, others, action: act });
-    dialog.append(h('h2', { id: titleId }, title), element);
     const opener = document.activeElement;
-    dialog.addEventListener('close', () => {
+    // Gone at once: the event comes later, and a secret would stay until then.
+    const finish = () => {
+      if (!dialog.isConnected) return;
+      dialog.close();
       dialog.remove();
       resolve(result);
       if (opener?.isConnected) opener.focus();
       else focusHeading();
+    };
+    const others = cancel ? [button(cancel, finish)] : [];
+    const act = async () => {
+      result = (await action()) ?? true;
+      finish();
+    };
+    const { element } = form({ content, fields, submit, danger, others, action: act });
+    dialog.append(h('h2', { id: titleId }, title), element);
+    dialog.addEventListener('close', finish);
+    dialog.addEventListener('cancel', (event) => {
+      event.preventDefault();
+      if (cancel) finish();
     });
     document.body.append(dialog);
     dialog.showModal();
@@ -355,7 +361,7 @@ export async function copy(text) {
   }
 }
 
-/** A button that copies, and says so in its own place. */
+/** A button that copies, and says so. */
 export function copyButton(label, text) {
   const said = h('span', { role: 'status' }, label);
   const made = h('button', {

@@ -101,6 +101,8 @@ def recovery_codes_are_shown_once_and_can_be_kept(world):
     shown = page.page.evaluate("[...document.body.children].filter((it) => it.checkVisibility()).map((it) => it.tagName)")
     assert shown == ["DIALOG"], shown
     page.page.emulate_media(media="screen")
+    page.page.keyboard.press("Escape")
+    page.heading("Your recovery codes").wait_for()
     page.in_dialog("I have saved them").click()
     page.told("10 codes are left.")
     for it in codes[:7]:
