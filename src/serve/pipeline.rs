@@ -15,8 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroize;
 
-/// How much is read at once, unless an answer is longer.
-const READ_BYTES: usize = 4096;
+/// How much is read at once, unless an answer is longer. The answers of a batch come in one piece, and each further read
+/// wakes one more thread.
+const READ_BYTES: usize = 32 * 1024;
 /// No worker gives a longer answer: a page of a search has 4 MiB. What claims to be longer has no length before it.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 

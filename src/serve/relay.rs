@@ -20,7 +20,7 @@ use crate::connections::{Connections, Lease, PROBES, Permits, READS, SEARCHES};
 /// on.
 pub(super) const PEER: &str = "X-Totpd-Peer";
 /// Bodies that tiny_http reads with the head. Before it reads on, a longer one must have been read by a worker.
-const SHORT_BODY_BYTES: usize = 1024;
+pub(super) const SHORT_BODY_BYTES: usize = 1024;
 /// Changes with longer bodies that are in progress at once: few users are created with data of that size.
 const LONG_CHANGES: usize = 4;
 

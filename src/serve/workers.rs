@@ -19,7 +19,7 @@ use std::thread;
 
 use super::answer::head_of;
 use super::pipeline::{Pipeline, length_prefix};
-use super::relay::PEER;
+use super::relay::{PEER, SHORT_BODY_BYTES};
 use super::{FatalError, Handler};
 use crate::api::http::{CODE, REQUEST_ID, Request, Via};
 use crate::api::status::TransportError;
@@ -112,7 +112,7 @@ fn work(
         // `recv` fails when it is unblocked, and when tiny_http's accepting thread is gone.
         match server.recv() {
             Ok(first) if first.url() == FIRST_TARGET => {
-                write(first, &[], &[]);
+                write(first.into_writer(), &[&length_prefix(0)]);
             }
             Ok(first) => {
                 let mut requests = vec![first];
@@ -143,6 +143,10 @@ fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
         vec![Err(TransportError::Bug); parsed.len()]
     });
     drop(parsed);
+    // The answers to short requests, which share a connection, leave in one write: that costs this thread one call and
+    // wakes one client. A longer request has a connection to itself.
+    let is_alone = requests.len() == 1;
+    let mut shared = SharedAnswers::default();
     for (request, reply) in requests.into_iter().zip(replies) {
         let reply = reply.unwrap_or_else(|refusal| {
             let (content_type, origin) = (field(&request, CONTENT_TYPE), field(&request, ORIGIN));
@@ -152,8 +156,19 @@ fn answer(mut requests: Vec<tiny_http::Request>, handler: &Handler) {
         let head = head_of(&reply, id, handler.now());
         let is_head = *request.method() == tiny_http::Method::Head;
         let body = if is_head { &[] } else { &reply.body[..] };
-        write(request, head.as_bytes(), body);
+        let length = length_prefix(head.len().saturating_add(body.len()));
+        let parts = [&length, head.as_bytes(), body];
+        if is_alone
+            || request
+                .body_length()
+                .is_some_and(|it| it > SHORT_BODY_BYTES)
+        {
+            write(request.into_writer(), &parts);
+        } else {
+            shared.add(request, &parts);
+        }
     }
+    shared.write();
 }
 
 /// Reads what tiny_http keeps elsewhere: the method as text, and the body.
@@ -164,13 +179,33 @@ fn read(request: &mut tiny_http::Request) -> Result<(String, Vec<u8>), Transport
     Ok((request.method().to_string(), body))
 }
 
-/// Writes an answer to the private connection, after its length. tiny_http keeps the order of the requests.
-fn write(request: tiny_http::Request, head: &[u8], body: &[u8]) {
-    let mut writer = request.into_writer();
-    let length = length_prefix(head.len().saturating_add(body.len()));
-    let parts = [&length, head, body];
-    let mut written = parts.iter().try_for_each(|it| writer.write_all(it));
-    written = written.and_then(|()| writer.flush());
+/// Answers to requests that share a private connection, in the order of the requests.
+#[derive(Default)]
+struct SharedAnswers {
+    bytes: Vec<u8>,
+    /// That of the newest request. Those of earlier ones are dropped, and tiny_http waits for none of them.
+    writer: Option<Box<dyn Write + Send>>,
+}
+
+impl SharedAnswers {
+    fn add(&mut self, request: tiny_http::Request, parts: &[&[u8]]) {
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.writer = Some(request.into_writer());
+    }
+
+    fn write(self) {
+        if let Some(writer) = self.writer {
+            write(writer, &[&self.bytes]);
+        }
+    }
+}
+
+/// Writes to a private connection. tiny_http keeps the order of the requests.
+fn write(mut to: Box<dyn Write + Send>, parts: &[&[u8]]) {
+    let mut written = parts.iter().try_for_each(|it| to.write_all(it));
+    written = written.and_then(|()| to.flush());
     if let Err(error) = written {
         log::debug!("an answer of a worker was not taken: {error}");
     }
