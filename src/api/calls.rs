@@ -137,7 +137,7 @@ pub(super) fn carry_out(
     }
 }
 
-/// Invites a user. Without a URL that links can begin with, nobody is invited.
+/// Invites a user. Without a URL that links can begin with, no invitation is made.
 fn invite(
     service: &Service,
     context: &Context,

@@ -37,7 +37,7 @@ pub(super) fn run(service: &Service, out: &Output, it: &args::Export) -> Result<
     let is_stdout = target.is_stdout();
     target.keep()?;
     output::print_error(
-        "warning: the export holds every secret in clear, and whoever reads it has these second factors: remove it as soon as \
+        "warning: the export holds every secret in clear, and every reader of it has these second factors: remove it as soon as \
          it is imported",
     );
     if is_stdout {

@@ -158,7 +158,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// The username in `login@realm`. `None`: the token is nobody's.
+    /// The username in `login@realm`. `None`: the token has no user.
     pub(super) fn username(&mut self, owner: &str) -> Result<Option<String>, Fault> {
         if matches!(owner, "" | "n/a") {
             return Ok(None);

@@ -311,7 +311,7 @@ fn secrets(inspection: &Inspection, ring: &KeyRing) -> Result<Observation> {
     ))
 }
 
-/// Refuses secrets that belong to nobody, slots that are shared, and recovery codes without an authenticator.
+/// Refuses secrets without an authenticator or recovery codes, slots that are shared, and recovery codes without an authenticator.
 fn require_sound_slots(inspection: &Inspection) -> Result<()> {
     let unnamed = inspection.read().unused_secrets()?;
     if unnamed > 0 {

@@ -1,6 +1,6 @@
 //! Imports authenticators that were confirmed elsewhere, in small transactions beside other calls (SECURITY.md 24, 39).
 //!
-//! Knows no formats: its rows come from whoever has read them.
+//! Knows no formats: its rows come from the caller, which has read them.
 
 use std::collections::HashSet;
 use std::fmt;

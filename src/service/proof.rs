@@ -1,7 +1,7 @@
 //! The code that a `self` token needs beside itself, where the setting `self-removal` is `code` (SECURITY.md 48).
 //!
-//! It is needed for each change that could take a user's authenticators away, and for each that leads there: whoever has
-//! stolen a `self` token could otherwise enrol a phone of their own and use its code, or generate recovery codes and use
+//! It is needed for each change that could take a user's authenticators away, and for each that leads there: with a
+//! stolen `self` token an attacker could otherwise enrol another phone and use its code, or generate recovery codes and use
 //! one. The code is judged and used up in the transaction of the change.
 
 use super::RecoveryVerdict;

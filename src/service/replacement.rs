@@ -1,7 +1,7 @@
 //! How many authenticators a user may have, and how one replaces another.
 //!
 //! An enrolment can name a confirmed authenticator that its confirmation removes, in the same transaction. Until then the
-//! old one stays good, so nobody is locked out by a new phone that never worked.
+//! old one stays good, so a new phone that never worked locks no user out.
 
 use super::call::TxContext;
 use crate::error::{Error, Missing, Result, WrongState};
