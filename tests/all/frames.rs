@@ -59,6 +59,11 @@ pub fn ping(stream: &mut TcpStream) -> bool {
     stream.write_all(&ping).is_ok() && until(stream, is_answer)
 }
 
+/// Waits for the GOAWAY of a server.
+pub fn goaway(stream: &mut TcpStream) {
+    assert!(until(stream, |it| it.kind == 7), "no GOAWAY is said");
+}
+
 /// Waits for the head of the answer on a stream.
 pub fn head_of(stream: &mut TcpStream, id: u32) {
     let is_head = |it: &Frame| (it.kind, it.stream) == (1, id);

@@ -40,6 +40,7 @@ pub struct TestServer {
     running: Option<Running>,
     now_us: Arc<AtomicI64>,
     shared_commits: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
     /// While a test holds it, a request whose target ends in `stuck` keeps its worker.
     pub stuck: Arc<Mutex<()>>,
     /// A request for this target panics while it is carried out.
@@ -70,10 +71,12 @@ impl TestServer {
         #[cfg(feature = "grpc")]
         let api = api.for_origins(vec!["https://pages.test".to_owned()]);
         let shared_commits = Arc::clone(&self.shared_commits);
+        let begun = Arc::clone(&self.begun);
         let stuck = Arc::clone(&self.stuck);
         let panics = Arc::clone(&self.panics);
         let observer = Observer {
             on_request: Some(Box::new(move |target| {
+                begun.fetch_add(1, Ordering::SeqCst);
                 let panics = panics.lock().is_ok_and(|it| *it == target);
                 assert!(!panics, "on purpose");
                 if target.ends_with("stuck") {
@@ -242,6 +245,12 @@ impl TestServer {
         self.ask("DELETE", &format!("/users/{user}/totp/{}", phone.id), "")
     }
 
+    /// How many requests were begun to be carried out. A change is before it waits for the database.
+    #[cfg(feature = "grpc")]
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+
     /// How often requests were answered together.
     pub fn shared_commits(&self) -> usize {
         self.shared_commits.load(Ordering::SeqCst)
@@ -320,6 +329,7 @@ impl<'a> Builder<'a> {
             running: None,
             now_us,
             shared_commits: Arc::default(),
+            begun: Arc::default(),
             stuck: Arc::default(),
             panics: Arc::new(Mutex::new("/panic".to_owned())),
             has_pages: self.has_pages,

@@ -11,7 +11,7 @@ use serde_json::json;
 use totpd::serve::{Limits, Listen};
 
 use crate::frames::{
-    GRPC, GRPC_TYPE, PREFACE, SETTINGS, headers_of, health, hello, ping, quick, request_to,
+    GRPC, GRPC_TYPE, PREFACE, SETTINGS, goaway, headers_of, health, hello, ping, quick, request_to,
 };
 use crate::harness::{Client, TestServer};
 use crate::rpc::{Rpc, encode, frame, method, outcome, path};
@@ -258,9 +258,8 @@ fn whoever_asks_nothing_is_sent_away_and_whoever_asks_is_not() {
         "{:?}",
         begun.elapsed()
     );
-    let mut rest = Vec::new();
-    let _reset = silent.read_to_end(&mut rest);
-    assert!(rest.windows(4).any(|it| it[3] == 7), "GOAWAY is said");
+    goaway(&mut silent);
+    let _reset = silent.read_to_end(&mut Vec::new());
 }
 
 /// After the goodbye what was begun has its time, and not what is begun again and again.
@@ -331,8 +330,8 @@ fn stopping_answers_what_was_begun_and_says_goodbye() {
         (response, stream)
     });
     let stopping = std::thread::spawn(move || (server.stop(Duration::from_secs(8)), server));
-    // By then a connection may not stay any more on which nothing is under way.
-    let _goaway = silent.read_to_end(&mut Vec::new());
+    // By then no new request is taken, and this one still is.
+    goaway(&mut silent);
     rpc.runtime.block_on(async {
         stream
             .send_data(Bytes::copy_from_slice(rest), true)
@@ -406,7 +405,11 @@ fn a_change_that_is_given_up_before_it_is_begun_never_is_and_one_that_was_begun_
         read(&mut rpc, &bearer);
         begun
     };
-    let given_up = [begin("first", "1S"), begin("second", "100m")];
+    let before = server.begun();
+    let first = begin("first", "1S");
+    // With the read: what comes now is not made together with it.
+    wait::until("the first is begun", || server.begun() == before + 2);
+    let given_up = [first, begin("second", "100m")];
     let last = begin("last", "9S");
     for it in given_up {
         assert_eq!(rpc.end_call("CreateUser", it).code, 4);
