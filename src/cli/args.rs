@@ -1,17 +1,18 @@
 //! The commands and flags, for clap. Reads nothing itself.
 
 mod serve;
+mod users;
 mod values;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use std::time::Duration;
 
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 pub(super) use serve::Serve;
+pub(super) use users::{Invite, Recovery, Totp, User, UserArg};
 pub(super) use values::{Lifetime, Moment};
-use values::{event_kind, lifetime, moment, public_url, span};
+use values::{event_kind, lifetime, moment, public_url};
 
 use crate::formats::{ExportFormat, Format};
 
@@ -313,70 +314,11 @@ pub(super) enum Org {
     List,
 }
 
-#[derive(Subcommand)]
-pub(super) enum User {
-    /// Create a user
-    Create {
-        /// Unique within the organization
-        username: String,
-        /// The organization [default: the first one]
-        #[arg(long, value_name = "ID")]
-        org: Option<String>,
-        /// The user's id [default: totpd chooses one]
-        #[arg(long, value_name = "ID")]
-        id: Option<String>,
-    },
-    /// List users
-    List,
-    /// Show a user with its authenticators
-    Show(UserArg),
-    /// Remove a user with its authenticators, usernames and `self` tokens
-    Remove(UserArg),
-    /// Lock a user: its codes are refused until it is unlocked
-    Lock(UserArg),
-    /// Make a locked user active, and end a wait after wrong codes
-    Unlock(UserArg),
-    /// Make an inactive user active
-    Activate(UserArg),
-    /// Make an active user inactive: its codes are refused until it is activated
-    Deactivate(UserArg),
-    /// Print a link to the user's own page, good once; it replaces earlier ones
-    Invite(Invite),
-}
-
-#[derive(clap::Args)]
-pub(super) struct Invite {
-    #[command(flatten)]
-    pub(super) user: UserArg,
-    /// How long the link is good, at most 7d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = span)]
-    pub(super) expires: Duration,
-    /// Print none, and make earlier ones void
-    #[arg(long, conflicts_with = "expires")]
-    pub(super) revoke: bool,
-    /// The URL at which people reach the server [default: what the running server uses]
-    #[arg(long, env = "TOTPD_PUBLIC_URL", value_name = "URL", value_parser = public_url)]
-    pub(super) public_url: Option<String>,
-}
-
 #[derive(clap::Args)]
 pub(super) struct Open {
     /// The URL at which people reach the server [default: what the running server uses]
     #[arg(long, env = "TOTPD_PUBLIC_URL", value_name = "URL", value_parser = public_url)]
     pub(super) public_url: Option<String>,
-}
-
-/// The user that a command is about.
-#[derive(clap::Args)]
-pub(super) struct UserArg {
-    /// Id or username
-    pub(super) user: String,
-    /// USER is an id
-    #[arg(long, conflicts_with = "org")]
-    pub(super) id: bool,
-    /// USER is a username of this organization
-    #[arg(long, value_name = "ID")]
-    pub(super) org: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -389,90 +331,6 @@ pub(super) enum Settings {
         #[arg(required = true, value_name = "KEY=VALUE")]
         changes: Vec<String>,
     },
-}
-
-#[derive(Subcommand)]
-pub(super) enum Totp {
-    /// Start an enrolment and show its QR code
-    Start {
-        #[command(flatten)]
-        user: UserArg,
-        /// A name for the authenticator
-        #[arg(long, value_name = "TEXT")]
-        name: Option<String>,
-        /// A confirmed authenticator that confirming the new one removes; until then it stays good
-        #[arg(long, value_name = "TOTP")]
-        replaces: Option<String>,
-    },
-    /// Confirm an enrolment with the app's first code
-    Confirm {
-        #[command(flatten)]
-        user: UserArg,
-        /// The authenticator's id
-        totp: String,
-        /// The code the app shows
-        code: String,
-    },
-    /// Check a code; a good one cannot be used again
-    Check {
-        #[command(flatten)]
-        user: UserArg,
-        /// The code the app shows
-        code: String,
-    },
-    /// List a user's authenticators
-    List(UserArg),
-    /// Give an authenticator another name
-    Rename {
-        #[command(flatten)]
-        user: UserArg,
-        /// The authenticator's id
-        totp: String,
-        /// Its new name
-        name: String,
-    },
-    /// Find out how far an authenticator's clock is off, by two codes that follow each other; both are used up
-    Resync {
-        #[command(flatten)]
-        user: UserArg,
-        /// The authenticator's id
-        totp: String,
-        /// The code the app shows
-        code1: String,
-        /// The code the app shows next
-        code2: String,
-    },
-    /// Remove an authenticator for good
-    #[command(
-        group(ArgGroup::new("which").required(true).args(["totp", "all"])),
-        override_usage = "totpd totp remove [OPTIONS] <USER> <TOTP|--all>"
-    )]
-    Remove {
-        #[command(flatten)]
-        user: UserArg,
-        /// The authenticator's id
-        totp: Option<String>,
-        /// All of the user's authenticators
-        #[arg(long)]
-        all: bool,
-    },
-}
-
-#[derive(Subcommand)]
-pub(super) enum Recovery {
-    /// Generate ten recovery codes, which replace all earlier ones; they are shown once
-    Generate(UserArg),
-    /// Show how many recovery codes a user has left
-    Show(UserArg),
-    /// Check a recovery code; a good one cannot be used again
-    Check {
-        #[command(flatten)]
-        user: UserArg,
-        /// The code; hyphens, blanks and case do not matter
-        code: String,
-    },
-    /// Remove all of a user's recovery codes
-    Remove(UserArg),
 }
 
 #[derive(Subcommand)]

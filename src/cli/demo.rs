@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,7 +17,7 @@ use serde_json::Value;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Period, Timestamp, Window};
-use totpd::serve::{self, Config, Handler, Limits, Listen};
+use totpd::serve::{self, Config, Handler, Limits, Listen, Running};
 use totpd::service::{COMMIT_BATCH, Context, DataDir, KeyFile, NewToken, Role, Settings};
 use totpd::totp::{Parameters, Secret, code_at};
 
@@ -45,37 +45,41 @@ pub(super) fn run() -> Result<()> {
     Ok(())
 }
 
-fn tell(dir: &std::path::Path) -> Result<()> {
-    let later_us = Arc::new(AtomicI64::new(0));
-    let offset = Arc::clone(&later_us);
-    let clock = move || {
-        Timestamp::from_micros(
-            now()
-                .micros()
-                .saturating_add(offset.load(Ordering::Relaxed)),
-        )
-    };
-    let next_step = || {
-        let step_us = i64::try_from(STEP.as_micros()).unwrap_or_default();
-        later_us.fetch_add(step_us, Ordering::Relaxed);
-    };
+/// The clock of the system, set forward by the steps that were skipped.
+#[derive(Clone, Default)]
+struct DemoClock {
+    later_us: Arc<AtomicI64>,
+}
 
-    let issuer = Name::parse("issuer", "Demo")?;
+impl DemoClock {
+    fn now(&self) -> Timestamp {
+        let later_us = self.later_us.load(Ordering::Relaxed);
+        Timestamp::from_micros(now().micros().saturating_add(later_us))
+    }
+
+    fn skip_step(&self) {
+        let step_us = i64::try_from(STEP.as_micros()).unwrap_or_default();
+        self.later_us.fetch_add(step_us, Ordering::Relaxed);
+    }
+}
+
+/// Starts a server with a new database. Returns it with a client of it.
+fn start(dir: &Path, clock: &DemoClock) -> Result<(Running, Client)> {
     let settings = Settings {
-        issuer,
+        issuer: Name::parse("issuer", "Demo")?,
         window: Window::OneEitherSide,
         checkpoints: totpd::model::Checkpointer::Own,
         self_removal: totpd::model::SelfRemoval::Allow,
     };
-    let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, clock())?;
+    let (service, _) = DataDir::create(dir, KeyFile::InDataDir, &settings, clock.now())?;
     let new = NewToken {
         role: Role::Admin,
         name: None,
         lifetime: None,
     };
-    let (_, token) = service.create_token(&Context::command_line(clock()), new)?;
-    let api = Api::new(service, Arc::new(clock.clone()));
-    let handler = Handler::of(api);
+    let (_, token) = service.create_token(&Context::command_line(clock.now()), new)?;
+    let clock = clock.clone();
+    let handler = Handler::of(Api::new(service, Arc::new(move || clock.now())));
     let config = Config {
         listen: vec![Listen::Tcp("127.0.0.1:0".to_owned())],
         inherited: Vec::new(),
@@ -93,22 +97,25 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     };
     let running =
         serve::start(config, &handler).map_err(|it| Error::invalid("demo", it.to_string()))?;
-    let address = running
-        .addresses()
-        .first()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let address = running.addresses().first().map(ToString::to_string);
+    let client = Client {
+        address: address.unwrap_or_default(),
+        token: token.reveal().to_owned(),
+    };
+    Ok((running, client))
+}
+
+fn tell(dir: &Path) -> Result<()> {
+    let clock = DemoClock::default();
+    let (running, client) = start(dir, &clock)?;
     output::print_line(&format!(
-        "totpd is listening on {address}, its data in {}",
+        "totpd is listening on {}, its data in {}",
+        client.address,
         dir.display()
     ));
     output::print_line(
         "Every request carries `Authorization: Bearer totpd_…`, and below you see it go over the wire.",
     );
-    let client = Client {
-        address,
-        token: token.reveal().to_owned(),
-    };
 
     output::print_line("\n1. A user.");
     let body = r#"{"authenticators":{"usernames":[{"username":"alice"}]}}"#;
@@ -123,20 +130,14 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     let phone = format!("{totps}/{}", text(&enrolment, "/totpId")?);
     let secret = Secret::from_base32(&text(&enrolment, "/secret")?)?;
     let code = || -> Result<String> {
-        Ok(format!(
-            "\"{}\"",
-            code_at(
-                &secret,
-                Parameters::ENROLMENT,
-                clock().step(Period::ENROLMENT)
-            )?
-            .digits()
-        ))
+        let step = clock.now().step(Period::ENROLMENT);
+        let code = code_at(&secret, Parameters::ENROLMENT, step)?;
+        Ok(format!("\"{}\"", code.digits()))
     };
     client.ask("POST", &format!("{phone}/_verify"), &code()?, 200)?;
 
     output::print_line("\n3. Half a minute later she logs in. Her code is good, once.");
-    next_step();
+    clock.skip_step();
     let typed = code()?;
     client.ask("POST", &format!("{totps}/_check"), &typed, 200)?;
     client.ask("POST", &format!("{totps}/_check"), &typed, 400)?;
@@ -145,7 +146,7 @@ fn tell(dir: &std::path::Path) -> Result<()> {
     client.ask("DELETE", &phone, "", 200)?;
 
     output::print_line("\n5. Whoever found it has the next code, and it is worth nothing.");
-    next_step();
+    clock.skip_step();
     client.ask("POST", &format!("{totps}/_check"), &code()?, 400)?;
     client.ask("POST", &format!("{phone}/_check"), &code()?, 404)?;
 

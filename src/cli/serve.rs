@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 use totpd::api::Api;
 use totpd::error::{Error, Result};
 use totpd::model::{Name, Window};
-use totpd::serve::{self, Config, Handler, Limits, TlsFiles};
+use totpd::serve::{self, Config, Handler, Limits, Running, TlsFiles};
 use totpd::service::{DataDir, Options, Service, Settings};
 
 use super::run_file::{RunDocument, RunFile};
@@ -27,36 +27,58 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     if let Err(Error::Unavailable(why)) = service.check_clock(now()) {
         log::error!("nothing is served until this is put right: {why}");
     }
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
-    let mut signals = signals.map_err(|error| Error::Bug(format!("signals: {error}")))?;
-    // With a handler, a write beyond the file size limit fails instead of ending the process.
-    let too_large = signal_hook::flag::register(SIGXFSZ, Arc::default());
-    too_large.map_err(|error| Error::Bug(format!("signals: {error}")))?;
+    let signals = watch_signals()?;
+    let config = config(location, &args)?;
     let api = Api::new(service.clone(), Arc::new(now));
     let api = api.for_origins(args.cors_origin);
     let api = if args.no_web { api } else { api.with_pages() };
     let handler = Handler::of(api);
-    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| {
-        let group_may_read = super::is_credential(&key);
-        TlsFiles {
-            cert,
-            key,
-            group_may_read,
-        }
-    });
+    let running = serve::start(config, &handler)
+        .map_err(|error| Error::invalid("serve", error.to_string()))?;
+    start_tidying(&service, &handler, args.keep_events)?;
+    let run_file = announce(location, &running)?;
+
+    let signals = wait_for_stop(signals, &running);
+    log::info!("stopping");
+    drop(run_file);
+    tell_systemd(&NotifyState::Stopping);
+    exit_at_second_signal(signals);
+    let answered = running.stop(args.stop_timeout);
+    handler.log_all_left_out();
+    if !answered {
+        log::warn!("not every request was answered in time");
+    }
+    // Empties the WAL, which may hold removed secrets.
+    service.stop()
+}
+
+fn watch_signals() -> Result<Signals> {
+    let failed = |error| Error::Bug(format!("signals: {error}"));
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
+    // With a handler, a write beyond the file size limit fails instead of ending the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+    Ok(signals)
+}
+
+fn config(location: &DataLocation, args: &args::Serve) -> Result<Config> {
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let inherited = inherited()?;
-    let config = Config {
+    Ok(Config {
         // Sockets that systemd has opened replace `--listen`.
         listen: if inherited.is_empty() {
-            args.listen
+            args.listen.clone()
         } else {
             Vec::new()
         },
         inherited,
-        public_url: args.public_url,
-        metrics_listen: args.metrics_listen,
-        tls,
-        trusted_proxies: args.trusted_proxy,
+        public_url: args.public_url.clone(),
+        metrics_listen: args.metrics_listen.clone(),
+        tls: tls.map(|(cert, key)| TlsFiles {
+            group_may_read: super::is_credential(&key),
+            cert,
+            key,
+        }),
+        trusted_proxies: args.trusted_proxy.clone(),
         unix_mode: args.unix_mode,
         private_dir: location.path.clone(),
         changes_at_once: args.workers.into(),
@@ -78,10 +100,11 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
             output::print_error(&format!("cannot serve any more: {why}"));
             process::exit(1)
         }),
-    };
-    let running = serve::start(config, &handler)
-        .map_err(|error| Error::invalid("serve", error.to_string()))?;
-    start_tidying(&service, &handler, args.keep_events)?;
+    })
+}
+
+/// Tells other commands, the terminal and systemd that the server is ready, and at which addresses.
+fn announce(location: &DataLocation, running: &Running) -> Result<RunFile> {
     let addresses = running.addresses().iter().map(ToString::to_string);
     let document = RunDocument {
         addresses: addresses.collect(),
@@ -94,8 +117,12 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     for address in running.addresses() {
         output::print_line(&format!("listening on {address}"));
     }
-
     tell_systemd(&NotifyState::Ready);
+    Ok(run_file)
+}
+
+/// Waits for a signal to stop, and reads the TLS certificate again at each SIGHUP. Returns the signals for a second one.
+fn wait_for_stop(mut signals: Signals, running: &Running) -> Signals {
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
@@ -105,9 +132,11 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
             Err(error) => log::error!("{error}"),
         }
     }
-    log::info!("stopping");
-    drop(run_file);
-    tell_systemd(&NotifyState::Stopping);
+    signals
+}
+
+/// Starts the thread that ends the process at a second signal.
+fn exit_at_second_signal(mut signals: Signals) {
     let second = thread::Builder::new()
         .name("second-signal".to_owned())
         .spawn(move || {
@@ -117,13 +146,6 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     if let Err(error) = second {
         log::warn!("no thread for a second signal: {error}");
     }
-    let answered = running.stop(args.stop_timeout);
-    handler.log_all_left_out();
-    if !answered {
-        log::warn!("not every request was answered in time");
-    }
-    // Empties the WAL, which may hold removed secrets.
-    service.stop()
 }
 
 /// The sockets that systemd has opened for this process (`LISTEN_FDS`).

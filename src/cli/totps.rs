@@ -15,71 +15,16 @@ pub(super) fn run(
     out: &Output,
     command: args::Totp,
 ) -> Result<()> {
-    let context = operator();
     match command {
         args::Totp::Start {
             user,
             name,
             replaces,
-        } => {
-            let name = name.map(|it| Name::parse("--name", &it)).transpose()?;
-            let replaces = replaces.map(|it| TotpId::parse("--replaces", &it));
-            let replaces = replaces.transpose()?;
-            let id = users::find(service, &user)?.id;
-            let enrolment = match replaces {
-                None => service.start_totp(&context, id, name)?,
-                Some(old) => service.start_totp_replacing(&context, id, name, old)?,
-            };
-            let done = format!("started enrolment {}", enrolment.details.id);
-            let text = (!out.json).then(|| enrolment_text(location, &enrolment, &user));
-            let document = messages::StartResponse::from(enrolment);
-            out.answer_change(&done, &document, || text.unwrap_or_default())
-        }
-        args::Totp::Confirm { user, totp, code } => {
-            let (totp, code): (TotpId, _) = (totp.parse()?, code.parse()?);
-            let id = users::find(service, &user)?.id;
-            let verdict = service.confirm_totp(&context, id.clone(), totp.clone(), code)?;
-            let details = accepted(verdict)?;
-            let done = format!("confirmed {totp} of {}", users::label(&id, &details.owner));
-            let document = messages::DetailsResponse::from(details);
-            out.answer_change(&done, &document, || {
-                format!("{done}: its codes are good from now on")
-            })
-        }
-        args::Totp::Check { user, code } => {
-            let code = code.parse()?;
-            let id = users::find(service, &user)?.id;
-            let verdict = service.check_totp(&context, id.clone(), None, code)?;
-            let details = accepted(verdict)?;
-            let done = format!(
-                "good, by authenticator {} of {}; the code is used up",
-                details.id,
-                users::label(&id, &details.owner)
-            );
-            let document = messages::CheckResponse::from(details);
-            out.answer_change(&done, &document, || done.clone())
-        }
-        args::Totp::List(user) => {
-            let id = users::find(service, &user)?.id;
-            let totps = service.totps(&context, &id)?;
-            let text = totp_table(&totps);
-            let documents = totps.into_iter().map(messages::ListedTotp::from);
-            out.answer(&documents.collect::<Vec<_>>(), || text)
-        }
-        args::Totp::Rename { user, totp, name } => {
-            let totp: TotpId = totp.parse()?;
-            let name = Name::parse("NAME", &name)?;
-            let user = users::find(service, &user)?;
-            let details = service.rename_totp(&context, user.id.clone(), totp, name.clone())?;
-            let label = users::label(&user.id, &user.org);
-            let done = format!(
-                "{} of {label} is now called {:?}",
-                details.id,
-                name.as_str()
-            );
-            let document = messages::DetailsResponse::from(details);
-            out.answer_change(&done, &document, || done.clone())
-        }
+        } => start(location, service, out, &user, (name, replaces)),
+        args::Totp::Confirm { user, totp, code } => confirm(service, out, &user, (&totp, &code)),
+        args::Totp::Check { user, code } => check(service, out, &user, &code),
+        args::Totp::List(user) => list(service, out, &user),
+        args::Totp::Rename { user, totp, name } => rename(service, out, &user, (&totp, &name)),
         args::Totp::Resync {
             user,
             totp,
@@ -90,19 +35,91 @@ pub(super) fn run(
             user,
             totp: Some(totp),
             ..
-        } => {
-            let totp: TotpId = totp.parse()?;
-            let user = users::find(service, &user)?;
-            let details = service.remove_totp(&context, user.id.clone(), totp.clone())?;
-            let done = removed(&details.id, &user);
-            out.answer_change(&done, &messages::DetailsResponse::from(details), || {
-                done.clone()
-            })
-        }
+        } => remove(service, out, &user, &totp),
         args::Totp::Remove {
             user, totp: None, ..
         } => remove_all(service, out, &users::find(service, &user)?),
     }
+}
+
+fn start(
+    location: &DataLocation,
+    service: &Service,
+    out: &Output,
+    user: &args::UserArg,
+    (name, replaces): (Option<String>, Option<String>),
+) -> Result<()> {
+    let name = name.map(|it| Name::parse("--name", &it)).transpose()?;
+    let replaces = replaces.map(|it| TotpId::parse("--replaces", &it));
+    let replaces = replaces.transpose()?;
+    let id = users::find(service, user)?.id;
+    let enrolment = match replaces {
+        None => service.start_totp(&operator(), id, name)?,
+        Some(old) => service.start_totp_replacing(&operator(), id, name, old)?,
+    };
+    let done = format!("started enrolment {}", enrolment.details.id);
+    let text = (!out.json).then(|| enrolment_text(location, &enrolment, user));
+    let document = messages::StartResponse::from(enrolment);
+    out.answer_change(&done, &document, || text.unwrap_or_default())
+}
+
+fn confirm(
+    service: &Service,
+    out: &Output,
+    user: &args::UserArg,
+    (totp, code): (&str, &str),
+) -> Result<()> {
+    let (totp, code): (TotpId, _) = (totp.parse()?, code.parse()?);
+    let id = users::find(service, user)?.id;
+    let verdict = service.confirm_totp(&operator(), id.clone(), totp.clone(), code)?;
+    let details = accepted(verdict)?;
+    let done = format!("confirmed {totp} of {}", users::label(&id, &details.owner));
+    let document = messages::DetailsResponse::from(details);
+    out.answer_change(&done, &document, || {
+        format!("{done}: its codes are good from now on")
+    })
+}
+
+fn check(service: &Service, out: &Output, user: &args::UserArg, code: &str) -> Result<()> {
+    let code = code.parse()?;
+    let id = users::find(service, user)?.id;
+    let verdict = service.check_totp(&operator(), id.clone(), None, code)?;
+    let details = accepted(verdict)?;
+    let done = format!(
+        "good, by authenticator {} of {}; the code is used up",
+        details.id,
+        users::label(&id, &details.owner)
+    );
+    let document = messages::CheckResponse::from(details);
+    out.answer_change(&done, &document, || done.clone())
+}
+
+fn list(service: &Service, out: &Output, user: &args::UserArg) -> Result<()> {
+    let id = users::find(service, user)?.id;
+    let totps = service.totps(&operator(), &id)?;
+    let text = totp_table(&totps);
+    let documents = totps.into_iter().map(messages::ListedTotp::from);
+    out.answer(&documents.collect::<Vec<_>>(), || text)
+}
+
+fn rename(
+    service: &Service,
+    out: &Output,
+    user: &args::UserArg,
+    (totp, name): (&str, &str),
+) -> Result<()> {
+    let totp: TotpId = totp.parse()?;
+    let name = Name::parse("NAME", name)?;
+    let user = users::find(service, user)?;
+    let details = service.rename_totp(&operator(), user.id.clone(), totp, name.clone())?;
+    let label = users::label(&user.id, &user.org);
+    let done = format!(
+        "{} of {label} is now called {:?}",
+        details.id,
+        name.as_str()
+    );
+    let document = messages::DetailsResponse::from(details);
+    out.answer_change(&done, &document, || done.clone())
 }
 
 fn resync(
@@ -121,6 +138,15 @@ fn resync(
         "resynchronized {} of {user}; both codes are used up",
         details.id
     );
+    let document = messages::DetailsResponse::from(details);
+    out.answer_change(&done, &document, || done.clone())
+}
+
+fn remove(service: &Service, out: &Output, user: &args::UserArg, totp: &str) -> Result<()> {
+    let totp: TotpId = totp.parse()?;
+    let user = users::find(service, user)?;
+    let details = service.remove_totp(&operator(), user.id.clone(), totp)?;
+    let done = removed(&details.id, &user);
     let document = messages::DetailsResponse::from(details);
     out.answer_change(&done, &document, || done.clone())
 }
