@@ -23,61 +23,52 @@ use crate::service::{INVITATION_LIFETIME, NamedBy, NewUser, NewUsername, Permiss
 
 /// A call, independent of the transport.
 pub(super) enum Call {
-    CreateUser {
-        target: Target,
-        user: Box<NewUser>,
-    },
-    GetUser(UserRef),
-    SearchUsers {
-        target: Target,
-        search: Search,
-    },
+    CreateUser { target: Target, user: Box<NewUser> },
+    SearchUsers { target: Target, search: Search },
     ListEvents(EventSearch),
-    DeleteUser(UserRef),
-    LockUser(UserRef),
-    UnlockUser(UserRef),
-    DeactivateUser(UserRef),
-    ActivateUser(UserRef),
+    OnUser(UserRef, UserCall),
+}
+
+/// A call about one user.
+pub(super) enum UserCall {
+    Get,
+    Delete,
+    Lock,
+    Unlock,
+    Deactivate,
+    Activate,
     StartTotp {
-        user: UserRef,
         name: Option<Name>,
         replaces: Option<TotpId>,
         qr: Option<QrFormat>,
     },
     ConfirmTotp {
-        user: UserRef,
         totp: TotpId,
         code: Code,
     },
     CheckTotp {
-        user: UserRef,
         totp: Option<TotpId>,
         code: Code,
     },
-    ListTotps(UserRef),
+    ListTotps,
     RenameTotp {
-        user: UserRef,
         totp: TotpId,
         name: Name,
     },
     RemoveTotp {
-        user: UserRef,
         totp: TotpId,
     },
     ResyncTotp {
-        user: UserRef,
         totp: TotpId,
         codes: [Code; 2],
     },
-    GenerateRecoveryCodes(UserRef),
-    GetRecoveryCodes(UserRef),
+    GenerateRecoveryCodes,
+    GetRecoveryCodes,
     CheckRecoveryCode {
-        user: UserRef,
         code: RecoveryCode,
     },
-    RemoveRecoveryCodes(UserRef),
+    RemoveRecoveryCodes,
     CreateInvitation {
-        user: UserRef,
         lifetime: Duration,
     },
 }
@@ -87,51 +78,38 @@ impl Call {
     pub(super) const fn user(&self) -> Option<&UserId> {
         match self {
             Self::CreateUser { .. } | Self::SearchUsers { .. } | Self::ListEvents(_) => None,
-            Self::GetUser(it)
-            | Self::DeleteUser(it)
-            | Self::LockUser(it)
-            | Self::UnlockUser(it)
-            | Self::DeactivateUser(it)
-            | Self::ActivateUser(it)
-            | Self::ListTotps(it)
-            | Self::GenerateRecoveryCodes(it)
-            | Self::GetRecoveryCodes(it)
-            | Self::RemoveRecoveryCodes(it)
-            | Self::CheckRecoveryCode { user: it, .. }
-            | Self::StartTotp { user: it, .. }
-            | Self::ConfirmTotp { user: it, .. }
-            | Self::CheckTotp { user: it, .. }
-            | Self::CreateInvitation { user: it, .. }
-            | Self::RenameTotp { user: it, .. }
-            | Self::ResyncTotp { user: it, .. }
-            | Self::RemoveTotp { user: it, .. } => Some(&it.user),
+            Self::OnUser(it, _) => Some(&it.user),
+        }
+    }
+
+    /// Whether a `self` token may need a code for the call.
+    const fn takes_proof(&self) -> bool {
+        match self {
+            Self::CreateUser { .. } | Self::SearchUsers { .. } | Self::ListEvents(_) => false,
+            Self::OnUser(_, call) => call.takes_proof(),
         }
     }
 }
 
-impl Call {
-    /// Whether a `self` token may need a code for the call.
+impl UserCall {
     const fn takes_proof(&self) -> bool {
         match self {
             Self::StartTotp { .. }
             | Self::ConfirmTotp { .. }
             | Self::RemoveTotp { .. }
-            | Self::GenerateRecoveryCodes(_)
-            | Self::RemoveRecoveryCodes(_) => true,
-            Self::CreateUser { .. }
-            | Self::GetUser(_)
-            | Self::SearchUsers { .. }
-            | Self::ListEvents(_)
-            | Self::DeleteUser(_)
-            | Self::LockUser(_)
-            | Self::UnlockUser(_)
-            | Self::DeactivateUser(_)
-            | Self::ActivateUser(_)
+            | Self::GenerateRecoveryCodes
+            | Self::RemoveRecoveryCodes => true,
+            Self::Get
+            | Self::Delete
+            | Self::Lock
+            | Self::Unlock
+            | Self::Deactivate
+            | Self::Activate
             | Self::CheckTotp { .. }
-            | Self::ListTotps(_)
+            | Self::ListTotps
             | Self::RenameTotp { .. }
             | Self::ResyncTotp { .. }
-            | Self::GetRecoveryCodes(_)
+            | Self::GetRecoveryCodes
             | Self::CheckRecoveryCode { .. }
             | Self::CreateInvitation { .. } => false,
         }
@@ -168,11 +146,9 @@ impl ParsedCall {
     }
 }
 
-/// Fields that REST accepts and that ZITADEL's message of the call does not have.
+/// Fields of a start that REST accepts and that ZITADEL's message does not have.
 #[derive(Default)]
 pub(super) struct RestOnly {
-    pub(super) instance: Option<Instance>,
-    pub(super) organization: Option<Organization>,
     pub(super) name: Option<String>,
     pub(super) replaces: Option<String>,
     pub(super) qr: Option<String>,
@@ -185,9 +161,9 @@ pub(super) fn create_user(request: CreateUserRequest) -> Result<Call> {
     })
 }
 
-pub(super) fn get_user(request: &GetUserRequest, rest: RestOnly) -> Result<Call> {
-    let target = target(request.instance.clone(), rest.organization)?;
-    user_ref(target, &request.id).map(Call::GetUser)
+pub(super) fn get_user(request: GetUserRequest) -> Result<Call> {
+    let user = user_ref(request.instance, None, &request.id)?;
+    Ok(Call::OnUser(user, UserCall::Get))
 }
 
 pub(super) fn search_users(request: SearchUsersRequest) -> Result<Call> {
@@ -202,102 +178,89 @@ pub(super) fn list_events(request: ListEventsRequest) -> Result<Call> {
 }
 
 /// A call that names a user and nothing else.
-pub(super) fn on_user(request: UserRequest, call: fn(UserRef) -> Call) -> Result<Call> {
-    let target = target(request.instance, request.organization)?;
-    user_ref(target, &request.id).map(call)
+pub(super) fn on_user(request: UserRequest, call: UserCall) -> Result<Call> {
+    let user = user_ref(request.instance, request.organization, &request.id)?;
+    Ok(Call::OnUser(user, call))
 }
 
 pub(super) fn start_totp(request: UserRequest, rest: &RestOnly) -> Result<Call> {
-    let target = target(request.instance, request.organization)?;
-    let user = user_ref(target, &request.id)?;
+    let user = user_ref(request.instance, request.organization, &request.id)?;
     let name = rest.name.as_deref();
     let name = name.map(|it| Name::parse("name", it)).transpose()?;
     let replaces = rest.replaces.as_deref();
     let replaces = replaces.map(|it| TotpId::parse("replaces", it));
     let replaces = replaces.transpose()?;
     let qr = rest.qr.as_deref().map(QrFormat::parse).transpose()?;
-    Ok(Call::StartTotp {
-        user,
-        name,
-        replaces,
-        qr,
-    })
+    let call = UserCall::StartTotp { name, replaces, qr };
+    Ok(Call::OnUser(user, call))
 }
 
 pub(super) fn confirm_totp(request: TotpCodeRequest) -> Result<Call> {
     let code = Zeroizing::new(request.code);
-    let target = target(request.instance, request.organization)?;
-    Ok(Call::ConfirmTotp {
-        user: user_ref(target, &request.id)?,
-        totp: request.totp_id.parse()?,
-        code: code.parse()?,
-    })
+    let user = user_ref(request.instance, request.organization, &request.id)?;
+    let (totp, code) = (request.totp_id.parse()?, code.parse()?);
+    Ok(Call::OnUser(user, UserCall::ConfirmTotp { totp, code }))
 }
 
-pub(super) fn check_totp(request: CheckRequest, rest: RestOnly) -> Result<Call> {
+/// `instance` is an argument because the message has none, and REST takes one in the query.
+pub(super) fn check_totp(request: CheckRequest, instance: Option<Instance>) -> Result<Call> {
     let code = Zeroizing::new(request.code);
-    let target = target(rest.instance, request.organization)?;
-    Ok(Call::CheckTotp {
-        user: user_ref(target, &request.id)?,
-        totp: request.totp_id.map(|it| it.parse()).transpose()?,
-        code: code.parse()?,
-    })
+    let user = user_ref(instance, request.organization, &request.id)?;
+    let totp = request.totp_id.map(|it| it.parse()).transpose()?;
+    let code = code.parse()?;
+    Ok(Call::OnUser(user, UserCall::CheckTotp { totp, code }))
 }
 
 pub(super) fn rename_totp(request: RenameRequest) -> Result<Call> {
-    let target = target(request.instance, request.organization)?;
-    Ok(Call::RenameTotp {
-        user: user_ref(target, &request.id)?,
-        totp: request.totp_id.parse()?,
-        name: Name::parse("name", &request.name)?,
-    })
+    let user = user_ref(request.instance, request.organization, &request.id)?;
+    let totp = request.totp_id.parse()?;
+    let name = Name::parse("name", &request.name)?;
+    Ok(Call::OnUser(user, UserCall::RenameTotp { totp, name }))
 }
 
 pub(super) fn resync_totp(request: ResyncRequest) -> Result<Call> {
     let codes = Zeroizing::new(request.codes);
-    let target = target(request.instance, request.organization)?;
-    let (user, totp) = (user_ref(target, &request.id)?, request.totp_id.parse()?);
+    let user = user_ref(request.instance, request.organization, &request.id)?;
+    let totp = request.totp_id.parse()?;
     let [first, second] = codes.as_slice() else {
         return Err(Error::invalid("codes", "expected two codes"));
     };
-    Ok(Call::ResyncTotp {
-        user,
-        totp,
-        codes: [first.parse()?, second.parse()?],
-    })
+    let codes = [first.parse()?, second.parse()?];
+    Ok(Call::OnUser(user, UserCall::ResyncTotp { totp, codes }))
 }
 
 pub(super) fn remove_totp(request: TotpRequest) -> Result<Call> {
-    let target = target(request.instance, request.organization)?;
-    Ok(Call::RemoveTotp {
-        user: user_ref(target, &request.id)?,
-        totp: request.totp_id.parse()?,
-    })
+    let user = user_ref(request.instance, request.organization, &request.id)?;
+    let totp = request.totp_id.parse()?;
+    Ok(Call::OnUser(user, UserCall::RemoveTotp { totp }))
 }
 
 pub(super) fn check_recovery_code(request: RecoveryCodeRequest) -> Result<Call> {
     let code = Zeroizing::new(request.code);
-    let target = target(request.instance, request.organization)?;
-    Ok(Call::CheckRecoveryCode {
-        user: user_ref(target, &request.id)?,
-        code: code.parse()?,
-    })
+    let user = user_ref(request.instance, request.organization, &request.id)?;
+    let code = code.parse()?;
+    Ok(Call::OnUser(user, UserCall::CheckRecoveryCode { code }))
 }
 
 pub(super) fn create_invitation(request: InvitationRequest) -> Result<Call> {
-    let target = target(request.instance, request.organization)?;
-    let user = user_ref(target, &request.id)?;
+    let user = user_ref(request.instance, request.organization, &request.id)?;
     let lifetime = if request.expires.is_empty() {
         INVITATION_LIFETIME
     } else {
         parse_span(&request.expires).map_err(|problem| Error::invalid("expires", problem))?
     };
-    Ok(Call::CreateInvitation { user, lifetime })
+    Ok(Call::OnUser(user, UserCall::CreateInvitation { lifetime }))
 }
 
-fn user_ref(target: Target, user: &str) -> Result<UserRef> {
-    let user = UserId::for_lookup(user)?;
-    Ok(UserRef { target, user })
+fn user_ref(
+    instance: Option<Instance>,
+    organization: Option<Organization>,
+    id: &str,
+) -> Result<UserRef> {
+    Ok(UserRef {
+        target: target(instance, organization)?,
+        user: UserId::for_lookup(id)?,
+    })
 }
 
 /// Where the caller expects things to be.

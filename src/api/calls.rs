@@ -6,10 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::answer::Answer;
-use super::call::{Call, ParsedCall, UserRef};
-use super::messages::{
-    DetailsResponse, Encoding, GetUserResponse, InvitationResponse, Page, StartResponse,
-};
+use super::call::{Call, ParsedCall, UserCall, UserRef};
+use super::messages::{Encoding, GetUserResponse, InvitationResponse, Page, StartResponse};
 use super::status::Refusal;
 use crate::error::{Error, Result};
 use crate::model::{EventSearch, RequestId, Search, Timestamp, UserId};
@@ -43,7 +41,6 @@ pub(super) fn carry_out(
         now,
         proof: proof.clone(),
     };
-    let on = |it: UserRef| (in_context(it.target), it.user);
     let call = parsed.call.map_err(|malformed| {
         let context = in_context(Target::default());
         service.refusal(&context, parsed.permission, malformed)
@@ -53,12 +50,6 @@ pub(super) fn carry_out(
             let made = service.create_user(&in_context(target), *user)?;
             Ok(Answer::Created(made.into()))
         }
-        Call::GetUser(user) => {
-            let (context, user) = on(user);
-            let user = service.user(&context, &user)?;
-            let user = GetUserResponse::encode_as(settings.encoding, user)?;
-            Ok(Answer::User(user))
-        }
         Call::SearchUsers { target, search } => {
             search_users(service, &in_context(target), &search, settings)
         }
@@ -66,73 +57,67 @@ pub(super) fn carry_out(
             let context = in_context(Target::default());
             list_events(service, &context, &search, settings)
         }
-        Call::DeleteUser(user) => details(on(user), service, Service::remove_user),
-        Call::LockUser(user) => details(on(user), service, Service::lock_user),
-        Call::UnlockUser(user) => details(on(user), service, Service::unlock_user),
-        Call::DeactivateUser(user) => details(on(user), service, Service::deactivate_user),
-        Call::ActivateUser(user) => details(on(user), service, Service::activate_user),
-        Call::StartTotp {
-            user,
-            name,
-            replaces,
-            qr,
-        } => {
-            let (context, user) = on(user);
+        Call::OnUser(UserRef { target, user }, call) => {
+            carry_out_on_user(service, &in_context(target), user, call, settings)
+        }
+    }
+}
+
+fn carry_out_on_user(
+    service: &Service,
+    context: &Context,
+    user: UserId,
+    call: UserCall,
+    settings: &AnswerSettings<'_>,
+) -> Result<Answer, Refusal> {
+    match call {
+        UserCall::Get => {
+            let user = service.user(context, &user)?;
+            let user = GetUserResponse::encode_as(settings.encoding, user)?;
+            Ok(Answer::User(user))
+        }
+        UserCall::Delete => changed(service.remove_user(context, user)),
+        UserCall::Lock => changed(service.lock_user(context, user)),
+        UserCall::Unlock => changed(service.unlock_user(context, user)),
+        UserCall::Deactivate => changed(service.deactivate_user(context, user)),
+        UserCall::Activate => changed(service.activate_user(context, user)),
+        UserCall::StartTotp { name, replaces, qr } => {
             let begun = match replaces {
-                None => service.start_totp(&context, user, name)?,
-                Some(old) => service.start_totp_replacing(&context, user, name, old)?,
+                None => service.start_totp(context, user, name)?,
+                Some(old) => service.start_totp_replacing(context, user, name, old)?,
             };
             Ok(Answer::Start(StartResponse::from(begun), qr))
         }
-        Call::ConfirmTotp { user, totp, code } => {
-            let (context, user) = on(user);
-            confirmed(service.confirm_totp(&context, user, totp, code)?)
+        UserCall::ConfirmTotp { totp, code } => {
+            confirmed(service.confirm_totp(context, user, totp, code)?)
         }
-        Call::CheckTotp { user, totp, code } => {
-            let (context, user) = on(user);
-            let verdict = service.check_totp(&context, user, totp, code)?;
+        UserCall::CheckTotp { totp, code } => {
+            let verdict = service.check_totp(context, user, totp, code)?;
             accepted(verdict).map(|it| Answer::Check(it.into()))
         }
-        Call::ListTotps(user) => {
-            let (context, user) = on(user);
-            let totps = service.totps(&context, &user)?;
-            Ok(Answer::Totps(totps.into()))
+        UserCall::ListTotps => Ok(Answer::Totps(service.totps(context, &user)?.into())),
+        UserCall::RenameTotp { totp, name } => {
+            changed(service.rename_totp(context, user, totp, name))
         }
-        Call::RenameTotp { user, totp, name } => {
-            let (context, user) = on(user);
-            let renamed = service.rename_totp(&context, user, totp, name)?;
-            Ok(Answer::Details(renamed.into()))
+        UserCall::ResyncTotp { totp, codes } => {
+            confirmed(service.resync_totp(context, user, totp, codes)?)
         }
-        Call::ResyncTotp { user, totp, codes } => {
-            let (context, user) = on(user);
-            confirmed(service.resync_totp(&context, user, totp, codes)?)
-        }
-        Call::RemoveTotp { user, totp } => {
-            let (context, user) = on(user);
-            let removed = service.remove_totp(&context, user, totp)?;
-            Ok(Answer::Details(removed.into()))
-        }
-        Call::GenerateRecoveryCodes(user) => {
-            let (context, user) = on(user);
-            let generated = service.generate_recovery_codes(&context, user)?;
+        UserCall::RemoveTotp { totp } => changed(service.remove_totp(context, user, totp)),
+        UserCall::GenerateRecoveryCodes => {
+            let generated = service.generate_recovery_codes(context, user)?;
             Ok(Answer::RecoveryCodes(generated.into()))
         }
-        Call::GetRecoveryCodes(user) => {
-            let (context, user) = on(user);
-            let remaining = service.recovery_codes(&context, &user)?;
+        UserCall::GetRecoveryCodes => {
+            let remaining = service.recovery_codes(context, &user)?;
             Ok(Answer::Remaining(remaining.into()))
         }
-        Call::CheckRecoveryCode { user, code } => {
-            let (context, user) = on(user);
-            let verdict = service.check_recovery_code(&context, user, code)?;
+        UserCall::CheckRecoveryCode { code } => {
+            let verdict = service.check_recovery_code(context, user, code)?;
             accepted_recovery_code(verdict).map(|it| Answer::Remaining(it.into()))
         }
-        Call::RemoveRecoveryCodes(user) => {
-            details(on(user), service, Service::remove_recovery_codes)
-        }
-        Call::CreateInvitation { user, lifetime } => {
-            let (context, user) = on(user);
-            invite(service, &context, user, lifetime, settings.base_url)
+        UserCall::RemoveRecoveryCodes => changed(service.remove_recovery_codes(context, user)),
+        UserCall::CreateInvitation { lifetime } => {
+            invite(service, context, user, lifetime, settings.base_url)
         }
     }
 }
@@ -193,14 +178,9 @@ fn list_events(
     Ok(Answer::Encoded(page.finish_events()?))
 }
 
-/// A call that names a user and nothing else.
-fn details(
-    (context, user): (Context, UserId),
-    service: &Service,
-    call: fn(&Service, &Context, UserId) -> Result<Details>,
-) -> Result<Answer, Refusal> {
-    let details = call(service, &context, user)?;
-    Ok(Answer::Details(DetailsResponse::from(details)))
+/// The answer of a change that returns details and nothing else.
+fn changed(outcome: Result<Details>) -> Result<Answer, Refusal> {
+    Ok(Answer::Details(outcome?.into()))
 }
 
 /// A code that is not accepted is a refusal, so that a client that looks only at the status is safe.

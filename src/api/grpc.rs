@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 
 use super::Operation;
-use super::call::{self, Call, ParsedCall, RestOnly};
+use super::call::{self, Call, ParsedCall, RestOnly, UserCall};
 use super::counts::CallName;
 use super::messages::rpc::{
     Any, Duration, ErrorDetail, HealthCheckRequest, HealthCheckResponse, RetryInfo, ServingStatus,
@@ -154,10 +154,8 @@ impl Rpc {
 /// Parses one call. Only its path can refuse it here.
 pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> {
     let rpc = rpc(target)?;
-    let on_user = |call| {
-        let read = |it| call::on_user(it, call);
-        parse_message(Permission::WriteUser, message, read)
-    };
+    let on_user =
+        |permission, call| parse_message(permission, message, |it| call::on_user(it, call));
     let (permission, call) = match rpc {
         Rpc::Health => return health(message),
         Rpc::SearchUsers => parse_counted(
@@ -172,28 +170,24 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
             &TYPES_OF_EVENTS,
             call::list_events,
         ),
-        Rpc::GetUser => parse_message(Permission::ReadUser, message, |it| {
-            call::get_user(&it, RestOnly::default())
-        }),
+        Rpc::GetUser => parse_message(Permission::ReadUser, message, call::get_user),
         Rpc::CreateUser => parse_counted(
             Permission::WriteUser,
             message,
             &USERNAMES_OF_USER,
             call::create_user,
         ),
-        Rpc::DeleteUser => on_user(Call::DeleteUser),
-        Rpc::LockUser => on_user(Call::LockUser),
-        Rpc::UnlockUser => on_user(Call::UnlockUser),
-        Rpc::DeactivateUser => on_user(Call::DeactivateUser),
-        Rpc::ActivateUser => on_user(Call::ActivateUser),
+        Rpc::DeleteUser => on_user(Permission::WriteUser, UserCall::Delete),
+        Rpc::LockUser => on_user(Permission::WriteUser, UserCall::Lock),
+        Rpc::UnlockUser => on_user(Permission::WriteUser, UserCall::Unlock),
+        Rpc::DeactivateUser => on_user(Permission::WriteUser, UserCall::Deactivate),
+        Rpc::ActivateUser => on_user(Permission::WriteUser, UserCall::Activate),
         Rpc::StartTotp => parse_message(Permission::WriteTotp, message, |it| {
             call::start_totp(it, &RestOnly::default())
         }),
         Rpc::ConfirmTotp => parse_message(Permission::WriteTotp, message, call::confirm_totp),
         Rpc::RemoveTotp => parse_message(Permission::WriteTotp, message, call::remove_totp),
-        Rpc::ListTotp => parse_message(Permission::ReadUser, message, |it| {
-            call::on_user(it, Call::ListTotps)
-        }),
+        Rpc::ListTotp => on_user(Permission::ReadUser, UserCall::ListTotps),
         Rpc::RenameTotp => parse_message(Permission::WriteTotp, message, call::rename_totp),
         Rpc::ResyncTotp => parse_counted(
             Permission::WriteTotp,
@@ -201,21 +195,17 @@ pub(super) fn parse(target: &str, message: &[u8]) -> Result<Operation, Refusal> 
             &CODES_OF_RESYNC,
             call::resync_totp,
         ),
-        Rpc::CheckTotp => parse_message(Permission::Check, message, |it| {
-            call::check_totp(it, RestOnly::default())
-        }),
-        Rpc::GenerateRecoveryCodes => parse_message(Permission::WriteTotp, message, |it| {
-            call::on_user(it, Call::GenerateRecoveryCodes)
-        }),
-        Rpc::GetRecoveryCodes => parse_message(Permission::ReadUser, message, |it| {
-            call::on_user(it, Call::GetRecoveryCodes)
-        }),
+        Rpc::CheckTotp => {
+            parse_message(Permission::Check, message, |it| call::check_totp(it, None))
+        }
+        Rpc::GenerateRecoveryCodes => {
+            on_user(Permission::WriteTotp, UserCall::GenerateRecoveryCodes)
+        }
+        Rpc::GetRecoveryCodes => on_user(Permission::ReadUser, UserCall::GetRecoveryCodes),
         Rpc::CheckRecoveryCode => {
             parse_message(Permission::Check, message, call::check_recovery_code)
         }
-        Rpc::RemoveRecoveryCodes => parse_message(Permission::WriteTotp, message, |it| {
-            call::on_user(it, Call::RemoveRecoveryCodes)
-        }),
+        Rpc::RemoveRecoveryCodes => on_user(Permission::WriteTotp, UserCall::RemoveRecoveryCodes),
         Rpc::CreateInvitation => {
             parse_message(Permission::WriteUser, message, call::create_invitation)
         }

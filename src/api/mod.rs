@@ -16,6 +16,7 @@ mod grpc_web;
 pub mod handler;
 pub mod http;
 pub mod messages;
+mod operation;
 mod path;
 mod qr;
 mod request_log;
@@ -27,23 +28,19 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use zeroize::Zeroizing;
-
 use crate::error::{Error, Result};
 use crate::log_limit::AddressLimits;
 use crate::model::{Clock, RequestId, Timestamp};
 use crate::service::{Caller, Service};
 use answer::Answer;
-use call::{Call, ParsedCall};
+use call::Call;
 use calls::AnswerSettings;
 use counts::{CallName, CodeName, RequestCounts, Transport};
-use http::Via;
-use http::{Reply, Request};
-use messages::Encoding;
+use http::{Reply, Request, Via};
+use operation::{Form, Operation, ReplyContext};
+pub use operation::{Outcome, Parsed};
 pub use routes::Kind;
 use status::{Code, Refusal, TransportError};
-
-use crate::web::File;
 
 /// The length limit of a page of a search as sent: clients of gRPC accept no longer message by default.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -326,92 +323,6 @@ fn caller(authorization: Option<&str>) -> Result<Caller> {
         return Err(Error::BadToken);
     }
     Ok(Caller::of_token(token.trim()))
-}
-
-/// A parsed request.
-pub struct Parsed<'a> {
-    authorization: Option<&'a str>,
-    peer: Option<IpAddr>,
-    /// What to do, or why the path alone refuses it.
-    operation: Result<Operation, Refusal>,
-    context: ReplyContext<'a>,
-}
-
-impl Parsed<'_> {
-    /// The target as it was sent.
-    pub(crate) const fn target(&self) -> &str {
-        self.context.target
-    }
-}
-
-/// A request that was carried out, with the answer not encoded yet.
-pub struct Outcome<'a> {
-    context: ReplyContext<'a>,
-    answer: Result<Answer, Refusal>,
-}
-
-/// What the encoding of an answer depends on.
-struct ReplyContext<'a> {
-    form: Form,
-    method: &'a str,
-    target: &'a str,
-    origin: Option<&'a str>,
-    request_id: Option<&'a str>,
-    /// The name of the call, and the user that it names.
-    call: CallName,
-    user: Option<String>,
-    peer: Option<IpAddr>,
-    /// For the log and for metrics.
-    begun: Instant,
-}
-
-/// The protocol of a request and of its answer.
-enum Form {
-    Rest,
-    Grpc,
-    Web(grpc_web::Form),
-}
-
-impl Form {
-    const fn transport(&self) -> Transport {
-        match self {
-            Self::Rest => Transport::Rest,
-            Self::Grpc => Transport::Grpc,
-            Self::Web(_) => Transport::GrpcWeb,
-        }
-    }
-
-    const fn encoding(&self) -> Encoding {
-        match self {
-            Self::Rest => Encoding::Json,
-            Self::Grpc | Self::Web(_) => Encoding::Protobuf,
-        }
-    }
-
-    /// The length limit of a page of a search.
-    const fn page_bytes(&self) -> usize {
-        match self {
-            Self::Rest | Self::Grpc => PAGE_BYTES,
-            Self::Web(form) => form.page_bytes(PAGE_BYTES),
-        }
-    }
-}
-
-/// What a request asks for.
-enum Operation {
-    Healthz,
-    Ready,
-    /// Readiness, for `grpc.health.v1`.
-    Health,
-    /// The description of the API.
-    OpenApi,
-    /// The redemption of an invitation with this code, or what is wrong with its body.
-    Redeem(Result<Zeroizing<String>>),
-    /// A CORS preflight, with its answer.
-    Preflight(Reply),
-    /// A file of the pages for people.
-    Page(File),
-    Call(ParsedCall),
 }
 
 /// The kind of a request, known from its method and path.

@@ -1,13 +1,13 @@
 //! JSON over HTTP: a call out of path, query and body.
 
-use super::call::{self, Call, ParsedCall, RestOnly};
+use super::call::{self, Call, ParsedCall, RestOnly, UserCall};
 use super::http::Request;
 use super::messages::{
-    self, CheckRequest, CreateUserRequest, GetUserRequest, InvitationRequest, RecoveryCodeRequest,
-    RenameRequest, ResyncRequest, SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
+    self, CheckRequest, CreateUserRequest, InvitationRequest, RecoveryCodeRequest, RenameRequest,
+    ResyncRequest, SearchUsersRequest, TotpCodeRequest, TotpRequest, UserRequest,
 };
 use super::path::{self, Query};
-use super::routes::{self, Rpc};
+use super::routes::{self, Rpc, TotpRpc};
 use super::status::Refusal;
 use super::{Operation, routes::Call as Route};
 use crate::error::Result;
@@ -35,9 +35,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Operation, Refusal> {
 }
 
 fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
-    let (instance, organization) = (query.instance(), query.organization());
     let id = |raw: &str| path::decode("id", raw);
-    let totp_id = |raw: &str| path::decode("totpId", raw);
     let user = |raw: &str| -> Result<UserRequest> {
         Ok(UserRequest {
             instance: query.instance(),
@@ -45,93 +43,110 @@ fn fields(rpc: Rpc<'_>, query: &Query, body: &[u8]) -> Result<Call> {
             id: id(raw)?,
         })
     };
-    let rest = || RestOnly {
-        instance: query.instance(),
-        organization: query.organization(),
-        ..RestOnly::default()
-    };
     match rpc {
         Rpc::CreateUser => call::create_user(CreateUserRequest {
-            instance,
-            organization,
+            instance: query.instance(),
+            organization: query.organization(),
             user: Some(messages::read_user(body)?),
         }),
-        Rpc::GetUser(raw) => {
-            let id = id(raw)?;
-            call::get_user(&GetUserRequest { instance, id }, rest())
-        }
+        Rpc::GetUser(raw) => call::on_user(user(raw)?, UserCall::Get),
         Rpc::SearchUsers => call::search_users(SearchUsersRequest {
-            instance,
+            instance: query.instance(),
             query: Some(query.page()?),
             sorting_column: query.sorting_column()?,
             filters: messages::read_filters(body)?,
         }),
         Rpc::ListEvents => call::list_events(messages::read_events(body)?),
-        Rpc::DeleteUser(raw) => call::on_user(user(raw)?, Call::DeleteUser),
-        Rpc::LockUser(raw) => call::on_user(user(raw)?, Call::LockUser),
-        Rpc::UnlockUser(raw) => call::on_user(user(raw)?, Call::UnlockUser),
-        Rpc::DeactivateUser(raw) => call::on_user(user(raw)?, Call::DeactivateUser),
-        Rpc::ActivateUser(raw) => call::on_user(user(raw)?, Call::ActivateUser),
+        Rpc::DeleteUser(raw) => call::on_user(user(raw)?, UserCall::Delete),
+        Rpc::LockUser(raw) => call::on_user(user(raw)?, UserCall::Lock),
+        Rpc::UnlockUser(raw) => call::on_user(user(raw)?, UserCall::Unlock),
+        Rpc::DeactivateUser(raw) => call::on_user(user(raw)?, UserCall::Deactivate),
+        Rpc::ActivateUser(raw) => call::on_user(user(raw)?, UserCall::Activate),
         Rpc::StartTotp(raw) => {
             let in_body_and_query = RestOnly {
                 name: messages::read_start(body)?,
                 replaces: query.replaces(),
                 qr: query.qr(),
-                ..RestOnly::default()
             };
             call::start_totp(user(raw)?, &in_body_and_query)
         }
-        Rpc::ConfirmTotp(raw, totp) => call::confirm_totp(TotpCodeRequest {
-            instance,
-            organization,
-            id: id(raw)?,
-            totp_id: totp_id(totp)?,
-            code: messages::read_code(body)?,
-        }),
-        Rpc::CheckTotp(raw, totp) => {
+        Rpc::CheckTotp(raw) => {
             let request = CheckRequest {
-                organization,
+                organization: query.organization(),
                 id: id(raw)?,
-                totp_id: totp.map(totp_id).transpose()?,
+                totp_id: None,
                 code: messages::read_code(body)?,
             };
-            call::check_totp(request, rest())
+            call::check_totp(request, query.instance())
         }
-        Rpc::ListTotp(raw) => call::on_user(user(raw)?, Call::ListTotps),
-        Rpc::RenameTotp(raw, totp) => call::rename_totp(RenameRequest {
-            instance,
-            organization,
-            id: id(raw)?,
-            totp_id: totp_id(totp)?,
-            name: messages::read_name(body)?,
-        }),
-        Rpc::ResyncTotp(raw, totp) => call::resync_totp(ResyncRequest {
-            instance,
-            organization,
-            id: id(raw)?,
-            totp_id: totp_id(totp)?,
-            codes: messages::read_codes(body)?,
-        }),
-        Rpc::RemoveTotp(raw, totp) => call::remove_totp(TotpRequest {
-            instance,
-            organization,
-            id: id(raw)?,
-            totp_id: totp_id(totp)?,
-        }),
-        Rpc::GenerateRecoveryCodes(raw) => call::on_user(user(raw)?, Call::GenerateRecoveryCodes),
-        Rpc::GetRecoveryCodes(raw) => call::on_user(user(raw)?, Call::GetRecoveryCodes),
+        Rpc::ListTotp(raw) => call::on_user(user(raw)?, UserCall::ListTotps),
+        Rpc::OnTotp(raw, totp, rpc) => {
+            let user = user(raw)?;
+            let totp_id = path::decode("totpId", totp)?;
+            fields_on_totp(rpc, user, totp_id, body)
+        }
+        Rpc::GenerateRecoveryCodes(raw) => {
+            call::on_user(user(raw)?, UserCall::GenerateRecoveryCodes)
+        }
+        Rpc::GetRecoveryCodes(raw) => call::on_user(user(raw)?, UserCall::GetRecoveryCodes),
         Rpc::CheckRecoveryCode(raw) => call::check_recovery_code(RecoveryCodeRequest {
-            instance,
-            organization,
+            instance: query.instance(),
+            organization: query.organization(),
             id: id(raw)?,
             code: messages::read_recovery_code(body)?,
         }),
-        Rpc::RemoveRecoveryCodes(raw) => call::on_user(user(raw)?, Call::RemoveRecoveryCodes),
+        Rpc::RemoveRecoveryCodes(raw) => call::on_user(user(raw)?, UserCall::RemoveRecoveryCodes),
         Rpc::CreateInvitation(raw) => call::create_invitation(InvitationRequest {
-            instance,
-            organization,
+            instance: query.instance(),
+            organization: query.organization(),
             id: id(raw)?,
             expires: messages::read_expires(body)?,
+        }),
+    }
+}
+
+fn fields_on_totp(rpc: TotpRpc, user: UserRequest, totp_id: String, body: &[u8]) -> Result<Call> {
+    let UserRequest {
+        instance,
+        organization,
+        id,
+    } = user;
+    match rpc {
+        TotpRpc::Confirm => call::confirm_totp(TotpCodeRequest {
+            instance,
+            organization,
+            id,
+            totp_id,
+            code: messages::read_code(body)?,
+        }),
+        TotpRpc::Check => {
+            let request = CheckRequest {
+                organization,
+                id,
+                totp_id: Some(totp_id),
+                code: messages::read_code(body)?,
+            };
+            call::check_totp(request, instance)
+        }
+        TotpRpc::Rename => call::rename_totp(RenameRequest {
+            instance,
+            organization,
+            id,
+            totp_id,
+            name: messages::read_name(body)?,
+        }),
+        TotpRpc::Resync => call::resync_totp(ResyncRequest {
+            instance,
+            organization,
+            id,
+            totp_id,
+            codes: messages::read_codes(body)?,
+        }),
+        TotpRpc::Remove => call::remove_totp(TotpRequest {
+            instance,
+            organization,
+            id,
+            totp_id,
         }),
     }
 }

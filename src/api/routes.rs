@@ -46,18 +46,12 @@ pub(super) enum Rpc<'a> {
     ActivateUser(&'a str),
     /// `StartTOTPRegistration`
     StartTotp(&'a str),
-    /// `VerifyTOTPRegistration`
-    ConfirmTotp(&'a str, &'a str),
-    /// `CheckTOTP`, against one authenticator or all
-    CheckTotp(&'a str, Option<&'a str>),
+    /// `CheckTOTP`, against all authenticators
+    CheckTotp(&'a str),
     /// `ListTOTP`
     ListTotp(&'a str),
-    /// `RenameTOTP`
-    RenameTotp(&'a str, &'a str),
-    /// `ResyncTOTP`
-    ResyncTotp(&'a str, &'a str),
-    /// `RemoveTOTPAuthenticator`
-    RemoveTotp(&'a str, &'a str),
+    /// An rpc about one authenticator of a user
+    OnTotp(&'a str, &'a str, TotpRpc),
     /// `GenerateRecoveryCodes`
     GenerateRecoveryCodes(&'a str),
     /// `GetRecoveryCodes`
@@ -68,6 +62,21 @@ pub(super) enum Rpc<'a> {
     RemoveRecoveryCodes(&'a str),
     /// `CreateInvitation`
     CreateInvitation(&'a str),
+}
+
+/// An rpc about one authenticator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TotpRpc {
+    /// `VerifyTOTPRegistration`
+    Confirm,
+    /// `CheckTOTP`
+    Check,
+    /// `RenameTOTP`
+    Rename,
+    /// `ResyncTOTP`
+    Resync,
+    /// `RemoveTOTPAuthenticator`
+    Remove,
 }
 
 /// What a request needs to be carried out. Each kind has permits of its own.
@@ -132,12 +141,12 @@ impl Rpc<'_> {
             Self::DeactivateUser(_) => CallName::DeactivateUser,
             Self::ActivateUser(_) => CallName::ActivateUser,
             Self::StartTotp(_) => CallName::StartTotp,
-            Self::ConfirmTotp(..) => CallName::ConfirmTotp,
             Self::ListTotp(_) => CallName::ListTotp,
-            Self::RenameTotp(..) => CallName::RenameTotp,
-            Self::ResyncTotp(..) => CallName::ResyncTotp,
-            Self::CheckTotp(..) => CallName::CheckTotp,
-            Self::RemoveTotp(..) => CallName::RemoveTotp,
+            Self::CheckTotp(_) | Self::OnTotp(_, _, TotpRpc::Check) => CallName::CheckTotp,
+            Self::OnTotp(_, _, TotpRpc::Confirm) => CallName::ConfirmTotp,
+            Self::OnTotp(_, _, TotpRpc::Rename) => CallName::RenameTotp,
+            Self::OnTotp(_, _, TotpRpc::Resync) => CallName::ResyncTotp,
+            Self::OnTotp(_, _, TotpRpc::Remove) => CallName::RemoveTotp,
             Self::GenerateRecoveryCodes(_) => CallName::GenerateRecoveryCodes,
             Self::GetRecoveryCodes(_) => CallName::GetRecoveryCodes,
             Self::CheckRecoveryCode(_) => CallName::CheckRecoveryCode,
@@ -161,14 +170,17 @@ impl Rpc<'_> {
             | Self::DeactivateUser(_)
             | Self::ActivateUser(_)
             | Self::CreateInvitation(_) => Permission::WriteUser,
+            Self::CheckTotp(_)
+            | Self::OnTotp(_, _, TotpRpc::Check)
+            | Self::CheckRecoveryCode(_) => Permission::Check,
             Self::StartTotp(_)
-            | Self::ConfirmTotp(..)
-            | Self::RenameTotp(..)
-            | Self::ResyncTotp(..)
-            | Self::RemoveTotp(..)
+            | Self::OnTotp(
+                _,
+                _,
+                TotpRpc::Confirm | TotpRpc::Rename | TotpRpc::Resync | TotpRpc::Remove,
+            )
             | Self::GenerateRecoveryCodes(_)
             | Self::RemoveRecoveryCodes(_) => Permission::WriteTotp,
-            Self::CheckTotp(..) | Self::CheckRecoveryCode(_) => Permission::Check,
         }
     }
 }
@@ -249,15 +261,15 @@ fn totps<'a>(method: &str, id: &'a str, path: &[&'a str]) -> Result<Rpc<'a>, Ref
         ([], "GET" | "HEAD") => Ok(Rpc::ListTotp(id)),
         ([], "POST") => Ok(Rpc::StartTotp(id)),
         ([], _) => Err(Refusal::method_not_allowed("GET, HEAD, POST")),
-        (["_check"], "POST") => Ok(Rpc::CheckTotp(id, None)),
-        ([totp], "DELETE") => Ok(Rpc::RemoveTotp(id, totp)),
+        (["_check"], "POST") => Ok(Rpc::CheckTotp(id)),
+        ([totp], "DELETE") => Ok(Rpc::OnTotp(id, totp, TotpRpc::Remove)),
         // The path of the check is also one of an authenticator of that id.
         (["_check"], _) => Err(Refusal::method_not_allowed("DELETE, POST")),
         ([_], _) => Err(Refusal::method_not_allowed("DELETE")),
-        ([totp, "_verify"], "POST") => Ok(Rpc::ConfirmTotp(id, totp)),
-        ([totp, "_check"], "POST") => Ok(Rpc::CheckTotp(id, Some(totp))),
-        ([totp, "_rename"], "POST") => Ok(Rpc::RenameTotp(id, totp)),
-        ([totp, "_resync"], "POST") => Ok(Rpc::ResyncTotp(id, totp)),
+        ([totp, "_verify"], "POST") => Ok(Rpc::OnTotp(id, totp, TotpRpc::Confirm)),
+        ([totp, "_check"], "POST") => Ok(Rpc::OnTotp(id, totp, TotpRpc::Check)),
+        ([totp, "_rename"], "POST") => Ok(Rpc::OnTotp(id, totp, TotpRpc::Rename)),
+        ([totp, "_resync"], "POST") => Ok(Rpc::OnTotp(id, totp, TotpRpc::Resync)),
         ([_, "_verify" | "_check" | "_rename" | "_resync"], _) => {
             Err(Refusal::method_not_allowed("POST"))
         }

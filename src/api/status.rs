@@ -2,12 +2,11 @@
 //!
 //! No match in this file has a `_` arm: a new error does not compile until it has a status.
 
+mod json;
+
 use std::time::Instant;
 
-use serde::Serialize;
-
 use super::counts::{CheckResult, RecoveryResult};
-use super::http::Reply;
 use crate::error::{Error, Missing, ProofRefusal, WrongState};
 use crate::log_limit::LogLimit;
 
@@ -265,66 +264,6 @@ impl Refusal {
             _ => None,
         }
     }
-
-    /// The JSON body and the headers that go with it.
-    pub fn into_reply(self) -> Reply {
-        let mut headers = Vec::new();
-        if let Some(seconds) = self.retry_after_s {
-            headers.push(("Retry-After", seconds.to_string()));
-        }
-        if let Some(allow) = self.allow {
-            headers.push(("Allow", allow.to_owned()));
-        }
-        if self.http == 401 {
-            headers.push(("WWW-Authenticate", "Bearer".to_owned()));
-        }
-        let body = Status {
-            code: self.code.number(),
-            message: self.sentence(),
-            details: self.id.map(|id| ErrorDetail {
-                r#type: "type.googleapis.com/zitadel.v1.ErrorDetail",
-                id,
-                message: &self.message,
-            }),
-        };
-        // Strings and one number: serializing them cannot fail.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        Reply {
-            status: self.http,
-            content_type: "application/json",
-            headers,
-            body,
-        }
-    }
-}
-
-/// `google.rpc.Status` as JSON.
-#[derive(Serialize)]
-struct Status<'a> {
-    code: i32,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_list")]
-    details: Option<ErrorDetail<'a>>,
-}
-
-/// `zitadel.v1.ErrorDetail` inside a `google.protobuf.Any`.
-#[derive(Serialize)]
-struct ErrorDetail<'a> {
-    #[serde(rename = "@type")]
-    r#type: &'static str,
-    id: &'static str,
-    message: &'a str,
-}
-
-#[expect(
-    clippy::ref_option,
-    reason = "serde calls it with a reference to the field"
-)]
-fn as_list<S: serde::Serializer>(
-    detail: &Option<ErrorDetail<'_>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(detail)
 }
 
 /// The refusal for an error. The inner cause of the error only goes to the log, by `Refusal::log`.
@@ -358,37 +297,8 @@ impl Refusal {
             Error::NoToken => (C::Unauthenticated, 401, None),
             Error::BadToken | Error::ExpiredToken(_) => (C::Unauthenticated, 401, AUTH),
             Error::Forbidden => (C::PermissionDenied, 403, Some("AUTH-AWfge")),
-            Error::NotFound(missing) => (
-                C::NotFound,
-                404,
-                match missing {
-                    Missing::User => Some("COMMAND-6T2xrOHxTx"),
-                    Missing::UserToRemove => Some("COMMAND-syHyCsGmvM"),
-                    Missing::UserToLock => Some("COMMAND-G4LOrnjY7q"),
-                    Missing::UserToUnlock => Some("COMMAND-gpBv46Lh9m"),
-                    Missing::UserToDeactivate => Some("COMMAND-Ob6lR5iFTe"),
-                    Missing::UserToActivate => Some("COMMAND-rQjbBr4J3j"),
-                    Missing::Totp => Some("COMMAND-Hd9sd"),
-                    Missing::TotpToCheck => Some("COMMAND-3Mif9s"),
-                    Missing::Organization => Some("TOTPD-Org01"),
-                    // No call on the wire names a token.
-                    Missing::Token => None,
-                },
-            ),
-            Error::WrongState(state) => (
-                C::FailedPrecondition,
-                400,
-                match state {
-                    WrongState::AlreadyConfirmed => Some("COMMAND-qx4ls"),
-                    WrongState::NoneConfirmed | WrongState::NoTotpToRecover => {
-                        Some("COMMAND-3Mif9s")
-                    }
-                    WrongState::UserNotActive => Some("COMMAND-SF3fg"),
-                    WrongState::TooManyTotps => Some("TOTPD-Limit"),
-                    WrongState::ProofNeeded => Some("TOTPD-Code1"),
-                    WrongState::NoRecoveryCodes => Some("TOTPD-Recov2"),
-                },
-            ),
+            Error::NotFound(missing) => (C::NotFound, 404, id_of_missing(*missing)),
+            Error::WrongState(state) => (C::FailedPrecondition, 400, Some(id_of_state(*state))),
             Error::AlreadyExists(_) => (C::AlreadyExists, 409, Some("TOTPD-Taken")),
             Error::TooOften { .. } => (C::ResourceExhausted, 429, Some("TOTPD-Wait2")),
             Error::ProofRefused(refusal) => match refusal {
@@ -427,6 +337,33 @@ impl Refusal {
             begins_wait_s,
             ..Self::new(code, http, id, error.to_string())
         }
+    }
+}
+
+const fn id_of_missing(missing: Missing) -> Option<&'static str> {
+    Some(match missing {
+        Missing::User => "COMMAND-6T2xrOHxTx",
+        Missing::UserToRemove => "COMMAND-syHyCsGmvM",
+        Missing::UserToLock => "COMMAND-G4LOrnjY7q",
+        Missing::UserToUnlock => "COMMAND-gpBv46Lh9m",
+        Missing::UserToDeactivate => "COMMAND-Ob6lR5iFTe",
+        Missing::UserToActivate => "COMMAND-rQjbBr4J3j",
+        Missing::Totp => "COMMAND-Hd9sd",
+        Missing::TotpToCheck => "COMMAND-3Mif9s",
+        Missing::Organization => "TOTPD-Org01",
+        // No call on the wire names a token.
+        Missing::Token => return None,
+    })
+}
+
+const fn id_of_state(state: WrongState) -> &'static str {
+    match state {
+        WrongState::AlreadyConfirmed => "COMMAND-qx4ls",
+        WrongState::NoneConfirmed | WrongState::NoTotpToRecover => "COMMAND-3Mif9s",
+        WrongState::UserNotActive => "COMMAND-SF3fg",
+        WrongState::TooManyTotps => "TOTPD-Limit",
+        WrongState::ProofNeeded => "TOTPD-Code1",
+        WrongState::NoRecoveryCodes => "TOTPD-Recov2",
     }
 }
 
