@@ -373,6 +373,10 @@ mod tests {
         ] {
             assert_eq!(kind(method, target, None), expected, "{method} {target}");
         }
+    }
+
+    #[test]
+    fn what_is_a_change_over_grpc_is_told_by_the_call() {
         let service = "/zitadel.resources.user.v3alpha.ZITADELUsers";
         let recovery = "/totpd.v1.RecoveryCodeService";
         for (target, expected) in [

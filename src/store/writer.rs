@@ -10,9 +10,9 @@
 //! that has many changes at hand runs them in one transaction of its own ([`Writer::run_batch`]), so that no thread
 //! has to be woken for each. This module knows nothing of what the changes do.
 
+mod thread_batch;
 mod transaction;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::counts::{StoreCounts, note_error};
-use super::unavailable;
+use super::counts::StoreCounts;
 use super::wal::{self, WalLength};
 use crate::error::{Error, Result};
 
@@ -145,48 +144,6 @@ impl Writer {
         take_result(&outcome)
     }
 
-    /// Runs `calls`; all changes that it makes on this thread share one transaction. When this returns, they are on
-    /// disk. An error means that none of them was kept, whatever result each one had.
-    pub(super) fn run_batch(&self, calls: impl FnOnce()) -> Result<()> {
-        if self.is_in_batch() {
-            // A nested batch is part of the outer one.
-            calls();
-            return Ok(());
-        }
-        let outer = THREAD_BATCH.replace(Some(ThreadBatch::of(self)));
-        let called = catch_unwind(AssertUnwindSafe(calls));
-        let Some(ThreadBatch {
-            connection: Some(connection),
-            failure,
-            changes,
-            has_changed,
-            ..
-        }) = THREAD_BATCH.replace(outer)
-        else {
-            // No change was made, or the queue refused the first one.
-            return called.map_err(|_| Error::Bug("a call panicked".to_owned()));
-        };
-        let result = match (called, failure) {
-            (Ok(()), None) => {
-                let ended = transaction::end(&connection, has_changed, changes, &self.counts);
-                ended.map_err(unavailable)
-            }
-            (Ok(()), Some(why)) => Err(Error::Unavailable(why)),
-            (Err(_), _) => Err(Error::Bug("a call panicked".to_owned())),
-        };
-        let result = result.map_err(|error| {
-            self.counts.note_failed_commit();
-            if let Error::Unavailable(why) = error {
-                Error::Unavailable(transaction::roll_back(&connection, why))
-            } else {
-                Error::Bug(transaction::roll_back(&connection, error.to_string()))
-            }
-        });
-        self.measure_wal(&connection, changes);
-        self.pass_connection_on(connection);
-        result
-    }
-
     /// Refuses every change that is not in the queue yet.
     pub(super) fn refuse_changes(&self) {
         lock(&self.queue).is_stopping = true;
@@ -196,47 +153,6 @@ impl Writer {
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         lock(&self.queue).waiting.len()
-    }
-
-    /// Whether this thread is in [`Self::run_batch`] of this writer.
-    fn is_in_batch(&self) -> bool {
-        THREAD_BATCH.with_borrow(|it| it.as_ref().is_some_and(|it| it.writer == address(self)))
-    }
-
-    /// Runs a change in the transaction of this thread's batch. The first change begins the transaction.
-    fn write_in_batch<T>(&self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        THREAD_BATCH.with_borrow_mut(|batch| {
-            let batch = batch.get_or_insert_with(|| ThreadBatch::of(self));
-            if let Some(why) = &batch.failure {
-                return Err(Error::Unavailable(why.clone()));
-            }
-            let connection = match batch.connection.take() {
-                Some(it) => it,
-                None => self.take_connection()?,
-            };
-            let connection = batch.connection.insert(connection);
-            let begin = if connection.is_autocommit() {
-                transaction::begin(connection)
-            } else {
-                Ok(())
-            };
-            let mut result = Err(Error::Bug("a change did not run".to_owned()));
-            let kept = begin.and_then(|()| {
-                transaction::in_savepoint(connection, |connection| {
-                    result = catch_panic(|| change(connection));
-                    result.is_ok()
-                })
-            });
-            batch.changes = batch.changes.saturating_add(1);
-            let has_changed = kept.map_err(|error| {
-                note_error(&error);
-                let why = format!("the database: {error}");
-                batch.failure = Some(why.clone());
-                Error::Unavailable(why)
-            })?;
-            batch.has_changed |= has_changed;
-            result
-        })
     }
 
     /// Waits in the queue until it is this caller's turn, and takes the connection.
@@ -387,41 +303,6 @@ impl Writer {
 enum Batch {
     Changes(Vec<Change>),
     Exclusive(Box<dyn FnOnce(&Connection) + Send>),
-}
-
-/// The transaction of a thread that is in [`Writer::run_batch`].
-struct ThreadBatch {
-    /// The address of the writer. A program may open several databases.
-    writer: usize,
-    /// `None` until the first change.
-    connection: Option<Connection>,
-    /// Why the transaction cannot be committed any more.
-    failure: Option<String>,
-    changes: usize,
-    /// Whether the transaction wrote a row, so that it must be committed.
-    has_changed: bool,
-}
-
-impl ThreadBatch {
-    fn of(writer: &Writer) -> Self {
-        Self {
-            writer: address(writer),
-            connection: None,
-            failure: None,
-            changes: 0,
-            has_changed: false,
-        }
-    }
-}
-
-fn address(writer: &Writer) -> usize {
-    std::ptr::from_ref(writer).addr()
-}
-
-thread_local! {
-    /// `Some` while this thread is in [`Writer::run_batch`]. A thread local, so that the calls in between need no
-    /// extra argument that only batches have.
-    static THREAD_BATCH: RefCell<Option<ThreadBatch>> = const { RefCell::new(None) };
 }
 
 /// Turns a panic into an error, so that it ends one change only.

@@ -112,6 +112,11 @@ fn another_structure_is_refused() {
         let refused = check(&rewritten(table, from, to)).unwrap_err().to_string();
         assert!(refused.contains(table), "{from} -> {to}: {refused}");
     }
+}
+
+/// SECURITY.md 46
+#[test]
+fn what_is_added_or_missing_is_refused() {
     for (sql, told) in [
         ("CREATE TABLE more (n)", "table \"more\""),
         ("CREATE INDEX more ON user (data)", "index \"more\""),
