@@ -11,7 +11,7 @@ use totpd::model::{Code, Period, Timestamp, UserId, Window};
 use totpd::service::{Role, SettingsChange, Verdict};
 
 use crate::harness::{Phone, TestServer};
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 
 const DAY_S: u64 = 86_400;
 

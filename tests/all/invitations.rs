@@ -10,7 +10,7 @@ use totpd::model::UserId;
 use totpd::service::{Caller, Context, INVITATION_LIFETIME, Invitation, RedeemedInvitation, Role};
 
 use crate::harness::{TestServer, tidy};
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 
 const DAY: Duration = Duration::from_hours(24);
 

@@ -3,7 +3,7 @@
 use totpd::model::Timestamp;
 
 use crate::harness::{Phone, TestServer};
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 
 /// The list as it is answered.
 fn list(server: &TestServer, user: &str) -> Vec<serde_json::Value> {

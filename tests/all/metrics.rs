@@ -1,20 +1,17 @@
-//! Metrics: each counter moves when its thing happens, and every gauge tells what is so.
+//! Metrics: each counter moves when its thing happens.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use totpd::model::Timestamp;
-use totpd::serve::{Limits, TlsFiles};
+use totpd::serve::Limits;
 use totpd::service::Role;
 
 use crate::harness::{Answer, Client, TestServer};
-use crate::wait::until;
 
 pub fn start() -> TestServer {
     start_with(Limits::default())
 }
 
-fn start_with(limits: Limits) -> TestServer {
+pub fn start_with(limits: Limits) -> TestServer {
     TestServer::builder()
         .config(|it| {
             it.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
@@ -38,7 +35,7 @@ pub fn page(server: &TestServer) -> String {
 }
 
 /// The samples of a page, each under its name with its labels.
-fn samples(server: &TestServer) -> BTreeMap<String, f64> {
+pub fn samples(server: &TestServer) -> BTreeMap<String, f64> {
     let page = page(server);
     let lines = page.lines().filter(|it| !it.starts_with('#'));
     let samples = lines.map(|line| {
@@ -53,7 +50,7 @@ pub fn value(server: &TestServer, name: &str) -> Option<f64> {
 }
 
 /// Does something, and requires that each of these samples has then moved by that much; those of `+` by at least one.
-fn moves(server: &TestServer, what: &str, samples_moved: &[(&str, f64)], act: impl FnOnce()) {
+pub fn moves(server: &TestServer, what: &str, samples_moved: &[(&str, f64)], act: impl FnOnce()) {
     let before = samples(server);
     act();
     let after = samples(server);
@@ -65,6 +62,11 @@ fn moves(server: &TestServer, what: &str, samples_moved: &[(&str, f64)], act: im
             "{what} moved {name} by {moved} and not by {expected}"
         );
     }
+}
+
+fn move_by_one(server: &TestServer, names: &[String], what: &str, act: &dyn Fn()) {
+    let names: Vec<_> = names.iter().map(|it| (it.as_str(), 1.0)).collect();
+    moves(server, what, &names, act);
 }
 
 fn request(transport: &str, call: &str, code: &str) -> String {
@@ -87,7 +89,7 @@ fn change(kind: &str) -> String {
     format!(r#"totpd_changes_total{{kind="{kind}"}}"#)
 }
 
-fn refused(reason: &str) -> String {
+pub fn refused(reason: &str) -> String {
     format!(r#"totpd_connections_refused_total{{reason="{reason}"}}"#)
 }
 
@@ -132,10 +134,7 @@ fn each_check_of_a_recovery_code_moves_its_counter() {
 #[test]
 fn each_call_moves_its_counters() {
     let server = start();
-    let one = |names: &[String], what: &str, act: &dyn Fn()| {
-        let names: Vec<_> = names.iter().map(|it| (it.as_str(), 1.0)).collect();
-        moves(&server, what, &names, act);
-    };
+    let one = |names: &[String], what: &str, act: &dyn Fn()| move_by_one(&server, names, what, act);
     let user = server.user("alice");
     let phone = server.enrol(&user);
     let on_user = |call: &str, status: u16| {
@@ -213,6 +212,54 @@ fn each_call_moves_its_counters() {
         },
     );
     one(
+        &[rest("DeactivateUser", "ok"), change("user.deactivated")],
+        "deactivating",
+        &|| {
+            on_user("_deactivate", 200);
+        },
+    );
+    for (call, name, kind) in [
+        ("_activate", "ActivateUser", "user.activated"),
+        ("_lock", "LockUser", "user.locked"),
+        ("_unlock", "UnlockUser", "user.unlocked"),
+    ] {
+        one(&[rest(name, "ok"), change(kind)], name, &|| {
+            on_user(call, 200);
+        });
+    }
+    one(
+        &[
+            rest("RemoveTOTPAuthenticator", "ok"),
+            change("totp.removed"),
+        ],
+        "removing",
+        &|| drop(server.remove(&user, &phone).expect_status(200)),
+    );
+    one(
+        &[rest("RemoveTOTPAuthenticator", "not_found")],
+        "removing again",
+        &|| {
+            server.remove(&user, &phone).expect_status(404);
+        },
+    );
+    one(
+        &[rest("DeleteUser", "ok"), change("user.removed")],
+        "removing a user",
+        &|| {
+            server
+                .ask("DELETE", &format!("/users/{user}"), "")
+                .expect_status(200);
+        },
+    );
+}
+
+#[test]
+fn each_check_of_a_code_moves_its_counter() {
+    let server = start();
+    let one = |names: &[String], what: &str, act: &dyn Fn()| move_by_one(&server, names, what, act);
+    let user = server.user("alice");
+    let phone = server.enrol(&user);
+    one(
         &[
             rest("CheckTOTP", "ok"),
             check("accepted"),
@@ -276,13 +323,8 @@ fn each_call_moves_its_counters() {
             server.check("nobody", "123456").expect_status(404);
         },
     );
-    one(
-        &[rest("DeactivateUser", "ok"), change("user.deactivated")],
-        "deactivating",
-        &|| {
-            on_user("_deactivate", 200);
-        },
-    );
+    let deactivated = server.ask("POST", &format!("/users/{user}/_deactivate"), "");
+    deactivated.expect_status(200);
     one(
         &[check("inactive"), rest("CheckTOTP", "failed_precondition")],
         "an inactive user",
@@ -290,39 +332,12 @@ fn each_call_moves_its_counters() {
             server.check(&user, "123456").expect_status(400);
         },
     );
-    for (call, name, kind) in [
-        ("_activate", "ActivateUser", "user.activated"),
-        ("_lock", "LockUser", "user.locked"),
-        ("_unlock", "UnlockUser", "user.unlocked"),
-    ] {
-        one(&[rest(name, "ok"), change(kind)], name, &|| {
-            on_user(call, 200);
-        });
-    }
-    one(
-        &[
-            rest("RemoveTOTPAuthenticator", "ok"),
-            change("totp.removed"),
-        ],
-        "removing",
-        &|| drop(server.remove(&user, &phone).expect_status(200)),
-    );
-    one(
-        &[rest("RemoveTOTPAuthenticator", "not_found")],
-        "removing again",
-        &|| {
-            server.remove(&user, &phone).expect_status(404);
-        },
-    );
-    one(
-        &[rest("DeleteUser", "ok"), change("user.removed")],
-        "removing a user",
-        &|| {
-            server
-                .ask("DELETE", &format!("/users/{user}"), "")
-                .expect_status(200);
-        },
-    );
+}
+
+#[test]
+fn refusals_probes_and_panics_move_their_counters() {
+    let server = start();
+    let one = |names: &[String], what: &str, act: &dyn Fn()| move_by_one(&server, names, what, act);
     one(
         &[rest("CreateUser", "invalid_argument")],
         "a bad body",
@@ -369,11 +384,16 @@ fn each_call_moves_its_counters() {
     one(&[rest("other", "internal")], "a panic", &|| {
         server.raw("GET", "/panic", "", b"").expect_status(500);
     });
+}
+
+#[test]
+fn emptying_the_wal_moves_its_counters() {
+    let server = start();
     server.service.truncate_wal().unwrap();
     let truncated = r#"totpd_checkpoints_total{mode="truncate",result="ok"}"#.to_owned();
     let took = "totpd_checkpoint_duration_seconds_count".to_owned();
     server.user("dave");
-    one(&[truncated, took], "emptying the WAL", &|| {
+    move_by_one(&server, &[truncated, took], "emptying the WAL", &|| {
         server.service.truncate_wal().unwrap();
     });
 }
@@ -410,255 +430,6 @@ fn a_commit_that_fails_moves_no_change() {
             drop(server.start_enrolment(&user));
         },
     );
-}
-
-#[test]
-fn what_clients_do_wrong_moves_the_counter_of_its_reason() {
-    let limits = Limits {
-        request_time: Duration::from_millis(200),
-        connections_per_peer: 4,
-        ..Limits::default()
-    };
-    let server = start_with(limits);
-    let sends = |bytes: &[u8], status: u16| {
-        let mut client = Client::connect(&server.address());
-        client.send(bytes);
-        client.answer(false, "").expect_status(status);
-    };
-    let code = rest("other", "resource_exhausted");
-    moves(
-        &server,
-        "a long head",
-        &[(&refused("head"), 1.0), (&code, 1.0)],
-        || {
-            let long = "x".repeat(20_000);
-            sends(
-                format!("GET / HTTP/1.1\r\nHost: t\r\nX: {long}\r\n\r\n").as_bytes(),
-                431,
-            );
-        },
-    );
-    moves(
-        &server,
-        "a long body",
-        &[(&refused("body"), 1.0), (&code, 1.0)],
-        || {
-            sends(
-                b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n",
-                413,
-            );
-        },
-    );
-    moves(&server, "no HTTP", &[(&refused("malformed"), 1.0)], || {
-        sends(b"\x01\x02\x03\x04\r\n\r\n", 400);
-    });
-    let code = rest("other", "deadline_exceeded");
-    moves(
-        &server,
-        "a slow request",
-        &[(&refused("slow"), 1.0), (&code, 1.0)],
-        || {
-            sends(b"GET / HTTP/1.1\r\nHost:", 408);
-        },
-    );
-    moves(
-        &server,
-        "too many connections",
-        &[(&refused("peer_limit"), 1.0)],
-        || {
-            // A request in progress is not closed in favour of another.
-            let held = server.stuck.lock().unwrap();
-            let mut busy: Vec<_> = (0..4).map(|_| Client::connect(&server.address())).collect();
-            for client in &mut busy {
-                client.send(b"GET /stuck HTTP/1.1\r\nHost: t\r\n\r\n");
-            }
-            let working = r#"totpd_workers{kind="read",state="busy"}"#;
-            until("four are at work", || value(&server, working) == Some(4.0));
-            assert_eq!(
-                value(&server, r#"totpd_connections{protocol="http1"}"#),
-                Some(4.0)
-            );
-            assert!(Client::connect(&server.address()).is_closed());
-            drop(held);
-            for client in &mut busy {
-                client.answer(false, "").expect_status(404);
-            }
-        },
-    );
-}
-
-#[test]
-fn a_full_server_and_a_failed_handshake_are_counted() {
-    let limits = Limits {
-        connections: 4,
-        ..Limits::default()
-    };
-    let server = start_with(limits);
-    assert_eq!(value(&server, "totpd_connections_limit"), Some(4.0));
-    moves(
-        &server,
-        "a full server",
-        &[(&refused("limit"), 1.0)],
-        || {
-            let held = server.stuck.lock().unwrap();
-            let mut busy: Vec<_> = (0..4).map(|_| Client::connect(&server.address())).collect();
-            for client in &mut busy {
-                client.send(b"GET /stuck HTTP/1.1\r\nHost: t\r\n\r\n");
-            }
-            let working = r#"totpd_workers{kind="read",state="busy"}"#;
-            until("four are at work", || value(&server, working) == Some(4.0));
-            assert!(Client::connect(&server.address()).is_closed());
-            drop(held);
-        },
-    );
-
-    let files = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["login.test".to_owned()]).unwrap();
-    let (cert, key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let server = TestServer::builder()
-        .config(|it| {
-            it.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
-            it.tls = Some(TlsFiles {
-                cert,
-                key,
-                group_may_read: false,
-            });
-        })
-        .start();
-    moves(&server, "no TLS", &[(&refused("tls"), 1.0)], || {
-        let mut client = Client::connect(&server.address());
-        client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
-        let mut rest = Vec::new();
-        let _closed = client.read_rest(&mut rest);
-    });
-    let expires = value(&server, "totpd_tls_certificate_expiry_timestamp_seconds");
-    // That library's certificates are good until 4096-01-01.
-    assert_eq!(expires, Some(67_090_118_400.0));
-}
-
-#[test]
-fn requests_that_wait_are_told() {
-    let server = start();
-    let held = server.stuck.lock().unwrap();
-    let mut clients: Vec<_> = (0..9).map(|_| Client::connect(&server.address())).collect();
-    for client in &mut clients {
-        client.send(b"GET /stuck HTTP/1.1\r\nHost: t\r\n\r\n");
-    }
-    let waiting = r#"totpd_requests_waiting{kind="read"}"#;
-    until("one waits", || value(&server, waiting) == Some(1.0));
-    assert_eq!(
-        value(&server, r#"totpd_workers{kind="read",state="idle"}"#),
-        Some(0.0)
-    );
-    drop(held);
-    for client in &mut clients {
-        client.answer(false, "").expect_status(404);
-    }
-    assert_eq!(value(&server, waiting), Some(0.0));
-    let waits = r#"totpd_worker_wait_seconds_count{kind="read"}"#;
-    assert_eq!(value(&server, waits), Some(9.0));
-    let at_once = r#"totpd_worker_wait_seconds_bucket{kind="read",le="0.0"}"#;
-    let at_once = value(&server, at_once).or_else(|| {
-        value(
-            &server,
-            r#"totpd_worker_wait_seconds_bucket{kind="read",le="0"}"#,
-        )
-    });
-    assert_eq!(at_once, Some(8.0));
-}
-
-#[test]
-fn users_authenticators_and_what_expires_are_counted_once_a_minute() {
-    let server = start();
-    let users = |state: &str| value(&server, &format!(r#"totpd_users{{state="{state}"}}"#));
-    let totps = |state: &str| {
-        value(
-            &server,
-            &format!(r#"totpd_authenticators{{state="{state}"}}"#),
-        )
-    };
-    assert_eq!(users("active"), Some(0.0));
-    let user = server.user("alice");
-    let phone = server.start_enrolment(&user);
-    assert_eq!(users("active"), Some(0.0), "not yet");
-    server.pass_seconds(60);
-    assert_eq!((users("active"), totps("pending")), (Some(1.0), Some(1.0)));
-    server
-        .confirm(&user, &phone, &phone.code_at(server.now()))
-        .expect_status(200);
-    server
-        .ask("POST", &format!("/users/{user}/_lock"), "")
-        .expect_status(200);
-    let gone = server.user("bob");
-    server
-        .ask("POST", &format!("/users/{gone}/_deactivate"), "")
-        .expect_status(200);
-    server.pass_seconds(60);
-    assert_eq!(
-        (users("active"), users("locked"), users("inactive")),
-        (Some(0.0), Some(1.0), Some(1.0))
-    );
-    assert_eq!(
-        (totps("pending"), totps("confirmed")),
-        (Some(0.0), Some(1.0))
-    );
-
-    let expiry = r#"totpd_earliest_token_expiry_timestamp_seconds{role="admin"}"#;
-    assert_eq!(value(&server, expiry), None, "none expires");
-    let expires = |hours: u64| {
-        let lifetime = Duration::from_secs(hours * 3_600);
-        server.token_with(Role::Admin, Some(lifetime));
-        server.now().after(lifetime)
-    };
-    expires(48);
-    let first = expires(24);
-    server.pass_seconds(60);
-    let seconds = |it: Timestamp| it.since(Timestamp::from_seconds(0)).as_secs_f64();
-    let told = value(&server, expiry).unwrap();
-    assert!((told - seconds(first)).abs() < 0.001, "{told}");
-    // A token that has expired is not what expires next.
-    server.pass_seconds(25 * 3_600);
-    assert!(value(&server, expiry).unwrap() > seconds(server.now()));
-}
-
-#[test]
-fn the_last_backup_is_told() {
-    let server = start();
-    let name = "totpd_last_backup_timestamp_seconds";
-    assert_eq!(value(&server, name), None, "none was made");
-    let made = server.now();
-    server.record_backup();
-    server.pass_seconds(60);
-    let since_1970 = made.since(Timestamp::from_seconds(0)).as_secs_f64();
-    let told = value(&server, name).unwrap();
-    assert!((told - since_1970).abs() < 0.001, "{told}");
-}
-
-#[test]
-fn a_wrong_clock_is_told() {
-    let server = start();
-    server.user("alice");
-    assert_eq!(value(&server, "totpd_clock_fault"), Some(0.0));
-    server.pass_seconds(-30 * 86_400);
-    assert_eq!(value(&server, "totpd_clock_fault"), Some(1.0));
-}
-
-/// A database that cannot be read does not take its metrics with it.
-#[test]
-fn a_page_does_not_wait_for_the_database() {
-    let server = start();
-    page(&server);
-    let broken = server.lock();
-    broken
-        .execute_batch("ALTER TABLE instance RENAME TO gone; COMMIT")
-        .unwrap();
-    let samples = samples(&server);
-    assert_eq!(samples.get("totpd_metrics_read_failed"), Some(&1.0));
-    assert_eq!(samples.get("totpd_clock_fault"), None);
-    assert!(samples.contains_key("totpd_wal_bytes"));
 }
 
 #[cfg(feature = "grpc")]

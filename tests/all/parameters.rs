@@ -6,7 +6,7 @@ use totpd::service::Verdict;
 use totpd::totp::{Algorithm, Parameters, code_at};
 
 use crate::harness::Phone;
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 
 /// Hash, digits and period, and the last step of the window.
 const KINDS: [(Algorithm, u8, u16, i64); 5] = [

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use totpd::model::UserId;
 
 use crate::binary::{Home, Server, enrolled, now};
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 use crate::recovery_restores::accept_loss;
 use crate::wait;
 

@@ -8,7 +8,7 @@ use totpd::error::{Error, Result, WrongState};
 use totpd::model::UserId;
 use totpd::service::{RecoveryVerdict, RestoreOptions};
 
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 use crate::restore::Random;
 
 impl Node {

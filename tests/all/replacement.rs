@@ -12,7 +12,7 @@ use totpd::totp::Secret;
 
 use crate::binary::{Home, enrolled, now, refused};
 use crate::harness::{Answer, Client, Phone, TestServer};
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 
 const MISSING: Option<&str> = Some("COMMAND-Hd9sd");
 const LIMIT: Option<&str> = Some("TOTPD-Limit");

@@ -8,7 +8,7 @@ use totpd::model::{Timestamp, UserId};
 use totpd::service::{State, Verdict};
 
 use crate::harness::{Phone, tidy};
-use crate::keep::{FORCE, Node};
+use crate::node::{FORCE, Node};
 
 fn lock(node: &Node, user: &UserId) {
     node.service()
