@@ -152,7 +152,7 @@ function facts(found) {
   return h('dl', { class: 'facts' },
     entry(it.id, h('code', {}, details.id)),
     names.length > 1 && entry(it.usernames, names.map((one, at) => [at ? ', ' : '', named(one)])),
-    entry(it.since, ago(details.created)),
+    entry(it.made, ago(details.created)),
     entry(it.org, h('code', {}, details.owner?.id)),
     found.data && entry(it.data, h('pre', { tabindex: 0 }, JSON.stringify(found.data, null, 2))));
 }
@@ -213,12 +213,12 @@ export const listEvents = (body) => call('POST', 'events/_search', { at: 'admin/
 
 export function eventRow({ sequence, type, creationDate, aggregate, editor, payload = {} }, withUser) {
   const isUser = aggregate?.type?.type === 'user';
-  const who = editor?.displayName || editor?.service || editor?.userId || it.commandLine;
+  const who = editor?.displayName;
   const about = payload.name ?? payload.totpName ?? payload.username;
   return h('li', { 'data-sequence': sequence },
     h('span', { class: type.type.endsWith('failed') ? 'kind failed' : 'kind' }, words.events[type.type] ?? type.type),
     about && h('span', { class: 'about' }, named(String(about))),
     h('span', { class: 'meta' }, withUser && isUser && [it.user, ' ', h('a', { class: 'id', href: addressOf(aggregate.id) }, aggregate.id), ', '],
-      it.by(who), payload.peer && ` ${it.from(payload.peer)}`),
+      it.by[who] ?? it.byToken(who), payload.peer && ` ${it.from(payload.peer)}`),
     ago(creationDate));
 }

@@ -3,7 +3,7 @@
 // An address is `#/…`, or `#` and the code of a link, which leaves the address bar and the history before anything else happens.
 
 import { words } from './words.js';
-import { begin, button, callWith, currentSession, end, field, form, h, happened, icon, isIdle, notice, redeem, Refusal, serverNow, show, time } from './lib.js';
+import { begin, button, callWith, closeDialogs, currentSession, end, field, form, h, happened, icon, isIdle, notice, redeem, Refusal, serverNow, show, time } from './lib.js';
 
 const byId = (id) => document.getElementById(id);
 
@@ -21,6 +21,9 @@ function takeLinkCode() {
   history.replaceState(null, '', location.pathname + location.search);
   return fragment;
 }
+
+/** Waits for a click: programs that look at links in messages run scripts too, and would use the link up. */
+const arrive = (code) => show(words.link, () => message(words.link, words.linkText, button(words.signInButton, () => open(code), { class: 'primary' })));
 
 /** Swaps the code of a link for a session. Where it is not clear whether the server has seen it, it may be tried again. */
 function open(code) {
@@ -107,9 +110,9 @@ function signIn() {
 // ---- The way out ----
 
 /** A view that only tells something. */
-function message(title, text) {
+function message(title, text, next = button(words.useToken, signIn)) {
   refresh = null;
-  return [h('div', { class: 'narrow' }, h('h1', {}, title), h('p', { class: 'lead' }, text), h('div', { class: 'actions' }, button(words.useToken, signIn)))];
+  return [h('div', { class: 'narrow' }, h('h1', {}, title), h('p', { class: 'lead' }, text), h('div', { class: 'actions' }, next))];
 }
 
 happened.addEventListener('ended', ({ detail: why }) => {
@@ -155,9 +158,9 @@ function address() {
 }
 
 async function route() {
-  document.querySelectorAll('dialog').forEach((it) => it.close());
+  closeDialogs();
   const code = takeLinkCode();
-  if (code) return open(code);
+  if (code) return arrive(code);
   const session = currentSession();
   const [view, ...rest] = address();
   drawTop(view);

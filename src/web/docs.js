@@ -38,7 +38,7 @@ function kind(schema) {
   const it = follow(schema);
   if (it.enum) return it.enum.filter((value) => typeof value === "string" && !/^\d+$/.test(value)).map((value) => `\`${value}\``).join(", ");
   if (it.const !== undefined) return `\`${it.const}\``;
-  if (it.oneOf && !it.type) return it.oneOf.map(kind).filter((one) => one !== "null").join(" or ");
+  if (it.oneOf && !it.type) return [...new Set(it.oneOf.map(kind))].filter((one) => one !== "null").join(" or ");
   if (it.format === "date-time") return "time";
   const names = { string: "text", integer: "number", boolean: "`true` or `false`", array: "list" };
   const type = [it.type].flat()[0];

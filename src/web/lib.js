@@ -99,11 +99,14 @@ export function begin(next) {
   session = next;
 }
 
+/** Closes all dialogs at once: the browser's own event comes later, and a secret would stay until then. */
+export const closeDialogs = () => document.querySelectorAll('dialog').forEach((it) => it.dispatchEvent(new Event('close')));
+
 /** Ends the session, and forgets the token. `why` is a key of `words.ended`. */
 export function end(why) {
   if (!session) return;
   session = null;
-  document.querySelectorAll('dialog').forEach((it) => it.close());
+  closeDialogs();
   happened.dispatchEvent(new CustomEvent('ended', { detail: why }));
 }
 
@@ -297,7 +300,6 @@ export function ask({ title, content, fields, submit, danger, action, cancel = w
     let result;
     const dialog = h('dialog', { 'aria-labelledby': titleId, class: wide && 'wide' });
     const opener = document.activeElement;
-    // Gone at once: the event comes later, and a secret would stay until then.
     const finish = () => {
       if (!dialog.isConnected) return;
       dialog.close();

@@ -106,7 +106,7 @@ export function add(go, replaced) {
       if (!old) throw new Refusal(404, 'COMMAND-Hd9sd');
       title = words.add.replaceHeading(nameOf(old));
     }
-    const name = field(words.own.name, { hint: words.add.nameHint, maxlength: 200 });
+    const name = field(words.own.name, { hint: words.own.nameHint, maxlength: 200 });
     const proof = withProof();
     const query = new URLSearchParams({ qr: 'svg', ...(old && { replaces: old.totpId }) });
     const action = async () => {
@@ -193,8 +193,7 @@ async function makeCodes(remaining, username, again) {
   const action = () => proof.run((code) => call('POST', path('users', own(), 'recovery_codes'), { code }));
   const made = await ask({ title: words.recovery.makeTitle, content, fields: [proof.field], submit: words.recovery.make, action });
   if (!made) return;
-  await showCodes(made.codes, username);
-  again(words.recovery.made);
+  if (await showCodes(made.codes, username)) again(words.recovery.made);
 }
 
 /** Shows the codes, once. Whoever leaves meanwhile is asked whether that is meant. */
@@ -213,8 +212,9 @@ async function showCodes(codes, username) {
   ];
   const stay = (event) => event.preventDefault();
   addEventListener('beforeunload', stay);
-  await ask({ title: words.recovery.shown, content, submit: words.recovery.saved, cancel: null, wide: true, action: () => true });
+  const saved = await ask({ title: words.recovery.shown, content, submit: words.recovery.saved, cancel: null, wide: true, action: () => true });
   removeEventListener('beforeunload', stay);
+  return saved;
 }
 
 async function removeCodes(again) {

@@ -14,7 +14,7 @@ def an_administrator_finds_a_user_and_removes_the_lost_phone(world):
     page.told("4 users")
     page.look("admin-users")
     page.field("Find a user").fill("EXAMPLE")
-    page.told("Nobody is called like that.")
+    page.told("No user fits this search.")
     page.look("admin-none-found")
     page.field("Find a user").fill("ALICE")
     page.told("1 user")
@@ -53,7 +53,7 @@ def an_administrator_invites_a_user(world):
     assert admin.page.evaluate("document.querySelectorAll('dialog').length") == 0
     assert link not in admin.page.content()
     page = world.page()
-    page.page.goto(link)
+    page.follow(link)
     page.heading("Your authenticators").wait_for()
     page.enrol("Phone")
     # A user who is locked meanwhile is told so.
@@ -68,13 +68,13 @@ def an_administrator_invites_a_user(world):
 def an_administrator_comes_by_a_link(world):
     link = world.server.link("open")
     page = world.page()
-    page.page.goto(link)
+    page.follow(link)
     page.heading("Users").wait_for()
     page.told("You are signed in until")
     page.look("admin-by-link")
     assert "#" not in page.page.evaluate("location.href")
     page.new_tab()
-    page.page.goto(link)
+    page.follow(link)
     page.heading("This link does not work any more").wait_for()
 
 
@@ -117,7 +117,9 @@ def events_appear_by_themselves_and_are_filtered(world):
     page.told("Nothing fits these filters.")
     page.look("admin-no-events")
     world.server.run("user", "lock", "alice")
-    expect(rows.filter(has_text="User locked")).to_have_count(1, timeout=15_000)
+    locked = rows.filter(has_text="User locked")
+    expect(locked).to_have_count(1, timeout=15_000)
+    expect(locked).to_contain_text("by the command line")
     page.field("User id").fill(bob)
     page.told("Nothing fits these filters.")
     page.field("What").select_option(label="Everything")

@@ -3,7 +3,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import expect
 
-from harness import code, secret_of, test, wrong
+from harness import SMALL, code, secret_of, test, wrong
 
 HOSTILE = [
     "<script>window.hit=1</script>",
@@ -191,6 +191,11 @@ def what_people_fill_in_stays_text(world):
         page.heading(f"{text}{n} Active").wait_for()
         page.told(text)
         inert(f"user {n}")
+        for act in ["Lock", "Invite"]:
+            page.button(act).click()
+            page.page.get_by_role("dialog").get_by_text(text).first.wait_for()
+            inert(f"{act} {n}")
+            page.button("Cancel").click()
     page.link("Events").click()
     page.page.get_by_role("listitem").filter(has_text="Organization made").first.wait_for()
     inert("events")
@@ -213,9 +218,75 @@ def what_people_fill_in_stays_text(world):
 
 
 @test
-def the_description_of_the_api_is_a_page_too(world):
-    for window in [{}, {"width": 320, "height": 640, "dark": True}]:
-        page = world.page(**window)
-        page.page.goto(world.server.url + "/docs")
-        page.page.get_by_role("heading", level=2).first.wait_for()
-        page.look(f"docs-{page.width}")
+def the_description_of_the_api_is_read_in_any_window(world):
+    for dark in [False, True]:
+        page = world.page(dark=dark)
+        name = "dark-docs" if dark else "docs"
+        page.page.goto(world.server.url + "/docs#TOTPService_CheckTOTP")
+        # The call that the address names comes when the description does.
+        expect(page.page.get_by_role("heading", name="Check a code", exact=True)).to_be_in_viewport()
+        expect(page.page.get_by_text("text or text")).to_have_count(0)
+        page.look(name)
+        page.page.locator("#TOTPService_CheckTOTP summary").click()
+        page.page.locator("#TOTPService_CheckTOTP").get_by_text("The code is wrong.").wait_for()
+        page.field("Find a call").fill("no such call")
+        page.told("0 of 26 calls")
+        page.look(f"{name}-none")
+    world.server.stop()
+    page.page.route("**/openapi.json", lambda it: it.abort())
+    world.server.restart()
+    page.page.reload()
+    page.told("The description could not be read")
+    page.look("docs-outage")
+
+
+@test
+def the_description_of_the_api_is_read_by_keyboard(world):
+    page = world.page(**SMALL)
+    page.page.goto(world.server.url + "/docs")
+    page.page.get_by_role("heading", level=2).first.wait_for()
+    press = page.page.keyboard.press
+
+    def focused():
+        return page.page.evaluate("""() => { const it = document.activeElement; const seen = it.getBoundingClientRect();
+            const style = getComputedStyle(it);
+            if (it.id !== 'calls' && (style.outlineStyle === 'none' || seen.right < 0 || seen.bottom < 0 || seen.top > innerHeight)) return `${it.outerHTML} is not seen`;
+            return it.labels?.[0]?.innerText ?? (it.id || it.innerText); }""")
+
+    def to(name):
+        for _ in range(60):
+            press("Tab")
+            if focused() == name:
+                return
+        raise AssertionError(f"Tab does not lead to {name}")
+
+    press("Tab")
+    assert focused() == "Skip to the calls", focused()
+    press("Enter")
+    assert focused() == "calls", focused()
+    # What is wider than the window scrolls by keyboard.
+    to(page.page.locator("#ZITADELUsers_CreateUser pre").first.inner_text())
+    before = page.page.evaluate("document.activeElement.scrollWidth - document.activeElement.clientWidth")
+    press("ArrowRight")
+    page.page.wait_for_function("(wide) => !wide || document.activeElement.scrollLeft > 0", arg=before)
+    to("Refusals")
+    press("Enter")
+    page.told("A field is malformed")
+    # The menu is closed in a small window.
+    page.page.goto("about:blank")
+    page.page.goto(world.server.url + "/docs")
+    page.page.get_by_role("heading", level=2).first.wait_for()
+    press("Tab")
+    press("Tab")
+    assert focused() == "Calls", focused()
+    press("Enter")
+    to("Find a call")
+    page.page.keyboard.type("recovery")
+    page.told("4 of 26 calls")
+    to("Check a recovery code")
+    press("Enter")
+    expect(page.page.get_by_role("heading", name="Check a recovery code")).to_be_in_viewport()
+    # The next Tab is in that call, and not at the beginning of the page.
+    press("Tab")
+    assert page.page.evaluate("document.activeElement.closest('article')?.id") == "RecoveryCodeService_CheckRecoveryCode", focused()
+    assert not page.said, page.said

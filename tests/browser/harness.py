@@ -1,20 +1,50 @@
-"""A totpd and a browser for each test, and what every state of the pages must be: accessible, as wide as the window, quiet."""
+"""A totpd and a browser for each test, and what every state of the pages must be: accessible, as wide as the window, quiet.
+
+Everything secret that a test meets is remembered, and must not be in the server's log."""
 import json, os, re, shutil, subprocess, tempfile, time, urllib.request
 from urllib.error import HTTPError
 
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Error
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+# The other window in which each state is judged: as small as WCAG 1.4.10 asks for, and dark.
+SMALL = {"width": 320, "height": 640}
 AXE = {"resultTypes": ["violations"], "runOnly": WCAG, "rules": {"target-size": {"enabled": True}}}
 # All tests, in the order of their files.
 TESTS = []
 # What the browser says of answers that are refusals, and of a server that is gone: both are meant in tests.
 EXPECTED = ("Failed to load resource",)
+# Every token, link, secret and code that the present test has met.
+SECRETS = set()
+# The members of answers that are secret.
+SECRET_MEMBERS = {"token", "secret", "codes", "url", "uri"}
 
 
 def test(function):
     TESTS.append(function)
     return function
+
+
+def remember(answer):
+    """Remembers what is secret in an answer of the API or of a command, and returns the answer."""
+    for name, value in answer.items() if isinstance(answer, dict) else []:
+        if isinstance(value, dict):
+            remember(value)
+        elif name in SECRET_MEMBERS:
+            SECRETS.update(part.split("#")[-1] for part in ([value] if isinstance(value, str) else value))
+    return answer
+
+
+def remember_request(request):
+    """Remembers what is secret in a request of a page."""
+    SECRETS.update(value for name, value in request.headers.items() if name == "totpd-code")
+    SECRETS.add(request.headers.get("authorization", "").removeprefix("Bearer "))
+    sent = json.loads(request.post_data or "null")
+    if request.url.endswith(("/_verify", "/_check")) and isinstance(sent, str):
+        SECRETS.add(sent)
+    elif request.url.endswith("/redeem"):
+        SECRETS.add(sent["code"])
 
 
 class Server:
@@ -24,7 +54,8 @@ class Server:
         self.binary = binary
         self.work = tempfile.mkdtemp(prefix="totpd-browser-")
         self.log = open(f"{self.work}/log", "w")
-        self.admin = json.loads(self.run("init", "--issuer", "Example", "--json"))["token"]["token"]
+        SECRETS.clear()
+        self.admin = remember(json.loads(self.run("init", "--issuer", "Example", "--json")))["token"]["token"]
         self.start()
 
     def run(self, *args):
@@ -33,13 +64,23 @@ class Server:
         return done.stdout
 
     def start(self, listen="127.0.0.1:0"):
-        command = [self.binary, "--data-dir", f"{self.work}/data", "serve", "--listen", listen, "--log-level", "debug"]
+        command = [self.binary, "--data-dir", f"{self.work}/data", "serve", "--listen", listen, "--log-level", "debug", "--log-format", "json"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.url = self.process.stdout.readline().split()[-1]
 
     def stop(self):
         self.process.terminate()
         self.process.wait()
+
+    def tells_no_secret(self):
+        """Judges the log. Six digits may be a part of an id or of a time; a code stands alone."""
+        with open(f"{self.work}/log") as log:
+            lines = [json.loads(line) | {"time": ""} for line in log]
+        assert any(line["message"].startswith("GET /ui/") for line in lines), "the log says nothing of the pages"
+        secrets = SECRETS - {"", "totpd_nothing"}
+        pattern = re.compile("|".join(rf"(?<![\w.]){it}(?!\w)" if it.isdigit() else re.escape(it) for it in secrets))
+        told = [line for line in lines if pattern.search(json.dumps(line, ensure_ascii=False))]
+        assert not told, f"secrets in the log: {told}"
 
     def restart(self):
         """Starts again at the address where it was."""
@@ -57,10 +98,10 @@ class Server:
 
     def link(self, *command):
         """The link that a command prints."""
-        return json.loads(self.run(*command, "--json"))["url"]
+        return remember(json.loads(self.run(*command, "--json")))["url"]
 
     def token(self, *args):
-        return json.loads(self.run("token", "create", "--json", *args))
+        return remember(json.loads(self.run("token", "create", "--json", *args)))
 
     def ask(self, method, path, body=None, token=None):
         """A call of the API: its status and its answer."""
@@ -69,7 +110,7 @@ class Server:
         request = urllib.request.Request(f"{self.url}/resources/v3alpha/{path}", data, headers, method=method)
         try:
             with urllib.request.urlopen(request) as answer:
-                return answer.status, json.load(answer)
+                return answer.status, remember(json.load(answer))
         except HTTPError as refusal:
             return refusal.code, json.load(refusal)
 
@@ -95,7 +136,9 @@ def code(secret, steps=0):
     if steps < 0 and left < 5:
         time.sleep(left)
     at = f"@{int(time.time()) + 30 * steps}"
-    return subprocess.run(["oathtool", "--totp", "-b", "-N", at, secret], capture_output=True, text=True, check=True).stdout.strip()
+    made = subprocess.run(["oathtool", "--totp", "-b", "-N", at, secret], capture_output=True, text=True, check=True).stdout.strip()
+    SECRETS.update([secret, made])
+    return made
 
 
 def wrong(secret):
@@ -107,12 +150,15 @@ def wrong(secret):
 class Page:
     """A page in a browser window of its own, and what must be so in each of its states."""
 
-    def __init__(self, browser, server, pictures, width=1000, height=800, dark=False, touch=False):
+    def __init__(self, browser, server, pictures, files, width=1000, height=800, dark=False, touch=False):
         self.context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", has_touch=touch, locale="en-GB", timezone_id="Europe/Berlin",
             reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"])
-        self.server, self.pictures, self.width = server, pictures, width
+        self.server, self.pictures, self.window, self.dark = server, pictures, {"width": width, "height": height}, dark
         self.said = []
+        self.context.on("request", remember_request)
+        if files:
+            self.context.route(re.compile(r"/(ui/(\w+\.(js|css))?|docs)$"), lambda it: serve_from(files, it))
         self.new_tab()
 
     def new_tab(self):
@@ -123,15 +169,25 @@ class Page:
         return self.page
 
     def look(self, state):
-        """Takes a picture, and judges the state: no fault for axe, nothing wider than the window, no error in the console."""
+        """Judges the state in its own window, and again in one that is small and of the other kind of light."""
+        self.judge(state, self.window["width"])
+        if self.window != SMALL:
+            self.page.set_viewport_size(SMALL)
+            self.page.emulate_media(color_scheme="light" if self.dark else "dark")
+            self.judge(f"{state}-small", SMALL["width"])
+            self.page.set_viewport_size(self.window)
+            self.page.emulate_media(color_scheme="dark" if self.dark else "light")
+
+    def judge(self, state, width):
+        """Takes a picture. No fault for axe, nothing wider than the window, no error in the console."""
         page = self.page
         if self.pictures:
-            page.screenshot(path=f"{self.pictures}/{state}.png")
+            page.screenshot(path=f"{self.pictures}/{state}.png", full_page=True)
         found = Axe().run(page, options=AXE).response["violations"]
         faults = [(it["id"], [node["html"][:200] for node in it["nodes"]], it["nodes"][0].get("failureSummary")) for it in found]
         assert not faults, f"{state}: {json.dumps(faults, indent=1)}"
         wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= self.width, f"{state}: {wide} pixels wide"
+        assert wide <= width, f"{state}: {wide} pixels wide"
         assert not self.said, f"{state}: {self.said}"
 
     def kept(self):
@@ -167,6 +223,15 @@ class Page:
             self.field("User id").fill(user)
             self.button("Continue").click()
 
+    def follow(self, link, is_here=False):
+        """Follows a link, in this tab as it is or anew, and uses it up."""
+        if is_here:
+            self.page.evaluate("(link) => { location.href = link; }", link)
+        else:
+            self.page.goto(link)
+        self.heading("Continue with your link").wait_for()
+        self.button("Continue").click()
+
     def as_user(self, user):
         """Opens a user's own page."""
         made = self.server.token("--role", "self", "--user", user)
@@ -185,7 +250,9 @@ class Page:
         self.field("Name").fill(name)
         self.button("Continue").click()
         self.field("Code from the app").wait_for()
-        return self.page.locator("p.key").inner_text().replace(" ", "")
+        secret = self.page.locator("p.key").inner_text().replace(" ", "")
+        SECRETS.add(secret)
+        return secret
 
     def scanned(self):
         """What a camera reads from the picture of the window."""
@@ -205,6 +272,19 @@ class Page:
         self.confirm(code(secret, -1))
         self.told(f"{name} works now")
         return secret
+
+
+def serve_from(files, route):
+    """Answers with a file of a directory in place of the one in the binary, under the headers that the binary sends."""
+    name = route.request.url.split("/")[-1] or "index.html"
+    if name == "docs":
+        name = "docs.html"
+    with open(f"{files}/{name}") as file:
+        text = file.read()
+    try:
+        route.fulfill(response=route.fetch(), body=text.replace('"./', '"./ui/') if name == "docs.html" else text)
+    except Error:
+        route.abort()  # The server is gone.
 
 
 def secret_of(uri):

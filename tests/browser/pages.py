@@ -10,13 +10,13 @@ from harness import TESTS, Page, Server
 class World:
     """What a test has."""
 
-    def __init__(self, browser, binary, pictures):
-        self.browser, self.pictures = browser, pictures
+    def __init__(self, browser, binary, pictures, files):
+        self.browser, self.pictures, self.files = browser, pictures, files
         self.server = Server(binary)
         self.pages = []
 
     def page(self, **window):
-        self.pages.append(Page(self.browser, self.server, self.pictures, **window))
+        self.pages.append(Page(self.browser, self.server, self.pictures, self.files, **window))
         return self.pages[-1]
 
     def close(self):
@@ -27,7 +27,7 @@ class World:
 
 def main():
     parser = argparse.ArgumentParser()
-    for flag in ["--chromium", "--pictures", "--only"]:
+    for flag in ["--chromium", "--pictures", "--only", "--files"]:
         parser.add_argument(flag)
     default = os.path.join(os.path.dirname(__file__), "../../target/release/totpd")
     parser.add_argument("binary", nargs="?", default=default)
@@ -43,9 +43,10 @@ def main():
             if args.only and args.only not in name:
                 continue
             begun = time.monotonic()
-            world = World(browser, os.path.abspath(args.binary), args.pictures)
+            world = World(browser, os.path.abspath(args.binary), args.pictures, args.files)
             try:
                 function(world)
+                world.server.tells_no_secret()
                 passed += 1
                 print(f"{name}: passed in {time.monotonic() - begun:.1f} s", flush=True)
             except Exception:

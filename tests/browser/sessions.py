@@ -1,4 +1,6 @@
 """The way in and out: links, tokens, a session that ends, a server that is gone, tabs, and the back button."""
+import urllib.request
+
 from playwright.sync_api import expect
 
 from harness import test
@@ -13,7 +15,7 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     # The code is in no request but the one that redeems it, and there in the body.
     asked = []
     page.page.on("request", lambda it: asked.append((it.url, it.headers.get("referer"))))
-    page.page.goto(link)
+    page.follow(link)
     page.heading("Your authenticators").wait_for()
     page.told("You are signed in until")
     page.look("user-by-link")
@@ -29,7 +31,7 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     # The same link in another tab is of no use, and harms nobody.
     first = page.page
     page.new_tab()
-    page.page.goto(link)
+    page.follow(link)
     page.heading("This link does not work any more").wait_for()
     page.look("link-used")
     page.page = first
@@ -39,16 +41,56 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     page.told("It is called Tablet now.")
 
     # Nor does it in the tab of whoever is here already.
-    page.page.evaluate("(link) => { location.href = link; }", link)
+    page.follow(link, is_here=True)
     page.told("This link does not work any more")
     page.button("Rename Tablet").wait_for()
 
     # A newer link in the same tab begins anew, and ends what was there.
-    page.page.evaluate("(link) => { location.href = link; }", world.server.invite(alice))
+    page.follow(world.server.invite(alice), is_here=True)
     page.told("You are signed in until")
     page.button("Rename Tablet").wait_for()
     page.page.reload()
     page.heading("Sign in").wait_for()
+
+
+@test
+def a_link_that_is_only_looked_at_is_not_used_up(world):
+    link = world.server.invite(world.server.user("alice"))
+    # Programs that look at links in mail: one that only loads the page, and one that runs its scripts.
+    with urllib.request.urlopen(link) as answer:
+        assert answer.status == 200
+    page = world.page()
+    asked = []
+    page.page.on("request", lambda it: asked.append(it.method))
+    page.page.goto(link)
+    page.heading("Continue with your link").wait_for()
+    page.page.wait_for_load_state("networkidle")
+    page.look("link")
+    assert set(asked) == {"GET"}, asked
+    page.page.close()
+    page.new_tab()
+    page.follow(link)
+    page.heading("Your authenticators").wait_for()
+
+
+@test
+def no_other_page_can_put_this_one_in_a_frame_or_hold_its_window(world):
+    link = world.server.invite(world.server.user("alice"))
+    page = world.page()
+    other = f"""<iframe src="{world.server.url}/ui/"></iframe><iframe src="{world.server.url}/docs"></iframe>
+        <button onclick="window.opened = window.open('{link}')">Open</button>"""
+    page.context.route("http://127.0.0.2/", lambda it: it.fulfill(body=other, content_type="text/html"))
+    page.page.goto("http://127.0.0.2/")
+    frames = page.page.frames[1:]
+    assert len(frames) == 2
+    for frame in frames:
+        frame.wait_for_load_state()
+        assert frame.locator("body").inner_text().count("totpd") == 0 and frame.locator("main").count() == 0, frame.url
+    with page.context.expect_page() as opened:
+        page.button("Open").click()
+    opened.value.get_by_role("heading", name="Continue with your link").wait_for()
+    assert opened.value.evaluate("window.opener") is None
+    assert page.page.evaluate("opened.closed")
 
 
 @test
@@ -59,7 +101,7 @@ def a_link_waits_for_a_server_that_is_gone(world):
     page.page.goto(world.server.url + "/ui/")
     page.heading("Sign in").wait_for()
     world.server.stop()
-    page.page.evaluate("(link) => { location.href = link; }", link)
+    page.follow(link, is_here=True)
     page.button("Try again").wait_for()
     page.look("link-outage")
     world.server.restart()
@@ -155,6 +197,18 @@ def whoever_leaves_is_forgotten(world):
     page.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
     page.heading("You left this page").wait_for()
     page.look("ended-left")
+    # What was shown once is gone from the page at once, and nothing is said of it.
+    page.as_user(alice)
+    page.enrol("Phone")
+    page.button("Make recovery codes").click()
+    page.in_dialog("Make recovery codes").click()
+    page.heading("Your recovery codes").wait_for()
+    first = page.page.get_by_role("dialog").get_by_role("listitem").first.inner_text()
+    left = page.page.evaluate("""() => { dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true })); return document.documentElement.outerHTML; }""")
+    assert first not in left
+    page.heading("You left this page").wait_for()
+    expect(page.page.locator("#notice")).to_be_empty()
+    assert page.page.title() == "You left this page · totpd"
     page.as_user(alice)
     page.page.goto("about:blank")
     page.page.go_back()
