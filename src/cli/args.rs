@@ -136,13 +136,16 @@ pub(super) enum Shell {
 /// The version, the features, and the commit that `TOTPD_COMMIT` named at the build.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let commit = option_env!("TOTPD_COMMIT").filter(|it| !it.is_empty());
-    let features = if cfg!(feature = "grpc") {
-        "cli grpc"
-    } else {
-        "cli"
-    };
+    let optional = [
+        (cfg!(feature = "grpc"), " grpc"),
+        (cfg!(feature = "web"), " web"),
+    ];
+    let features: String = optional
+        .iter()
+        .filter_map(|(is_there, name)| is_there.then_some(*name))
+        .collect();
     format!(
-        "{} (commit {}; features {features})",
+        "{} (commit {}; features cli{features})",
         env!("CARGO_PKG_VERSION"),
         commit.unwrap_or("unknown")
     )

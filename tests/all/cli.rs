@@ -604,6 +604,8 @@ fn completions_man_pages_and_the_version_are_printed() {
     let version = home.run(&["--version"]).stdout;
     let version = String::from_utf8(version).unwrap();
     assert!(version.starts_with(concat!("totpd ", env!("CARGO_PKG_VERSION"), " (commit ")));
-    assert!(version.contains("features cli"), "{version}");
+    let features = version.split_once("features cli").unwrap().1;
+    assert_eq!(features.contains(" grpc"), cfg!(feature = "grpc"));
+    assert_eq!(features.contains(" web"), cfg!(feature = "web"));
     assert!(!home.data().exists());
 }
