@@ -415,6 +415,10 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
         filling.into_iter().map(|it| it.join().unwrap()).collect()
     });
     // Each makes room once it has taken nothing for a second, and none before.
+    let full = Instant::now();
+    wait::until("the last one has taken nothing for a second", || {
+        full.elapsed() > Duration::from_millis(1500)
+    });
     wait::until("there is room", || {
         let mut client = Client::connect(&server.address());
         let healthy = client.try_ask("GET", "/debug/healthz", "", b"");
