@@ -120,7 +120,7 @@ async function judged(call) {
 // Apps show a code as `123 456`; totpd accepts only digits.
 const withoutBlanks = (typed) => typed.replace(/\s/g, "");
 
-/** The login form. Its token has the role `checker`: whoever steals it can check codes and recovery codes, and nothing else. */
+/** The login form. Its token has the role `checker`: a thief who has it can check codes and recovery codes, and nothing else. */
 export class Login {
   #client;
 

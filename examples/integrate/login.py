@@ -116,7 +116,7 @@ class Client:
 
 
 class Login:
-    """The login form. Its token has the role `checker`: whoever steals it can check codes and recovery codes, and nothing else."""
+    """The login form. Its token has the role `checker`: a thief who has it can check codes and recovery codes, and nothing else."""
 
     def __init__(self, client):
         self._client = client

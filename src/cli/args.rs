@@ -104,13 +104,14 @@ pub(super) enum Command {
     Event(Event),
     /// Import authenticators of another program; a server may run meanwhile
     ///
-    /// Users are found by their usernames, without regard to case, or created. What is there already is not imported
-    /// twice, so an import that was interrupted can be run again. The code that an authenticator shows at this moment is
-    /// not good here, the next one is. Each row that is not taken is told; the exit status is 1 then.
+    /// Users are found by their usernames, without regard to case, or created. An authenticator that the user already
+    /// has is not imported twice, so an import that was interrupted can be run again. The code that an authenticator shows
+    /// at this moment is not good here, the next one is. Each row that is not imported is reported, and the exit status is
+    /// then 1.
     Import(Import),
     /// Export users and their secrets in clear to a new file or a pipe
     ///
-    /// Whoever reads the file has these second factors. Recovery codes, tokens and pending enrolments are not in it. The
+    /// A person who reads the file has these second factors. Recovery codes, tokens and pending enrolments are not in it. The
     /// export leaves an event.
     Export(Export),
     /// Print the completions of a shell

@@ -145,7 +145,7 @@ fn tell(dir: &Path) -> Result<()> {
     output::print_line("\n4. The phone is lost. One call removes its authenticator.");
     client.ask("DELETE", &phone, "", 200)?;
 
-    output::print_line("\n5. Whoever found it has the next code, and it is worth nothing.");
+    output::print_line("\n5. The person who found it has the next code, and it is refused.");
     clock.skip_step();
     client.ask("POST", &format!("{totps}/_check"), &code()?, 400)?;
     client.ask("POST", &format!("{phone}/_check"), &code()?, 404)?;

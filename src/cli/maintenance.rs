@@ -92,7 +92,7 @@ pub(super) fn restore(location: &DataLocation, out: &Output, args: &args::Restor
     out.answer_change(&done, &document, || {
         let since = if restored.has_loss {
             format!(
-                "Whatever was removed, revoked or deleted after that moment may be undone: look through it.\n\
+                "Removals, revocations and deletions after that moment may be undone: make them again.\n\
                  No recovery code of the backup is good: those of {} users were removed.",
                 again.recovery_codes
             )

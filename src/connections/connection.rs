@@ -28,7 +28,7 @@ pub(super) const HTTP2_WEIGHT: usize = 4;
 pub(crate) struct Peer {
     /// The socket's address; a Unix socket has none.
     pub(crate) address: Option<IpAddr>,
-    /// Whether it is a proxy whose word about its own clients counts.
+    /// Whether it is a proxy that is trusted to name its own clients.
     pub(crate) is_trusted: bool,
 }
 
@@ -55,7 +55,7 @@ enum Phase {
 }
 
 struct State {
-    /// It was shut down to make room, or because the server stops.
+    /// It was shut down in favour of another, or because the server stops.
     is_closed: bool,
     /// No further request is taken: the server stops.
     is_last: bool,
@@ -209,14 +209,14 @@ impl Connection {
     }
 }
 
-/// How a connection of HTTP/2 is doing.
+/// Whether a connection of HTTP/2 may stay open.
 #[cfg(feature = "grpc")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
     Well,
-    /// Nothing has been asked for too long: the client is told to go.
+    /// No request came for too long: the client gets a GOAWAY.
     Idle,
-    /// The client takes no answers: it is cut off.
+    /// The client takes no answers: the connection is closed.
     Stalled,
 }
 

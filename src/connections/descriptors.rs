@@ -10,7 +10,7 @@ use super::Limits;
 const RESERVED: usize = 64;
 /// A connection to a worker: our end, and two handles of tiny_http's end.
 const PER_WORKER_CONNECTION: usize = 3;
-/// With fewer connections than this no service is possible.
+/// With fewer connections than this totpd does not start.
 const FEWEST_CONNECTIONS: usize = 16;
 
 /// Raises the limit as far as the system lets us, and fits the number of connections into it.

@@ -40,7 +40,7 @@ impl FromStr for Cidr {
 }
 
 impl Cidr {
-    /// Whether `address` lies in the range; IPv4 in IPv6 clothes is IPv4.
+    /// Whether `address` lies in the range; an IPv4-mapped IPv6 address counts as IPv4.
     pub(super) fn holds(&self, address: IpAddr) -> bool {
         let (differing_bits, width) = match (self.address, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {

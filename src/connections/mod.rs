@@ -1,5 +1,5 @@
-//! Accepted sockets, for both front ends: TLS, limits, who is connected and who makes room, how much memory requests
-//! may hold, and whose request it is. Knows neither HTTP nor users.
+//! Accepted sockets, for both front ends: TLS, limits, which connection is closed for a new one, how much memory
+//! requests may hold, and whose request it is. Knows neither HTTP nor users.
 
 mod connection;
 mod counts;
@@ -58,8 +58,8 @@ pub struct Limits {
     pub idle_time: Duration,
     /// How long a client has to take an answer, in all.
     pub take_time: Duration,
-    /// Requests of a kind (changes, reads, searches, readiness) that wait for their turn. The next one is refused and told
-    /// to come back. A quarter of them may be of one address.
+    /// Requests of a kind (changes, reads, searches, readiness) that wait for their turn. The next one is refused with 503.
+    /// A quarter of them may be of one address.
     pub waiting: usize,
     /// Memory of all requests together, beyond a share that each connection has for itself.
     pub request_memory_bytes: usize,

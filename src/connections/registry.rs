@@ -19,8 +19,8 @@ use super::{Limits, RefusalCounts, RefusalReason, Stream, block};
 /// A client is slow if it has taken more than this part of the time that a request may take: half a second, by default.
 const SLOW_PART: u32 = 20;
 
-/// Where no connection has been without a request for longer than this, that is a flood, and its order tells nothing of
-/// who is honest.
+/// Where no connection has been without a request for longer than this, that is a flood, and its order does not tell
+/// which client is honest.
 const RECENT: Duration = Duration::from_secs(1);
 
 /// How long requests that are not complete may take once the server stops.
@@ -235,8 +235,8 @@ impl Registry {
     }
 }
 
-/// Closes the connection that was longest without a request; but in a flood the one of the address that holds most. With
-/// as many new ones in a moment as are allowed, the oldest may well be one that asks again and again.
+/// Closes the connection that was longest without a request, but in a flood one of the address that holds most: where as
+/// many connections as are allowed come within a moment, the oldest may well be one that sends request after request.
 fn close_one_of_all(table: &mut Table, may: impl Fn(&Connection) -> bool) -> Option<()> {
     let mut held: HashMap<IpAddr, usize> = HashMap::new();
     for connection in table.connections.values() {

@@ -27,7 +27,7 @@ pub(crate) fn wants_http2(hello: &rustls::server::ClientHello<'_>) -> bool {
 /// Where certificate and key are.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
-    /// The certificate and those that vouch for it, in PEM.
+    /// The certificate and its chain, in PEM.
     pub cert: PathBuf,
     /// The private key, in PEM.
     pub key: PathBuf,
@@ -35,13 +35,13 @@ pub struct TlsFiles {
     pub group_may_read: bool,
 }
 
-/// What new connections are greeted with.
+/// Certificate and key of new connections.
 pub(crate) struct Tls {
     files: TlsFiles,
     current: RwLock<Current>,
 }
 
-/// What was read last.
+/// The files as they were read last.
 struct Current {
     config: Arc<ServerConfig>,
     /// When the first certificate of the chain expires, if any does.
@@ -61,7 +61,7 @@ impl Tls {
         Ok(())
     }
 
-    /// What a new connection is greeted with.
+    /// The configuration of a new connection.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&current.config)
@@ -105,7 +105,7 @@ fn read(files: &TlsFiles) -> Result<Current, String> {
                 &format!("certificate and key do not go together: {error}"),
             )
         })?;
-    // Who offers both gets REST; clients of gRPC offer h2 alone.
+    // A client that offers both gets REST; clients of gRPC offer h2 alone.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     #[cfg(feature = "grpc")]
     config.alpn_protocols.push(b"h2".to_vec());

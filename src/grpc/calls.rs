@@ -31,8 +31,8 @@ pub(super) struct UnaryCall {
 /// A call that has its permit.
 pub(super) struct Job {
     call: UnaryCall,
-    /// Takes the answer, and the permit: that is free again when the answer is taken over, so that no more answers lie
-    /// about than there are permits.
+    /// Receives the answer and the permit. The permit is free again when the answer was received, so no more answers wait
+    /// in memory than there are permits.
     answer: oneshot::Sender<(Result<Reply, TransportError>, Permit)>,
     permit: Permit,
 }

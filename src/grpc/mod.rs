@@ -34,8 +34,8 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const STACK_BYTES: usize = 512 * 1024;
 /// Blocking threads: one for each permit of reads, searches and readiness.
 const READ_THREADS: usize = READS + SEARCHES + PROBES;
-/// What all conversations with reflection may hold. They stay open for nothing and cost a client nothing: holding all of
-/// this budget keeps others from reflection, and from nothing else.
+/// The memory of all conversations with reflection. A client can keep them open at no cost: holding all of this budget
+/// keeps others from reflection, and from nothing else.
 const CONVERSATIONS_BYTES: usize = 2 * 1024 * 1024;
 /// How long the blocking threads have to finish once all connections are closed.
 const LAST_CALLS: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl GrpcServer {
     }
 }
 
-/// Starts the `grpc-change` thread. What it returns is told when that thread ends, for whatever reason.
+/// Starts the `grpc-change` thread. The receiver that it returns completes when that thread ends, also by a panic.
 fn start_change_thread(
     jobs_rx: UnboundedReceiver<Job>,
     commit_batch: usize,

@@ -18,11 +18,11 @@ pub(super) struct RequestHead {
     pub(super) origin: Option<String>,
     /// What `Totpd-Code` says.
     pub(super) code: Option<String>,
-    /// What `Accept` says, but for what follows in a second one. Malformed, it names nothing.
+    /// What `Accept` says. A second one, and one that is not text, are ignored.
     pub(super) accept: Option<String>,
-    /// What `X-Forwarded-For` says, all of it in order; whether it counts is for others to judge.
+    /// What `X-Forwarded-For` says, all of it in order. `connections` judges whether it counts.
     pub(super) forwarded_for: String,
-    /// What `X-Request-Id` says, if it is well-formed and stands once; whether it counts is for others to judge.
+    /// What `X-Request-Id` says, if it is well-formed and stands once. `connections` judges whether it counts.
     pub(super) request_id: Option<RequestId>,
     pub(super) body: BodyLength,
     pub(super) expects_continue: bool,
@@ -30,7 +30,7 @@ pub(super) struct RequestHead {
     pub(super) keep_alive: bool,
 }
 
-/// How the end of the body is told (RFC 9112 §6.3).
+/// Where the body ends (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyLength {
     Bytes(u64),
@@ -171,7 +171,7 @@ fn only_crlf(head: &[u8]) -> Result<(), TransportError> {
     Ok(())
 }
 
-/// Beyond ASCII a header's meaning is anyone's guess.
+/// The meaning of a header's bytes beyond ASCII is not defined.
 fn ascii(value: &[u8]) -> Result<&str, TransportError> {
     let text = str::from_utf8(value)
         .ok()

@@ -12,14 +12,14 @@ use crate::connections::wire::Wire;
 
 /// How much is read at once. Nearly every request fits.
 const READ_BYTES: usize = 4096;
-/// What chunked framing may add to a body before it is no longer a body but a nuisance.
+/// How many bytes of chunked framing a body may have before it is refused.
 const MAX_FRAMING_BYTES: usize = 64 * 1024;
 /// How much of a refused request is still read, and for how long, so that the refusal reaches a client
 /// that is still sending: closing at once would reset the connection under the answer.
 const DRAIN_BYTES: usize = 256 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Why there is no whole request.
+/// Why there is no complete request.
 pub(super) enum Ended {
     /// The client is gone, or was silent for too long between requests.
     Closed,
@@ -112,7 +112,7 @@ impl<'a> Incoming<'a> {
         read
     }
 
-    /// A head is parsed where it may be complete, and else only when it has doubled: the cost is linear however it drips.
+    /// A head is parsed where it may be complete, and else only when it has doubled: the cost is linear however slowly it comes.
     fn complete_head(&mut self, head: &mut RequestHead) -> Result<(), Ended> {
         let max = self.limits.head_bytes;
         let mut parse_at = 0;

@@ -51,21 +51,21 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Where metrics are, if anywhere: never on an address of clients. Plain HTTP.
     pub metrics_listen: Option<Listen>,
-    /// Certificate and key, where TCP clients are to speak TLS.
+    /// Certificate and key, if TCP clients must speak TLS.
     pub tls: Option<TlsFiles>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<Cidr>,
     /// The mode of Unix sockets. Where it lets others in, `X-Forwarded-For` does not count there.
     pub unix_mode: u32,
-    /// A directory that only this user can look into: for the moment of starting a socket stands there.
+    /// A directory that only this user can read: while the server starts, it holds a socket.
     pub private_dir: PathBuf,
     /// Changes that are in progress at once, at most, over all transports. The next ones wait.
     pub changes_at_once: usize,
     /// Changes that share a commit, at most.
     pub commit_batch: usize,
-    /// What clients may take.
+    /// The limits for clients.
     pub limits: Limits,
-    /// Plain HTTP on an address that is not loopback needs this to be said.
+    /// Whether plain HTTP is allowed on addresses that are not loopback.
     pub insecure_plaintext: bool,
     /// Called once if requests cannot be carried out any more.
     pub on_fatal_error: Box<dyn Fn(&str) + Send + Sync>,
@@ -276,7 +276,7 @@ impl Running {
         self.metrics.as_ref().map(|(bound, _)| bound)
     }
 
-    /// Reads certificate and key again, for new connections; those there are go on with the old ones.
+    /// Reads certificate and key again, for new connections; open ones keep the old ones.
     pub fn reload_tls(&self) -> Result<(), Error> {
         match &self.front.connections.tls {
             Some(tls) => tls

@@ -36,7 +36,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// How many workers there are for one kind of request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WorkerSettings {
-    /// The threads are called so, with a number.
+    /// The name of the threads, to which a number is added.
     pub(super) name: &'static str,
     pub(super) threads: usize,
     /// Connections from the front end.
@@ -231,7 +231,7 @@ fn field<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a 
     found.map(|it| it.value.as_str())
 }
 
-/// The name of the private socket. It is removed when all connections are open, so that nobody else can connect.
+/// The name of the private socket. It is removed when all connections are open, so that no other process can connect.
 struct PrivateSocket {
     path: PathBuf,
     /// The directory, where its name is too long for a socket's. The path leads through this handle then.

@@ -164,12 +164,12 @@ impl DataDir {
         let bytes = wal_bytes(&self.database());
         let problem = if bytes > LONG_WAL_BYTES {
             format!(
-                "it has {} MiB; stop whatever reads the database for long, and restart totpd",
+                "it has {} MiB; stop the program that reads the database for long, and restart totpd",
                 bytes >> 20
             )
         } else if bytes > 0 && !self.is_server() && !self.is_served_by_another() {
             format!(
-                "it has {bytes} bytes while nobody serves, and what was removed may be in them; start totpd, or run \
+                "it has {bytes} bytes while no server runs, and what was removed may be in them; start totpd, or run \
                  any other command"
             )
         } else {

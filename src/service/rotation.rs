@@ -79,7 +79,7 @@ impl Service {
             if let Error::Unavailable(why) = error {
                 let problem = format!(
                     "every secret is sealed under the new key, but what the old key opens is still in the WAL: {why}; stop \
-                     whatever reads the database for long, and run this again"
+                     the program that reads the database for long, and run this again"
                 );
                 Error::invalid("key rotate", problem)
             } else {

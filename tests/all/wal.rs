@@ -47,7 +47,7 @@ fn what_a_killed_server_leaves_is_named_by_the_doctor_and_emptied_by_whoever_com
         let output = home.run(&["doctor"]);
         let told = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains("while nobody serves"), "{told}");
+        assert!(told.contains("while no server runs"), "{told}");
         if with == ["serve"] {
             let server = home.serve(&[]);
             assert_eq!(wal_bytes(&home), 0);
