@@ -195,7 +195,7 @@ impl RequestCounts {
     fn check_counter(&self, answer: &Result<Answer, Refusal>) -> Option<&Counter> {
         let result = match answer {
             Ok(_) => CheckResult::Accepted,
-            Err(refusal) => refusal.check_result()?,
+            Err(refusal) => check_result(refusal)?,
         };
         self.checks.get(result.index())
     }
@@ -203,7 +203,7 @@ impl RequestCounts {
     fn recovery_counter(&self, answer: &Result<Answer, Refusal>) -> Option<&Counter> {
         let result = match answer {
             Ok(_) => RecoveryResult::Accepted,
-            Err(refusal) => refusal.recovery_result()?,
+            Err(refusal) => recovery_result(refusal)?,
         };
         self.recovery_checks.get(result.index())
     }
@@ -253,6 +253,33 @@ impl RequestCounts {
     pub(crate) fn recovery_checks(&self) -> impl Iterator<Item = (RecoveryResult, u64)> {
         let counted = self.recovery_checks.iter().map(Counter::get);
         RecoveryResult::ALL.into_iter().zip(counted)
+    }
+}
+
+/// How `CheckTOTP` judged the code. `None` where it judged none: the token, a field or the database was the reason.
+fn check_result(refusal: &Refusal) -> Option<CheckResult> {
+    match refusal.id? {
+        "EVENT-8isk2" => Some(CheckResult::Wrong),
+        "TOTPD-Used1" => Some(CheckResult::Used),
+        "TOTPD-Wait1" => Some(CheckResult::Waiting),
+        "COMMAND-SF3fg" => Some(CheckResult::Inactive),
+        "COMMAND-3Mif9s" if refusal.code == Code::FailedPrecondition => {
+            Some(CheckResult::NoneConfirmed)
+        }
+        _ if refusal.code == Code::NotFound => Some(CheckResult::NotFound),
+        _ => None,
+    }
+}
+
+/// How `CheckRecoveryCode` judged the code, likewise.
+fn recovery_result(refusal: &Refusal) -> Option<RecoveryResult> {
+    match refusal.id? {
+        "TOTPD-Recov1" => Some(RecoveryResult::Wrong),
+        "TOTPD-Wait1" => Some(RecoveryResult::Waiting),
+        "TOTPD-Recov2" => Some(RecoveryResult::NoneLeft),
+        "COMMAND-SF3fg" => Some(RecoveryResult::Inactive),
+        _ if refusal.code == Code::NotFound => Some(RecoveryResult::NotFound),
+        _ => None,
     }
 }
 

@@ -6,7 +6,6 @@ mod json;
 
 use std::time::Instant;
 
-use super::counts::{CheckResult, RecoveryResult};
 use crate::error::{Error, Missing, ProofRefusal, WrongState};
 use crate::log_limit::LogLimit;
 
@@ -234,34 +233,6 @@ impl Refusal {
         match self.id {
             Some(id) => format!("{} ({id})", self.message),
             None => self.message.clone(),
-        }
-    }
-
-    /// How `CheckTOTP` judged the code, for metrics. `None` where it judged none: the token, a field or the database was the
-    /// reason.
-    pub(super) fn check_result(&self) -> Option<CheckResult> {
-        match self.id? {
-            "EVENT-8isk2" => Some(CheckResult::Wrong),
-            "TOTPD-Used1" => Some(CheckResult::Used),
-            "TOTPD-Wait1" => Some(CheckResult::Waiting),
-            "COMMAND-SF3fg" => Some(CheckResult::Inactive),
-            "COMMAND-3Mif9s" if self.code == Code::FailedPrecondition => {
-                Some(CheckResult::NoneConfirmed)
-            }
-            _ if self.code == Code::NotFound => Some(CheckResult::NotFound),
-            _ => None,
-        }
-    }
-
-    /// How `CheckRecoveryCode` judged the code, likewise.
-    pub(super) fn recovery_result(&self) -> Option<RecoveryResult> {
-        match self.id? {
-            "TOTPD-Recov1" => Some(RecoveryResult::Wrong),
-            "TOTPD-Wait1" => Some(RecoveryResult::Waiting),
-            "TOTPD-Recov2" => Some(RecoveryResult::NoneLeft),
-            "COMMAND-SF3fg" => Some(RecoveryResult::Inactive),
-            _ if self.code == Code::NotFound => Some(RecoveryResult::NotFound),
-            _ => None,
         }
     }
 }

@@ -20,6 +20,7 @@ mod api_page;
 mod architecture;
 #[cfg(feature = "grpc")]
 mod attacks;
+mod bad_input;
 mod binary;
 #[cfg(feature = "grpc")]
 mod bounds;
