@@ -121,7 +121,7 @@ pub(super) enum Command {
     },
     /// Write a man page for each command into a directory
     Man {
-        /// The directory, which must exist
+        /// The directory, which is created where it is missing
         dir: PathBuf,
     },
 }

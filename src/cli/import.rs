@@ -214,6 +214,8 @@ impl Import<'_> {
             it.not_taken,
             if it.dry_run {
                 "\nNothing was written."
+            } else if it.imported == 0 {
+                ""
             } else {
                 "\nThe code of the moment is used up for each of them; the next one is good."
             }

@@ -39,12 +39,13 @@ pub(super) fn completions(out: &Output, shell: args::Shell) -> Result<()> {
     out.answer(&document, || document.script.trim_end().to_owned())
 }
 
-/// Writes a man page for each command into an existing directory.
+/// Writes a man page for each command into a directory, which is created where it is missing.
 pub(super) fn man(out: &Output, dir: &Path) -> Result<()> {
     let cannot = |error: io::Error| {
         let problem = format!("cannot write the man pages: {error}");
         Error::invalid(dir.display().to_string(), problem)
     };
+    fs::create_dir_all(dir).map_err(cannot)?;
     let mut root = Args::command();
     root.build();
     let mut files = Vec::new();

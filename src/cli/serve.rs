@@ -128,7 +128,8 @@ fn wait_for_stop(mut signals: Signals, running: &Running) -> Signals {
             break;
         }
         match running.reload_tls() {
-            Ok(()) => log::info!("certificate and key were read again"),
+            Ok(true) => log::info!("certificate and key were read again"),
+            Ok(false) => log::info!("SIGHUP: TLS is off, no certificate was read"),
             Err(error) => log::error!("{error}"),
         }
     }

@@ -277,13 +277,13 @@ impl Running {
     }
 
     /// Reads certificate and key again, for new connections; open ones keep the old ones.
-    pub fn reload_tls(&self) -> Result<(), Error> {
-        match &self.front.connections.tls {
-            Some(tls) => tls
-                .reload()
-                .map_err(|why| Error(format!("TLS: {why}; the old one stays in force"))),
-            None => Ok(()),
-        }
+    /// Returns whether there are any: without TLS nothing is read.
+    pub fn reload_tls(&self) -> Result<bool, Error> {
+        let Some(tls) = &self.front.connections.tls else {
+            return Ok(false);
+        };
+        let failed = |why| Error(format!("TLS: {why}; the old one stays in force"));
+        tls.reload().map(|()| true).map_err(failed)
     }
 
     /// Stops: no connection is accepted any more, idle ones are closed, and requests in progress are answered, if that

@@ -157,20 +157,11 @@ impl DataDir {
         }
         create_directory(path, &key)?;
         ownership::warn_of_groups(&require_private(path, &key)?);
+        // Before the lock too: a server that holds the lock is not what is in the way, and stopping it would not help.
+        require_no_instance(path)?;
         let lock = open_lock(path, LOCK)?;
         lock_exclusive(&lock, path)?;
-        for (name, what) in [
-            (DATABASE, "a database"),
-            (KEY, "a master key"),
-            (NEXT_KEY, "a master key"),
-        ] {
-            if path.join(name).exists() {
-                let problem = format!(
-                    "there is {what} already ({name}); init makes a new one only where neither is"
-                );
-                return Err(Error::invalid(path.display().to_string(), problem));
-            }
-        }
+        require_no_instance(path)?;
         let sealer = Sealer::new(&match &key {
             KeyFile::InDataDir => MasterKey::create(&path.join(KEY))?,
             KeyFile::Given { current, .. } if matches!(current.path.try_exists(), Ok(false)) => {
@@ -293,6 +284,23 @@ impl Drop for DataDir {
         let _unlocked = self.serving.as_ref().map(File::unlock);
         let _unlocked = self.lock.unlock();
     }
+}
+
+/// Fails where there is a database or a key: a new key would open nothing of what is there.
+fn require_no_instance(path: &Path) -> Result<()> {
+    for (name, what) in [
+        (DATABASE, "a database"),
+        (KEY, "a master key"),
+        (NEXT_KEY, "a master key"),
+    ] {
+        if path.join(name).exists() {
+            let problem = format!(
+                "there is {what} already ({name}); init makes a new one only where neither is"
+            );
+            return Err(Error::invalid(path.display().to_string(), problem));
+        }
+    }
+    Ok(())
 }
 
 fn in_use(path: &Path) -> Error {

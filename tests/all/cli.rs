@@ -211,6 +211,8 @@ fn serve_makes_nothing_where_a_path_is_wrong() {
     assert_eq!(home.json(&["settings", "show"])["issuer"], "Acme");
     let (server, said) = listening(&mut home.command(&init));
     assert_eq!(said, "", "an existing directory is simply served");
+    // Beside a server too it names what is in the way, which is not the server.
+    home.refuses(&["init"], 1, "there is a database already");
     server.kill();
 
     let home = empty_home();
@@ -590,12 +592,14 @@ fn completions_man_pages_and_the_version_are_printed() {
     }
     home.refuses(&["completions", "csh"], 2, "csh");
     let dir = home.dir.path().join("man");
+    fs::write(&dir, "a file").unwrap();
     home.refuses(
         &["man", dir.to_str().unwrap()],
         1,
         "cannot write the man pages",
     );
-    fs::create_dir(&dir).unwrap();
+    let dir = home.dir.path().join("new/man");
+    home.json(&["man", dir.to_str().unwrap()]);
     home.json(&["man", dir.to_str().unwrap()]);
     for page in ["totpd.1", "totpd-serve.1", "totpd-totp-remove.1"] {
         let text = fs::read_to_string(dir.join(page)).unwrap();

@@ -460,3 +460,33 @@ fn an_authenticator_is_imported_once_and_a_user_has_ten() {
     assert_eq!(totps.as_array().unwrap().len(), 1, "{totps}");
     assert_eq!(totps[0]["isVerified"], true);
 }
+
+/// The example of docs/import.md, and what it says is printed. A second import uses up no code, and says nothing of one.
+#[test]
+fn the_example_of_the_page_prints_what_the_page_says() {
+    let page = include_str!("../../docs/import.md");
+    let (command, rest) = page
+        .split_once("```sh\nprintf '")
+        .unwrap()
+        .1
+        .split_once("' > table.csv")
+        .unwrap();
+    let told = rest
+        .split_once("```text\n")
+        .unwrap()
+        .1
+        .split_once("```")
+        .unwrap()
+        .0;
+    let (home, _) = Home::init();
+    let file = write(&home, "table.csv", command.replace("\\n", "\n"));
+    let import = || {
+        let output = home.run(&["import", &file]);
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(import(), told);
+    let again =
+        "authenticators imported: 0; there already: 2; users created: 0; rows not taken: 0\n";
+    assert_eq!(import(), again);
+}

@@ -127,7 +127,9 @@ fn tls_12_and_13_are_spoken_and_a_new_certificate_disturbs_nobody() {
     assert!(plain.read_rest(&mut nothing).is_err() || !nothing.starts_with(b"HTTP"));
 
     let (_, new) = certificate(dir.path(), "new.test");
-    server.running().reload_tls().unwrap();
+    assert!(server.running().reload_tls().unwrap());
+    let without_tls = TestServer::start();
+    assert!(!without_tls.running().reload_tls().unwrap());
     assert!(
         healthy(&mut tls(
             &server.address(),
