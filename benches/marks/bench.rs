@@ -54,7 +54,7 @@ impl Bench {
         self.wanted.contains(&mark.into())
     }
 
-    /// Whether nobody chose among the marks.
+    /// Whether all marks are measured.
     pub(crate) fn is_whole(&self) -> bool {
         Mark::by_default().iter().all(|it| self.wants(*it))
     }
@@ -64,7 +64,7 @@ impl Bench {
     }
 }
 
-/// Says how far it is, to whoever watches.
+/// Prints the progress.
 pub(crate) fn tell(what: impl Display) {
     eprintln!("{what}");
 }

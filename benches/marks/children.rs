@@ -36,7 +36,7 @@ pub(crate) fn clean_up_on_signal(dir: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// A child that is killed when nobody wants it any more.
+/// A child process that is killed when this is dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
     pid: Pid,
@@ -70,7 +70,7 @@ impl Process {
         Ok(status)
     }
 
-    /// A number that is not ours any more may soon be somebody else's.
+    /// A process id that is not ours any more may soon be another process's.
     fn forget(&self) {
         living().retain(|it| *it != self.pid);
     }

@@ -18,7 +18,7 @@ const THREADS: usize = 64;
 /// How long ago they are confirmed: the code that does it uses its step up, and all before it.
 const AGO: Duration = Duration::from_mins(5);
 
-/// An app on somebody's phone.
+/// The app on a user's phone.
 pub(crate) struct Phone {
     pub(crate) user: UserId,
     pub(crate) totp: TotpId,

@@ -8,7 +8,7 @@ use crate::Result;
 
 /// What an answer takes at most: a user with its authenticators is the longest.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// Longer than any request may take; whoever waits in vain is told so.
+/// Longer than any request may take. A wait that takes longer fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The bytes of a request.

@@ -1,7 +1,7 @@
 //! The load: a process of its own that sends prepared requests over keep-alive connections.
 //!
 //! It shares the cores with the server it drives, so it is cheap: one thread, one `poll` for all
-//! connections, bytes made beforehand. It ends by itself, and when whoever started it goes away.
+//! connections, bytes made beforehand. It ends by itself, and when the process that started it ends.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -164,7 +164,7 @@ fn drive(args: &Args, requests: &[Vec<u8>], streams: &[TcpStream]) -> Result<Out
                 line.send_next(&mut schedule, requests, &mut tally);
             }
         }
-        // Whoever started this has closed its end: it has seen enough, or it is gone.
+        // The process that started this has closed its end: it has seen enough, or it has ended.
         if fds.len() > lines.len() && !fds[lines.len()].revents().is_empty() {
             fds.truncate(lines.len());
             schedule.end();
@@ -192,7 +192,7 @@ impl Line<'_> {
         }
     }
 
-    /// Takes in what has come; says whether that made an answer whole.
+    /// Reads what has come. Returns whether that completed an answer.
     fn receive(&mut self, buffer: &mut [u8], tally: &mut Tally) -> bool {
         match self.stream.read(buffer) {
             Ok(read) if read > 0 => self.answer.extend_from_slice(&buffer[..read]),

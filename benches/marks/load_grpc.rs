@@ -88,7 +88,7 @@ async fn drive(args: &Args, calls: Vec<Call>) -> Result<Outcome> {
     });
     let watched = Arc::clone(&shared);
     thread::spawn(move || {
-        // Whoever started this has closed its end: it has seen enough, or it is gone.
+        // The process that started this has closed its end: it has seen enough, or it has ended.
         let _ended = std::io::stdin().read_to_end(&mut Vec::new());
         watched.progress().schedule.end();
     });

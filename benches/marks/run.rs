@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Measure mark 3 with metrics scraped every second against mark 3 without, and nothing else unless --only names it
     #[arg(long)]
     scraped: bool,
-    /// Where to put the data, on the disk that is to be measured [default: target/tmp]
+    /// Where to put the data, on the disk to measure [default: target/tmp]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Write the table to this file too

@@ -96,7 +96,7 @@ pub(crate) struct Home {
     /// How many were ever put there.
     made: i64,
     order: Order,
-    /// Those that nobody has taken yet.
+    /// Those that no load has taken yet.
     left: VecDeque<Target>,
     random: u64,
 }
@@ -146,7 +146,7 @@ impl Home {
         self.dir.join("totpd.db")
     }
 
-    /// Adds authenticators until there are `count` that nobody has taken.
+    /// Adds authenticators until there are `count` that no load has taken.
     pub(crate) fn fill(&mut self, count: i64) -> Result<()> {
         let add = count - i64::try_from(self.left.len())?;
         if add <= 0 {

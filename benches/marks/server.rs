@@ -15,7 +15,7 @@ pub(crate) struct Server {
     process: Process,
     pub(crate) address: String,
     started: Instant,
-    /// Kept open: a server whose output nobody takes would be told so.
+    /// Kept open: writing to a closed pipe would fail in the server.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Slow<'a> {
 impl Server {
     pub(crate) fn start(home: &Home, flags: &[&str], slow: Option<Slow<'_>>) -> Result<Self> {
         let mut command = Command::new(TOTPD);
-        // No setting of whoever runs this gets in.
+        // No setting of the caller's environment gets in.
         command.env_clear().arg("--data-dir").arg(&home.dir);
         command
             .args(["serve", "--listen", "127.0.0.1:0"])

@@ -106,7 +106,7 @@ fn count_totps(connection: &Connection) -> Result<i64> {
     Ok(connection.query_row(sql, (), |row| row.get(0))?)
 }
 
-/// Which requests were refused. Of one whose connection broke nobody can say what became of it.
+/// Which requests were refused. What became of one whose connection broke is unknown.
 fn failed(outcome: &Outcome) -> Result<HashSet<usize>> {
     match outcome.statuses.get(&0) {
         Some(count) => Err(format!("{count} connections broke").into()),

@@ -67,7 +67,7 @@ struct State {
     receiving_since: Option<Instant>,
     /// When the client connected, or a request was last complete or answered.
     last_request: Instant,
-    /// Since when the client takes none of the bytes that are to be written.
+    /// Since when the client has taken none of the bytes that wait to be written.
     #[cfg(feature = "grpc")]
     stalled_since: Option<Instant>,
     #[cfg(feature = "grpc")]

@@ -25,11 +25,11 @@ const PREFIX_BYTES: usize = 5;
 const REQUEST_BYTES: usize = 4 * 1024;
 /// What each connection may hold whatever the others do: some short requests at once.
 const OWN_BYTES: usize = 8 * REQUEST_BYTES;
-/// How many times as long as our limit a head may be until h2 refuses it, in its own words. Up to there it is ours to
-/// refuse, so that a client of gRPC understands.
+/// h2 refuses a head of more than this many times our limit with an answer of its own. A shorter one over the limit is
+/// refused here, with an answer that a client of gRPC understands.
 const LONGEST_HEAD: usize = 4;
-/// What a conversation with reflection holds: questions go on for as long as the client likes, and an answer of
-/// several KiB may wait at each step of its way.
+/// The memory of a conversation with reflection. It lasts for as long as the client likes, and an answer of several KiB
+/// may wait at each step of its way.
 const CONVERSATION_BYTES: usize = 64 * 1024;
 /// By how much the buffer of a message grows at least.
 const GROWTH_BYTES: usize = 1024;
@@ -285,8 +285,8 @@ impl CallHead {
         })
     }
 
-    /// What it holds beyond what a request does anyway. HPACK lets a client say a long field with one byte, again and
-    /// again.
+    /// The bytes of the head beyond those that every request is counted with. With HPACK a client can repeat a long field
+    /// at the cost of one byte.
     fn bytes_beyond_usual(&self) -> usize {
         let authorization = self.authorization.as_deref().unwrap_or_default();
         let code = self.code.as_deref().unwrap_or_default();
@@ -309,13 +309,13 @@ impl CallHead {
 /// The name of the request's id in the library's spelling.
 const REQUEST_ID: &str = "x-request-id";
 
-/// The id that the request's head says. One that is malformed or stands twice is none.
+/// The id in the request's head. One that is malformed or repeated is ignored.
 fn sent_id(headers: &HeaderMap) -> Option<RequestId> {
     let sent = once(headers, REQUEST_ID).ok().flatten();
     sent.and_then(|it| it.parse().ok())
 }
 
-/// A header that may stand once.
+/// A header that may occur once.
 fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, TransportError> {
     let mut all = headers.get_all(name).iter();
     let value = all.next().map(ascii).transpose()?;

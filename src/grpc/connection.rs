@@ -19,13 +19,13 @@ use super::calls::Calls;
 use super::socket::Socket;
 use crate::connections::{Connection, ConnectionGuard, Health, RefusalReason};
 
-/// Requests at once on one connection. RFC 9113 §6.5.2 would have a hundred; but what they hold of memory is there for
-/// clients that never finish them.
+/// Requests at once on one connection. RFC 9113 §6.5.2 recommends a hundred at least, but each may hold memory without
+/// ever being finished.
 const MAX_STREAMS: u32 = 32;
 /// What may be on its way to us on one stream, and on all of a connection: the least that a connection can have (RFC
 /// 9113 §6.9.2). Where many send at once it lies in memory before it is counted.
 const WINDOW_BYTES: u32 = 65_535;
-/// What of an answer lies in memory for a client that has not taken it.
+/// How much of an answer h2 keeps in memory for a client that has not taken it.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that were opened and reset before we looked at them (CVE-2023-44487), and streams that we reset
 /// for errors of the client's; beyond that the connection is ended.
@@ -33,7 +33,7 @@ const MAX_RESETS_UNSEEN: usize = 20;
 const MAX_RESETS_FOR_ERRORS: usize = 64;
 /// How long a client may keep a connection without a request in progress once it was sent a GOAWAY.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
-/// How long it is between two looks at a connection's health, at least and at most.
+/// The time between two checks of a connection's health, at least and at most.
 const MIN_CHECK_PERIOD: Duration = Duration::from_millis(20);
 const MAX_CHECK_PERIOD: Duration = Duration::from_secs(1);
 

@@ -74,7 +74,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Begins to read a request, whose first byte was here at `begun`. What has been read of it counts already.
+    /// Begins to read a request whose first byte arrived at `begun`. Reserves memory for the bytes of it that were read.
     pub(super) fn begin(&mut self, begun: Instant) -> Result<(), Ended> {
         self.set_deadline(begun)?;
         self.hold(self.buffer.len())
@@ -86,12 +86,12 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// The request was answered or refused: its memory is free.
+    /// The request was answered or refused. Releases its memory.
     pub(super) fn end(&mut self) {
         self.lease.resize(0);
     }
 
-    /// Whether the client begins as one that speaks HTTP/2: then what was read of it. Nothing else begins so.
+    /// The bytes that were read, if they begin as every connection of HTTP/2 does and no request of HTTP/1.1 can.
     #[cfg(feature = "grpc")]
     pub(super) fn http2(&mut self, begun: Instant) -> Result<Option<Vec<u8>>, Ended> {
         self.set_deadline(begun)?;
@@ -154,7 +154,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Whether a body of that length is yet to come, and may: its client waits to be told to go on.
+    /// Whether a body of that length is still missing and allowed, so that its client may wait for `100 Continue`.
     pub(super) fn awaits(&self, length: BodyLength) -> bool {
         match length {
             BodyLength::Bytes(length) => usize::try_from(length)

@@ -125,7 +125,7 @@ pub struct Running {
     accepting: Vec<thread::JoinHandle<()>>,
     /// While this is open they accept.
     accepts: UnixStream,
-    /// Paths of sockets that are ours to remove.
+    /// Paths of the sockets that this server has made and removes when it stops.
     paths: Vec<PathBuf>,
 }
 

@@ -149,7 +149,7 @@ impl Pipeline {
     fn fail(&self) {
         let mut queue = lock(&self.queue);
         queue.is_broken = true;
-        // Their threads are told by that.
+        // This wakes the waiting threads, because it drops their senders.
         queue.waiting.clear();
         drop(queue);
         let _gone = self.stream.shutdown(std::net::Shutdown::Both);

@@ -218,7 +218,7 @@ impl Importer<'_> {
     }
 }
 
-/// The error that ends a transaction of which nothing is to be kept.
+/// The error that undoes the transaction of a dry run.
 const DRY_RUN: &str = "a dry run keeps nothing";
 
 /// What the rows of a dry run would have brought, as digests of eight bytes.

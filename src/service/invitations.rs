@@ -135,7 +135,7 @@ impl Service {
         let (role, expires) = self.inner.store.write(now, move |tx| {
             let invited = tx.take_invitation(&digest)?.ok_or(Error::BadToken)?;
             let id = TokenId::from_trusted(tx.new_id()?);
-            // Whoever holds the new token did it.
+            // The holder of the new token did it.
             let source = EventSource {
                 actor: id.to_string(),
                 peer,

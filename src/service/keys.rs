@@ -1,6 +1,6 @@
 //! Sealing and opening secrets under the keys that the database names (SECURITY.md 43).
 //!
-//! A rotation may run in another process. So each transaction that seals reads which key is to be used, and a key that
+//! A rotation may run in another process. So each transaction that seals reads which key to use, and a key that
 //! is not known yet is read from its file when the first secret needs it. Knows nothing of how a rotation goes.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,7 +33,7 @@ impl CurrentKeys {
 }
 
 impl Inner {
-    /// Seals a secret under the key that is to be used in this transaction.
+    /// Seals a secret under the key that the database names in this transaction.
     pub(super) fn seal(
         &self,
         tx: &WriteTx<'_>,

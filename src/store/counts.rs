@@ -112,7 +112,7 @@ impl StoreCounts {
 }
 
 impl StoreCounts {
-    /// Counts the events of a change that is to be kept, if its transaction is committed.
+    /// Counts the events of a change, once its transaction is committed.
     pub(super) fn note_events(&self, events: &EventTally) {
         for (counter, more) in self.uncommitted.iter().zip(&events.0) {
             if more.get() > 0 {

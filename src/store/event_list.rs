@@ -75,7 +75,7 @@ macro_rules! list {
 /// The statements for one organization. `super::tests` holds their query plans against SECURITY.md 23.
 pub(super) const EVENTS_OF_ORG: [&str; 2] =
     [list!("org_id = ?1", "DESC"), list!("org_id = ?1", "ASC")];
-/// ?1 says whether only events of the instance are listed, which have no organization.
+/// If ?1 is true, only events of the instance are listed, which have no organization.
 const EVENTS: [&str; 2] = [
     list!("(NOT ?1 OR org_id IS NULL)", "DESC"),
     list!("(NOT ?1 OR org_id IS NULL)", "ASC"),

@@ -161,7 +161,7 @@ impl EventSource {
         }
     }
 
-    /// totpd itself, for changes that nobody asked for.
+    /// totpd itself, for changes that no caller asked for.
     pub(crate) fn totpd() -> Self {
         Self {
             actor: "totpd".to_owned(),

@@ -70,7 +70,7 @@ pub(in crate::api) struct SetUsername {
     pub(in crate::api) is_organization_specific: bool,
 }
 
-/// Reads the body that says what a new user is to be.
+/// Reads the body of a new user.
 pub(in crate::api) fn read_user(body: &[u8]) -> Result<CreateUser> {
     USERNAMES_OF_USER.judge_json(body)?;
     read(body)
