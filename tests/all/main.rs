@@ -27,6 +27,7 @@ mod bounds;
 mod carrying;
 mod cli;
 mod clock;
+mod clock_fix;
 mod codes;
 #[cfg(feature = "grpc")]
 mod detours;
