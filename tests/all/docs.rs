@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use totpd::api::status::{Code, Refusal, TransportError};
 use totpd::error::{Error, Missing, ProofRefusal, WrongState};
 
+use crate::binary::{Home, enrolled};
 use crate::readme::{STATUS, ids};
 
 const ERRORS: &str = include_str!("../../docs/errors.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 /// A row of `docs/errors.md`: the id, the HTTP status, and the code of gRPC as number and name.
 pub(crate) type Row = (Option<String>, u16, i32, String);
@@ -207,4 +210,56 @@ fn every_link_of_the_pages_leads_to_a_file() {
         }
     }
     assert!(found > 30, "{found} were found");
+}
+
+/// The block of commands of a page that begins so.
+fn commands<'page>(page: &'page str, begin: &str) -> &'page str {
+    let blocks = page.split("```sh\n").skip(1);
+    let mut blocks = blocks.map(|it| it.split("```").next().unwrap());
+    let found = blocks.find(|it| it.trim_start().starts_with(begin));
+    found.unwrap_or_else(|| panic!("no block begins with {begin}"))
+}
+
+/// A backup, a restore beside it, the key as text, and what was typed of it: pasted twice, into an installation by hand.
+#[test]
+fn the_commands_for_backups_can_be_pasted_twice() {
+    for tool in ["bash", "base32"] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            return eprintln!("skipped: `{tool}` is not installed");
+        }
+    }
+    let (home, _) = Home::init();
+    enrolled(&home);
+    let block = |begin| commands(OPERATIONS, begin);
+    let prepare = block("export TOTPD_DATA_DIR");
+    let back_up = block("BACKUP=");
+    let try_restore = block("install -d -m 700 /dev/shm/try-restore\n( umask 077; cp");
+    let print = block("base32 \"$KEY\"");
+    let read = block("install -d -m 700 /dev/shm/try-restore\n( umask 077; {");
+    let restore = block("command totpd");
+    // As a person types it: in small letters, with blanks, without what fills up the last group.
+    let typed = "base32 \"$KEY\" | tr A-Z= 'a-z ' | sed 's/..../& /g'";
+    let once = format!("{prepare}{back_up}{try_restore}{print}{typed} | {{ {read} }}\n{restore}");
+    let dir = home.dir.path().display().to_string();
+    // Both are in one second here, and run beside other tests.
+    let session = once.replace("/dev/shm/", &format!("{dir}/"));
+    let session = ["first", "second"].map(|it| session.replace("%Y%m%dT%H%M%SZ", it));
+    let totpd = Path::new(env!("CARGO_BIN_EXE_totpd")).parent().unwrap();
+    let output = Command::new("bash")
+        .args(["-ec", &session.concat()])
+        .current_dir(&dir)
+        .env("PATH", format!("{}:/usr/bin:/bin", totpd.display()))
+        .env("TOTPD_DATA_DIR", home.data())
+        .env("HOME", &dir)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}{said}");
+    assert_eq!(
+        told.matches("secrets     all 1 open").count(),
+        4,
+        "{told}{said}"
+    );
+    assert!(!home.dir.path().join("try-restore").exists());
 }
