@@ -8,7 +8,7 @@ use totpd::error::{Error, Result};
 use totpd::service::Service;
 
 use super::output::Output;
-use super::{DataLocation, args, operator, run_file, users};
+use super::{DataLocation, args, operator, output, run_file, users};
 
 #[derive(Serialize)]
 struct LinkDocument {
@@ -68,14 +68,28 @@ pub(super) fn open(
 }
 
 /// What links begin with: what the arguments say, else what the server of the directory uses.
+///
+/// A server without pages answers such a link with 404. Where a URL was said, a page of somebody else may be there, which
+/// takes the code, so that is a warning; an address of the server itself is refused.
 fn base_url(data_dir: &Path, given: Option<String>) -> Result<String> {
     let missing = |problem| Error::invalid("--public-url", problem);
-    if let Some(given) = given {
-        return Ok(given);
+    let run = run_file::read(data_dir);
+    let no_web = run.as_ref().is_some_and(|it| it.no_web);
+    let no_server = run.is_none();
+    if let Some(url) = given.or_else(|| run.and_then(|it| it.url)) {
+        if no_web {
+            output::print_error(
+                "warning: the server serves no pages (`--no-web`, or a binary without them), so this link needs a page of your own",
+            );
+        }
+        return Ok(url);
     }
-    let run = run_file::read(data_dir).ok_or_else(|| {
-        missing("no server runs on this data directory that would know the URL; start one, or give this")
-    })?;
-    run.url
-        .ok_or_else(|| missing("the server has no address with a URL; give this"))
+    Err(missing(if no_server {
+        "no server runs on this data directory that would know the URL; start one, or give this"
+    } else if no_web {
+        "the server serves no pages (`--no-web`, or a binary without them), so a link would lead nowhere; start it with \
+         pages, or give this for a page of your own"
+    } else {
+        "the server has no address with a URL; give this"
+    }))
 }

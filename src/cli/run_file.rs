@@ -21,6 +21,9 @@ pub(super) struct RunDocument {
     /// What links begin with, if the server knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) url: Option<String>,
+    /// Whether the server leaves out the pages to which links lead.
+    #[serde(default)]
+    pub(super) no_web: bool,
 }
 
 impl RunFile {

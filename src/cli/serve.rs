@@ -31,12 +31,25 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     let config = config(location, &args)?;
     let api = Api::new(service.clone(), Arc::new(now));
     let api = api.for_origins(args.cors_origin);
-    let api = if args.no_web { api } else { api.with_pages() };
+    let no_web = args.no_web || !cfg!(feature = "web");
+    let api = if no_web { api } else { api.with_pages() };
     let handler = Handler::of(api);
     let running = serve::start(config, &handler)
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
     start_tidying(&service, &handler, args.keep_events)?;
-    let run_file = announce(location, &running)?;
+    // Without pages a link to an address of this server leads nowhere; what was said may be a page of somebody else.
+    let url = if no_web {
+        args.public_url
+    } else {
+        running.base_url().map(str::to_owned)
+    };
+    let addresses = running.addresses().iter().map(ToString::to_string);
+    let document = RunDocument {
+        addresses: addresses.collect(),
+        url,
+        no_web,
+    };
+    let run_file = announce(location, &running, &document)?;
 
     let signals = wait_for_stop(signals, &running);
     log::info!("stopping");
@@ -104,13 +117,12 @@ fn config(location: &DataLocation, args: &args::Serve) -> Result<Config> {
 }
 
 /// Tells other commands, the terminal and systemd that the server is ready, and at which addresses.
-fn announce(location: &DataLocation, running: &Running) -> Result<RunFile> {
-    let addresses = running.addresses().iter().map(ToString::to_string);
-    let document = RunDocument {
-        addresses: addresses.collect(),
-        url: running.base_url().map(str::to_owned),
-    };
-    let run_file = RunFile::create(&location.path, &document)?;
+fn announce(
+    location: &DataLocation,
+    running: &Running,
+    document: &RunDocument,
+) -> Result<RunFile> {
+    let run_file = RunFile::create(&location.path, document)?;
     if let Some(address) = running.metrics_address() {
         output::print_line(&format!("metrics on {address}"));
     }

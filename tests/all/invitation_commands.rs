@@ -4,9 +4,12 @@ use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
+#[cfg(feature = "web")]
 use totpd::model::Timestamp;
 
-use crate::binary::{Home, Server, now, refused};
+#[cfg(feature = "web")]
+use crate::binary::now;
+use crate::binary::{Home, Server, refused};
 use crate::harness::{Answer, Client};
 use crate::wait;
 
@@ -19,6 +22,7 @@ fn redeem(server: &Server, url: &str) -> Answer {
     Client::connect(&server.address).ask("POST", "/ui/redeem", "", body.as_bytes())
 }
 
+#[cfg(feature = "web")]
 #[track_caller]
 fn void(server: &Server, url: &str) {
     redeem(server, url).expect_error(401, 16, Some("AUTH-7fs1e"));
@@ -29,6 +33,7 @@ fn url(document: &Value) -> &str {
 }
 
 /// In how many seconds a link ends.
+#[cfg(feature = "web")]
 fn seconds_left(document: &Value) -> i64 {
     let expires: Timestamp = document["expires"].as_str().unwrap().parse().unwrap();
     (expires.micros() - now().micros()) / 1_000_000
@@ -40,6 +45,7 @@ fn invitations(home: &Home) -> i64 {
     database.query_row(sql, (), |row| row.get(0)).unwrap()
 }
 
+#[cfg(feature = "web")]
 #[test]
 fn a_person_is_invited_beside_the_server_and_uninvited() {
     let (home, _) = Home::init();
@@ -97,6 +103,7 @@ fn a_person_is_invited_beside_the_server_and_uninvited() {
     assert_eq!(server.terminate().0, 0);
 }
 
+#[cfg(feature = "web")]
 #[test]
 fn the_administrator_opens_the_page_by_a_link() {
     let (home, _) = Home::init();
@@ -155,6 +162,59 @@ fn links_begin_with_what_the_server_was_told_or_the_command() {
     assert_eq!(server.terminate().0, 0);
 }
 
+/// The addresses of a server without pages answer a link with 404. What somebody said may be a page that takes the code.
+#[test]
+fn a_link_to_a_server_without_pages_is_refused_and_to_another_page_warned_of() {
+    let (home, _) = Home::init();
+    home.json(&["user", "create", "alice"]);
+    let no_web: &[&str] = if cfg!(feature = "web") {
+        &["--no-web"]
+    } else {
+        &[]
+    };
+    let commands = [&["open"][..], &["user", "invite", "alice"]];
+    let other = "https://other.example";
+    let warned = |command: &[&str]| {
+        let output = home.run(&[command, &["--json"]].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("warning: the server serves no pages"),
+            "{said}"
+        );
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(url(&document).starts_with(other), "{document}");
+        url(&document).to_owned()
+    };
+    let server = home.serve(no_web);
+    for command in commands {
+        home.refuses(command, 1, "--public-url: the server serves no pages");
+        assert_eq!(invitations(&home), 0, "nobody is invited");
+    }
+    for command in commands {
+        let link = warned(&[command, &["--public-url", other]].concat());
+        redeem(&server, &link).expect_status(200);
+    }
+    // What voids links needs none.
+    home.json(&["user", "invite", "alice", "--revoke"]);
+    assert_eq!(server.terminate().0, 0);
+
+    let server = home.serve(&[no_web, &["--public-url", other]].concat());
+    for command in commands {
+        redeem(&server, &warned(command)).expect_status(200);
+    }
+    assert_eq!(server.terminate().0, 0);
+    // With pages nothing is said.
+    #[cfg(feature = "web")]
+    {
+        let server = home.serve(&["--public-url", other]);
+        for command in commands {
+            assert!(home.run(command).stderr.is_empty());
+        }
+        assert_eq!(server.terminate().0, 0);
+    }
+}
+
 /// No browser opens a Unix socket.
 #[test]
 fn without_an_address_that_has_a_url_the_flag_is_named() {
@@ -166,11 +226,12 @@ fn without_an_address_that_has_a_url_the_flag_is_named() {
     wait::until("the server has left its addresses", || {
         home.run(&["health"]).status.success()
     });
-    home.refuses(
-        &["open"],
-        1,
-        "--public-url: the server has no address with a URL",
-    );
+    let told = if cfg!(feature = "web") {
+        "--public-url: the server has no address with a URL"
+    } else {
+        "--public-url: the server serves no pages"
+    };
+    home.refuses(&["open"], 1, told);
     assert_eq!(invitations(&home), 0);
     assert_eq!(server.terminate().0, 0);
 }
