@@ -160,10 +160,10 @@ function address() {
 async function route() {
   closeDialogs();
   const code = takeLinkCode();
-  if (code) return arrive(code);
   const session = currentSession();
   const [view, ...rest] = address();
   drawTop(view);
+  if (code) return arrive(code);
   if (!session) return signIn();
   const text = nextNotice;
   nextNotice = '';

@@ -283,7 +283,7 @@ export function form({ content, fields = [], submit, danger, others = [], action
       await action();
     } catch (error) {
       if (currentSession() || !(error.status === 401)) problem.show(error);
-      if (error instanceof Refusal && error.status === 400) mark(true);
+      if (error.status === 400 && !/^COMMAND|Limit/.test(error.id)) mark(true);
     } finally {
       send.removeAttribute('aria-disabled');
       send.replaceChildren(submit);

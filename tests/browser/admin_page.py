@@ -61,6 +61,7 @@ def an_administrator_invites_a_user(world):
     page.link("Add an authenticator").click()
     page.button("Continue").click()
     page.told("This user is locked or deactivated.")
+    expect(page.field("Name")).not_to_have_attribute("aria-invalid", "true")
     page.look("user-locked")
 
 

@@ -102,6 +102,11 @@ def recovery_codes_are_shown_once_and_can_be_kept(world):
     shown = page.page.evaluate("[...document.body.children].filter((it) => it.checkVisibility()).map((it) => it.tagName)")
     assert shown == ["DIALOG"], shown
     page.page.emulate_media(media="screen")
+    # Whoever leaves is asked whether that is meant.
+    with page.page.expect_event("dialog") as asked:
+        page.page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
     page.page.keyboard.press("Escape")
     page.heading("Your recovery codes").wait_for()
     page.in_dialog("I have saved them").click()

@@ -65,6 +65,7 @@ def a_link_that_is_only_looked_at_is_not_used_up(world):
     page.page.goto(link)
     page.heading("Continue with your link").wait_for()
     page.page.wait_for_load_state("networkidle")
+    page.told("totpd")
     page.look("link")
     assert set(asked) == {"GET"}, asked
     page.page.close()
@@ -154,6 +155,22 @@ def a_token_that_is_revoked_ends_the_page(world):
     page.look("ended-refused")
     page.button("Sign in with a token").click()
     page.heading("Sign in").wait_for()
+
+
+@test
+def a_page_ends_with_its_token(world):
+    page = world.page()
+    page.page.clock.install()
+    page.follow(world.server.invite(world.server.user("alice")))
+    page.heading("Your authenticators").wait_for()
+    page.page.clock.run_for(3_470_000)
+    expect(page.page.locator("#notice")).to_be_empty()
+    page.page.clock.run_for(20_000)
+    page.told("You will be signed out in two minutes.")
+    page.look("ends-soon")
+    page.page.clock.run_for(120_000)
+    page.heading("Your time is over").wait_for()
+    page.look("ended-expired")
 
 
 @test
