@@ -117,11 +117,7 @@ fn config(location: &DataLocation, args: &args::Serve) -> Result<Config> {
 }
 
 /// Tells other commands, the terminal and systemd that the server is ready, and at which addresses.
-fn announce(
-    location: &DataLocation,
-    running: &Running,
-    document: &RunDocument,
-) -> Result<RunFile> {
+fn announce(location: &DataLocation, running: &Running, document: &RunDocument) -> Result<RunFile> {
     let run_file = RunFile::create(&location.path, document)?;
     if let Some(address) = running.metrics_address() {
         output::print_line(&format!("metrics on {address}"));
