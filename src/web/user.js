@@ -142,9 +142,9 @@ function scan(go, begun, name, old) {
     await proof.run((other) => call('POST', totp(begun.totpId, '_verify'), { body: code.code(), code: other }));
     go('#/', old ? words.add.replaced(name, nameOf(old)) : words.add.done(name));
   };
-  const cancel = button(words.cancel, () => {
-    call('DELETE', totp(begun.totpId)).catch(() => {});
-    go('#/');
+  const cancel = button(words.cancel, async () => {
+    await call('DELETE', totp(begun.totpId)).catch(() => {});
+    if (currentSession()) go('#/');
   });
   const { element } = form({ content: [code.row, proof.place], fields: [code], submit: words.add.finish, others: [cancel], action });
   const picture = begun.qr

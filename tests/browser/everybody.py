@@ -85,7 +85,7 @@ def everything_is_done_by_keyboard(world):
 
 @test
 def a_small_and_dark_window_shows_everything(world):
-    alice = world.server.user("alice" + "-with-a-long-name" * 10)
+    alice = world.server.user("alice" + "withalongname" * 12)
     page = world.page(width=320, height=640, dark=True, touch=True)
     page.page.goto(world.server.url + "/ui/")
     page.heading("Sign in").wait_for()

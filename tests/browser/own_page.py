@@ -140,6 +140,7 @@ def an_enrolment_that_is_left_is_shown_and_discarded(world):
     page.begin_enrolment("Phone")
     page.button("Cancel").click()
     page.told("You have no authenticator yet")
+    expect(page.page.get_by_text("Not finished")).to_have_count(0)
 
 
 @test
