@@ -365,7 +365,7 @@ impl From<TransportError> for Refusal {
                 Self::new(Code::Unimplemented, 501, None, message)
             }
             TransportError::TooSlow => {
-                let message = "the request was not whole in time";
+                let message = "the request was not complete in time";
                 Self::new(Code::DeadlineExceeded, 408, Some("TOTPD-Slow"), message)
             }
             TransportError::DeadlinePassed => {

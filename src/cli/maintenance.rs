@@ -46,7 +46,7 @@ struct FindingDocument<'a> {
 pub(super) fn backup(service: &Service, out: &Output, file: &Path) -> Result<()> {
     let taken = service.back_up(file)?;
     if let Err(error) = service.record_backup(&Context::command_line(now())) {
-        log::warn!("the backup is whole, but that it was made is not on record: {error}");
+        log::warn!("the backup is complete, but it was not recorded in the database: {error}");
     }
     let document = BackupDocument {
         file: file.display().to_string(),

@@ -76,7 +76,7 @@ pub(super) fn read(source: &mut Source, options: &ReadOptions, sink: &mut Sink<'
             )
         } else {
             format!(
-                "it is no whole JSON document; see line {}, column {}",
+                "it is not a complete JSON document; see line {}, column {}",
                 error.line(),
                 error.column()
             )

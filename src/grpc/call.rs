@@ -320,7 +320,7 @@ fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Trans
     let mut all = headers.get_all(name).iter();
     let value = all.next().map(ascii).transpose()?;
     if all.next().is_some() {
-        let why = "a header that may stand once stands twice";
+        let why = "a header that may occur once occurs twice";
         return Err(TransportError::BadFraming(why));
     }
     Ok(value)

@@ -115,7 +115,7 @@ impl RequestHead {
                 framing.connection.push_str(ascii(field.value)?);
                 return Ok(());
             }
-            // What is malformed or stands twice is replaced, and never refused.
+            // One that is malformed or repeated is replaced, and never refused.
             "x-request-id" => {
                 let text = str::from_utf8(field.value).unwrap_or_default();
                 let id = text.trim().parse().ok();
@@ -126,7 +126,7 @@ impl RequestHead {
             _ => return Ok(()),
         };
         if slot.replace(ascii(field.value)?.to_owned()).is_some() {
-            return Err(BadFraming("a header that may stand once stands twice"));
+            return Err(BadFraming("a header that may occur once occurs twice"));
         }
         Ok(())
     }
@@ -142,7 +142,7 @@ impl RequestHead {
             (None, Some(coding)) if is_1_1 && coding.eq_ignore_ascii_case("chunked") => {
                 BodyLength::Chunked
             }
-            (None, Some(_)) => return Err(BadFraming("the one transfer coding known is chunked")),
+            (None, Some(_)) => return Err(BadFraming("the only known transfer coding is chunked")),
             (Some(_), Some(_)) => {
                 let why = "Content-Length and Transfer-Encoding exclude each other";
                 return Err(BadFraming(why));
@@ -151,7 +151,7 @@ impl RequestHead {
         self.expects_continue = match &framing.expect {
             None => false,
             Some(it) if it.eq_ignore_ascii_case("100-continue") => is_1_1,
-            Some(_) => return Err(BadFraming("the one expectation known is 100-continue")),
+            Some(_) => return Err(BadFraming("the only known expectation is 100-continue")),
         };
         let mut options = framing.connection.split(',');
         self.keep_alive = is_1_1 && !options.any(|it| it.trim().eq_ignore_ascii_case("close"));

@@ -201,7 +201,7 @@ fn first_difference(
 }
 
 fn unknown(kind: &str, name: &str) -> String {
-    format!("the {kind} {name:?} is none of totpd's")
+    format!("the {kind} {name:?} is not one of totpd's")
 }
 
 /// A statement in the form that is compared. For a table: the tokens before its columns; its columns and constraints,

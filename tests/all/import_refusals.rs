@@ -162,7 +162,7 @@ fn a_file_that_is_none_of_these_is_refused_as_a_whole() {
         (b"{\"a\":1}".to_vec(), "no export of totpd, Keycloak"),
         (
             realm.as_bytes()[..realm.len() / 2].to_vec(),
-            "no whole JSON document",
+            "not a complete JSON document",
         ),
         (deep.into_bytes(), "not as Keycloak"),
         (format!("[{realm},{realm}]").into_bytes(), "several realms"),
