@@ -199,7 +199,7 @@ impl fmt::Display for Error {
             Self::Unavailable(_) => {
                 f.write_str("the database is not available right now; nothing was changed")
             }
-            Self::Bug(_) => f.write_str("an internal error; nothing was changed"),
+            Self::Bug(_) => f.write_str("an internal error"),
         }
     }
 }
