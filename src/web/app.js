@@ -22,7 +22,7 @@ function takeLinkCode() {
   return fragment;
 }
 
-/** Waits for a click: programs that look at links in messages run scripts too, and would use the link up. */
+/** Waits for a click: programs that look at links in mail run scripts too, and would use it up. */
 const arrive = (code) => show(words.link, () => message(words.link, words.linkText, button(words.signInButton, () => open(code), { class: 'primary' })));
 
 /** Swaps the code of a link for a session. Where it is not clear whether the server has seen it, it may be tried again. */
@@ -158,7 +158,8 @@ function address() {
 }
 
 async function route() {
-  closeDialogs();
+  // Going back closes nothing that is shown once.
+  closeDialogs('dialog:not(.wide)');
   const code = takeLinkCode();
   const session = currentSession();
   const [view, ...rest] = address();

@@ -99,8 +99,8 @@ export function begin(next) {
   session = next;
 }
 
-/** Closes all dialogs at once: the browser's own event comes later, and a secret would stay until then. */
-export const closeDialogs = () => document.querySelectorAll('dialog').forEach((it) => it.dispatchEvent(new Event('close')));
+/** Closes dialogs at once: the browser's own event comes later, and a secret would stay until then. */
+export const closeDialogs = (which = 'dialog') => document.querySelectorAll(which).forEach((it) => it.dispatchEvent(new Event('close')));
 
 /** Ends the session, and forgets the token. `why` is a key of `words.ended`. */
 export function end(why) {

@@ -45,7 +45,7 @@ export function home(go, quiet) {
       confirmed.length === 0
         ? h('section', { class: 'empty' }, icon('shield'), h('h2', {}, words.own.none), h('p', {}, words.own.noneText), add(words.own.add))
         : h('div', { class: 'after' }, add(words.own.add), confirmed.length === 1 && h('p', { class: 'hint' }, words.own.oneOnly)),
-      recoverySection(recovery.remaining ?? 0, confirmed.length > 0, username, again),
+      recoverySection(recovery.remaining ?? 0, confirmed.length > 0, username, go, again),
     ];
   }, { quiet });
 }
@@ -174,7 +174,7 @@ function scan(go, begun, name, old) {
 
 // ---- Recovery codes ----
 
-function recoverySection(remaining, hasTotp, username, again) {
+function recoverySection(remaining, hasTotp, username, go, again) {
   const state = !hasTotp ? words.recovery.needsTotp :
     remaining === 0 ? words.recovery.none :
     remaining < 4 ? words.recovery.few(remaining) : words.recovery.left(remaining);
@@ -183,20 +183,20 @@ function recoverySection(remaining, hasTotp, username, again) {
     h('p', {}, words.recovery.text),
     h('p', { class: remaining > 0 && remaining < 4 ? 'warning' : 'state' }, state),
     hasTotp && h('div', { class: 'actions' },
-      button(label, () => makeCodes(remaining, username, again), { 'data-key': 'recovery' }),
+      button(label, () => makeCodes(remaining, username, go), { 'data-key': 'recovery' }),
       remaining > 0 && button(words.recovery.remove, () => removeCodes(again), { 'data-key': 'recovery-remove', class: 'quiet' })));
 }
 
-async function makeCodes(remaining, username, again) {
+async function makeCodes(remaining, username, go) {
   const proof = withProof();
   const content = [h('p', {}, words.recovery.makeText), remaining > 0 && h('p', { class: 'warning' }, words.recovery.replaces(remaining)), proof.place];
   const action = () => proof.run((code) => call('POST', path('users', own(), 'recovery_codes'), { code }));
   const made = await ask({ title: words.recovery.makeTitle, content, fields: [proof.field], submit: words.recovery.make, action });
   if (!made) return;
-  if (await showCodes(made.codes, username)) again(words.recovery.made);
+  if (await showCodes(made.codes, username)) go('#/', words.recovery.made);
 }
 
-/** Shows the codes, once. Whoever leaves meanwhile is asked whether that is meant. */
+/** Shows the codes, once, and asks whoever leaves meanwhile. */
 async function showCodes(codes, username) {
   const text = `${words.recovery.fileText(username, moment(serverNow()))}\n\n${codes.join('\n')}\n`;
   const download = () => {

@@ -107,9 +107,13 @@ def recovery_codes_are_shown_once_and_can_be_kept(world):
         page.page.close(run_before_unload=True)
     assert asked.value.type == "beforeunload"
     asked.value.dismiss()
+    # Neither Escape nor the back button takes them away.
     page.page.keyboard.press("Escape")
-    page.heading("Your recovery codes").wait_for()
+    page.page.go_back()
+    page.page.locator("h1", has_text="Add an authenticator").wait_for(state="attached")
+    assert page.page.get_by_role("dialog").get_by_text(codes[0]).is_visible()
     page.in_dialog("I have saved them").click()
+    page.told("Your recovery codes are ready.")
     page.told("10 codes are left.")
     for it in codes[:7]:
         assert world.server.ask("POST", f"users/{alice}/recovery_codes/_check", it)[0] == 200
