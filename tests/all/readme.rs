@@ -134,9 +134,17 @@ fn a_login_form_meets_what_the_table_says() {
     assert_eq!(met, rows());
 }
 
+#[test]
+fn the_first_command_shows_the_main_job_and_the_second_runs_all_tests() {
+    let blocks = README.split("```sh\n").skip(1);
+    let commands = blocks.map(|it| it.split("```").next().unwrap().trim_end());
+    let first: Vec<_> = commands.take(2).collect();
+    assert_eq!(first, ["cargo run --release -- demo", "cargo test"]);
+}
+
 /// Runs the README's sessions with the real binary, on another port and without building it.
 fn paste(dir: &Path, port: u16, times: usize) -> Output {
-    let real = README.split("### By hand").nth(1).unwrap();
+    let real = README.split("## Try it by hand").nth(1).unwrap();
     let real = real.split("\n## ").next().unwrap();
     let session: String = real
         .split("```sh\n")
