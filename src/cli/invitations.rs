@@ -67,10 +67,10 @@ pub(super) fn open(
     })
 }
 
-/// What links begin with: what the arguments say, else what the server of the directory uses.
+/// The URL that links begin with: the given one, or else that of the directory's server.
 ///
-/// A server without pages answers such a link with 404. Where a URL was said, a page of somebody else may be there, which
-/// takes the code, so that is a warning; an address of the server itself is refused.
+/// A server without pages answers such a link with 404, so its own address is refused. A given URL causes only a warning,
+/// because pages of another program may redeem the code there.
 fn base_url(data_dir: &Path, given: Option<String>) -> Result<String> {
     let missing = |problem| Error::invalid("--public-url", problem);
     let run = run_file::read(data_dir);

@@ -37,7 +37,7 @@ pub(super) fn run(location: &DataLocation, args: args::Serve) -> Result<()> {
     let running = serve::start(config, &handler)
         .map_err(|error| Error::invalid("serve", error.to_string()))?;
     start_tidying(&service, &handler, args.keep_events)?;
-    // Without pages a link to an address of this server leads nowhere; what was said may be a page of somebody else.
+    // Without pages a link to this server's address leads nowhere. A given URL may have pages of another program.
     let url = if no_web {
         args.public_url
     } else {

@@ -286,7 +286,7 @@ impl Drop for DataDir {
     }
 }
 
-/// Fails where there is a database or a key: a new key would open nothing of what is there.
+/// Fails if there is a database or a key, because a new key would open none of the existing secrets.
 fn require_no_instance(path: &Path) -> Result<()> {
     for (name, what) in [
         (DATABASE, "a database"),

@@ -127,7 +127,7 @@ pub struct ImportOptions {
 
 /// An import in progress. Each call of [`Self::import`] takes some rows.
 ///
-/// It may end at any row, and be done again from the first one: what is there is not imported twice.
+/// An import may stop at any row and be run again from the first one. Existing authenticators are not imported twice.
 pub struct Importer<'a> {
     service: &'a Service,
     caller: Caller,

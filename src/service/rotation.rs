@@ -38,8 +38,8 @@ pub struct KeyRotation {
     pub secrets: usize,
     /// Whether it completed a rotation that another call had begun.
     pub was_unfinished: bool,
-    /// Where the keys are not in the data directory: the file of the old key, and the file of the new one, which is to be
-    /// put in its place.
+    /// If the keys are outside the data directory: the file of the old key, and the file of the new key that has to
+    /// replace it.
     pub to_replace: Option<(PathBuf, PathBuf)>,
     /// Whether the WAL is Litestream's to empty. It and the replica keep what the old key opens.
     pub is_replicated: bool,

@@ -1,4 +1,4 @@
-// The administrator's page, loaded when one comes: users, and one user. What a token may not see or do is the server's to say.
+// The administrator's page, loaded on demand: users, and one user. The server decides what a token may see or do.
 
 import { words } from './words.js';
 import { ago, ask, button, call, copyButton, explain, field, h, icon, moment, named, notice, path, show, unique } from './lib.js';
@@ -21,7 +21,7 @@ export function choice(label, options, value = '') {
 
 // ---- Users ----
 
-// What was looked for is there again when an administrator comes back from a user.
+// The search is kept while an administrator looks at one user.
 let looked = { text: '', state: '' };
 
 function filtersOf({ text, state }, isNarrow) {
@@ -41,7 +41,7 @@ async function search(wanted, offset) {
   try {
     return await call('POST', page, { body: filtersOf(wanted) });
   } catch (error) {
-    // To look inside of names takes long where there are very many; their beginnings have an index.
+    // Searching inside names is slow if there are many. Their beginnings have an index.
     if (error.id !== 'TOTPD-Search' || !wanted.text) throw error;
     return call('POST', page, { body: filtersOf(wanted, true) });
   }

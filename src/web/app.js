@@ -1,15 +1,15 @@
-// Where the pages begin: the code of a link or a pasted token becomes a session, and the address says what is shown.
+// The entry point: the code of a link or a pasted token starts a session, and the address selects the view.
 //
-// An address is `#/…`, or `#` and the code of a link, which leaves the address bar and the history before anything else happens.
+// An address is `#/…`, or `#` and the code of a link. The code is removed from the address bar and the history first.
 
 import { words } from './words.js';
 import { begin, button, callWith, closeDialogs, currentSession, end, field, form, h, happened, icon, isIdle, notice, redeem, Refusal, serverNow, show, time } from './lib.js';
 
 const byId = (id) => document.getElementById(id);
 
-/** What to tell once the next view is there. */
+/** The notice for the next view. */
 let nextNotice = '';
-/** Shows the present view anew without disturbing anybody; null where there is nothing to refresh. */
+/** Reloads the current view without moving the focus. Null if it has nothing to reload. */
 let refresh = null;
 let endTimer;
 
@@ -22,10 +22,10 @@ function takeLinkCode() {
   return fragment;
 }
 
-/** Waits for a click: programs that look at links in mail run scripts too, and would use it up. */
+/** Waits for a click, because programs that check links in mail run scripts and would use it up. */
 const arrive = (code) => show(words.link, () => message(words.link, words.linkText, button(words.signInButton, () => open(code), { class: 'primary' })));
 
-/** Swaps the code of a link for a session. Where it is not clear whether the server has seen it, it may be tried again. */
+/** Redeems the code of a link for a session. If no answer arrives, the user may try again. */
 function open(code) {
   refresh = null;
   return show(words.opening, async () => {
@@ -36,7 +36,7 @@ function open(code) {
     } catch (error) {
       if (!(error instanceof Refusal) || ![400, 401, 404].includes(error.status)) throw error;
       if (!currentSession()) return message(words.linkUsed, words.linkUsedText);
-      // Whoever is here already goes on.
+      // An open session continues.
       nextNotice = words.linkUsed;
       queueMicrotask(route);
       return [];
@@ -44,7 +44,7 @@ function open(code) {
   });
 }
 
-/** Begins the session that the server granted. */
+/** Starts the session that the server granted. */
 function enter({ token, role, userId, expires }) {
   begin({ token, role, userId });
   clearTimeout(endTimer);
@@ -59,14 +59,14 @@ function enter({ token, role, userId, expires }) {
   byId('foot').append(h('p', {}, words.endsAt(time(Date.now() + left))));
 }
 
-/** Finds out what a pasted token may do. None of these calls changes anything. */
+/** Finds the role of a pasted token. None of these calls changes anything. */
 async function recognize(token, userId) {
   const refusal = (method, path, body) => callWith(token, method, path, body).then(() => null, (error) => {
     if (error instanceof Refusal && [400, 403, 404].includes(error.status)) return error;
     throw error;
   });
   if (!(await refusal('POST', 'users/_search?query.limit=1', []))) return { token, role: 'admin' };
-  // It may not search. A checker is told that this is no code; another is told that it may not check.
+  // It may not search. A checker's empty code is refused as malformed, and others get 403.
   if ((await refusal('POST', 'users/-/totp/_check', '')).status !== 403) throw words.tokenOfChecker;
   if (!userId) return { token, role: 'self' };
   const wrong = await refusal('GET', `users/${encodeURIComponent(userId)}`);
@@ -109,7 +109,7 @@ function signIn() {
 
 // ---- The way out ----
 
-/** A view that only tells something. */
+/** A view with only a message. */
 function message(title, text, next = button(words.useToken, signIn)) {
   refresh = null;
   return [h('div', { class: 'narrow' }, h('h1', {}, title), h('p', { class: 'lead' }, text), h('div', { class: 'actions' }, next))];
@@ -125,12 +125,12 @@ happened.addEventListener('ended', ({ detail: why }) => {
   show(title, () => message(title, text));
 });
 
-// Whoever goes back to this page finds it without a session, also where the browser kept the page as it was.
+// The session ends when the page is left, because the browser may keep the page for its back button.
 addEventListener('pagehide', () => end('left'));
 
 // ---- What is shown ----
 
-/** Goes to a view, and tells something there. */
+/** Goes to a view, and shows a notice there. */
 function go(address, text = '') {
   nextNotice = text;
   if (location.hash === address) route();
@@ -158,7 +158,7 @@ function address() {
 }
 
 async function route() {
-  // Going back closes nothing that is shown once.
+  // Going back keeps dialogs that are shown once.
   closeDialogs('dialog:not(.wide)');
   const code = takeLinkCode();
   const session = currentSession();

@@ -1,4 +1,4 @@
-// Shows openapi.json for people. All text goes into the page as text, never as markup.
+// Displays openapi.json. All text is inserted as text, never as markup.
 
 const byId = (id) => document.getElementById(id);
 let description;
@@ -11,7 +11,7 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Words with `code` and **strong** parts. */
+/** Text with `code` and **strong** parts. */
 function words(text = "") {
   return text.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
     if (part.startsWith("`")) return element("code", {}, part.slice(1, -1));
@@ -20,14 +20,14 @@ function words(text = "") {
   });
 }
 
-/** What a reference means, or the object itself. */
+/** The target of a reference, or the object. */
 function follow(it) {
   if (!it.$ref) return it;
   const steps = it.$ref.slice(2).split("/");
   return follow(steps.reduce((at, step) => at[step.replaceAll("~1", "/").replaceAll("~0", "~")], description));
 }
 
-/** A schema without `null`, and the names that led to it. */
+/** A schema without `null`, and the names on the way. */
 function shape(schema, names) {
   if (schema.$ref) return shape(follow(schema), names.add(schema.$ref));
   return schema.oneOf && !schema.properties ? shape(schema.oneOf[0], names) : schema;
@@ -45,7 +45,7 @@ function kind(schema) {
   return names[type] ?? type;
 }
 
-/** The fields of an object, with those below, as terms and descriptions. Schemas that hold themselves are told once. */
+/** The fields of an object and nested ones, as terms and descriptions. Recursive schemas are listed once. */
 function fields(schema, prefix = "", around = new Set()) {
   const names = new Set();
   const it = shape(schema, names);
@@ -70,7 +70,7 @@ function list(entries) {
   return entries.length ? [element("dl", {}, ...entries)] : [];
 }
 
-/** An example. It scrolls by keyboard too. */
+/** An example, scrollable by keyboard. */
 function example(value, label) {
   const text = typeof value === "string" && label === "text" ? value : JSON.stringify(value, null, 2);
   return element("pre", { tabindex: "0" }, text);
@@ -98,7 +98,7 @@ function body(call) {
   ];
 }
 
-/** The ids of the refusals that a schema allows, with what they mean. */
+/** The ids of the refusals that a schema allows, and their meaning. */
 function refusals(status, schema) {
   if (schema.oneOf) return schema.oneOf.flatMap((one) => refusals(status, one));
   const it = follow(schema);
@@ -155,7 +155,7 @@ function show() {
   }
 }
 
-/** Leaves out the calls that do not have the text, in the list and on the page. */
+/** Hides the calls without the text, in the list and on the page. */
 function find() {
   const wanted = byId("find").value.trim().toLowerCase();
   let count = 0;
@@ -181,7 +181,7 @@ async function start() {
   byId("state").textContent = "";
   byId("find").addEventListener("input", find);
   byId("menu").open = matchMedia("(min-width: 60rem)").matches;
-  // The part that the address names was not there yet when the page was opened.
+  // The part in the address did not exist yet when the page was opened.
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 

@@ -1,4 +1,4 @@
-// Events, for administrators: filtered, and followed as long as they are looked at.
+// Events, for administrators: filtered, and updated while they are shown.
 
 import { words } from './words.js';
 import { button, explain, field, h, isIdle, show } from './lib.js';
@@ -48,7 +48,7 @@ export function events(userId = '') {
     place.replaceChildren(...older(next.events ?? []));
   }))]);
 
-  /** Adds what is new, at the top, as long as this view is shown. Nothing is said aloud: it would never end. */
+  /** Adds new events at the top while this view is shown. Screen readers are not told: it would never end. */
   const follow = async () => {
     if (!list.isConnected) return;
     const mine = turn;
@@ -61,7 +61,7 @@ export function events(userId = '') {
           place.querySelector('.hint')?.remove();
         }
       } catch {
-        // The next time will do; a server that is gone is told of elsewhere.
+        // Retried later. Another notice reports a server that is gone.
       }
     }
     setTimeout(follow, EVERY_MS);

@@ -1,12 +1,12 @@
-// What all pages stand on: elements, the API, forms, dialogs, and time.
+// Shared by all pages: elements, the API, forms, dialogs, and time.
 //
-// All text becomes text and never markup: nothing here parses HTML. The token is a variable of this module and nowhere else.
+// Text never becomes markup: nothing here parses HTML. The token is stored only in a variable of this module.
 
 import { words } from './words.js';
 
 // ---- Elements ----
 
-/** Builds an element. Of the attributes, those that begin with `on` are listeners, and what is null or false is left out. */
+/** Builds an element. Attributes that begin with `on` are listeners, and null and false ones are omitted. */
 export function h(tag, attributes, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -18,17 +18,17 @@ export function h(tag, attributes, ...children) {
   return element;
 }
 
-/** A name or other text that a person chose: it may be written in another direction. */
+/** A name or other text from a user, which may have another direction. */
 export const named = (text) => h('bdi', {}, text);
 
-/** An ornament, which a screen reader passes over. */
+/** An icon, which screen readers skip. */
 export const icon = (name) => h('span', { class: `icon ${name}`, 'aria-hidden': 'true' });
 
 export const button = (label, onclick, attributes = {}) => h('button', { type: 'button', onclick, ...attributes }, label);
 
 const byId = (id) => document.getElementById(id);
 
-/** Tells what was done, also to a screen reader. It stays until the next thing is done. */
+/** Shows what was done, also to screen readers. The text stays until the next notice. */
 export function notice(text) {
   byId('notice').replaceChildren(...(text ? [h('p', {}, text)] : []));
 }
@@ -43,7 +43,7 @@ let serverAheadMs = 0;
 
 export const serverNow = () => Date.now() + serverAheadMs;
 
-// Dates as in the person's own country, if it speaks the language of the words.
+// Dates in the user's locale, if its language is that of the texts.
 const locale = navigator.languages.find((it) => it.startsWith(words.locale)) ?? words.locale;
 const dateFormat = new Intl.DateTimeFormat(locale, { dateStyle: 'medium' });
 const momentFormat = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short' });
@@ -53,7 +53,7 @@ const agoFormat = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
 export const time = (at) => timeFormat.format(new Date(at));
 export const moment = (at) => momentFormat.format(new Date(at));
 
-/** A moment as people say it, such as "2 hours ago". */
+/** A relative time, such as "2 hours ago". */
 export function ago(at) {
   const seconds = Math.min(0, (Date.parse(at) - serverNow()) / 1000);
   const days = seconds / 86_400;
@@ -67,7 +67,7 @@ export function ago(at) {
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
 
-/** Calls `tick` with the time that is left, once a second, and `over` at the end, as long as `element` is shown. */
+/** While `element` is shown, calls `tick` with the remaining time once a second, and `over` at the end. */
 export function countDown(element, seconds, tick, over) {
   const end = performance.now() + seconds * 1000;
   const step = () => {
@@ -87,10 +87,10 @@ export function countDown(element, seconds, tick, over) {
 
 const root = new URL('../', import.meta.url);
 
-/** Who is here: `{ token, role, userId, ends }`, or null. */
+/** The session: `{ token, role, userId, ends }`, or null. */
 let session = null;
 
-/** What happens to the session, and to the server: `ended` and `back`. */
+/** Events of the session and the server: `ended` and `back`. */
 export const happened = new EventTarget();
 
 export const currentSession = () => session;
@@ -99,7 +99,7 @@ export function begin(next) {
   session = next;
 }
 
-/** Closes dialogs at once: the browser's own event comes later, and a secret would stay until then. */
+/** Closes dialogs at once: the browser's event comes later, and a secret would stay until then. */
 export const closeDialogs = (which = 'dialog') => document.querySelectorAll(which).forEach((it) => it.dispatchEvent(new Event('close')));
 
 /** Ends the session, and forgets the token. `why` is a key of `words.ended`. */
@@ -110,7 +110,7 @@ export function end(why) {
   happened.dispatchEvent(new CustomEvent('ended', { detail: why }));
 }
 
-/** The server said no. */
+/** A refusal. */
 export class Refusal extends Error {
   constructor(status, id, message, retryAfterS) {
     super(message);
@@ -118,10 +118,10 @@ export class Refusal extends Error {
   }
 }
 
-/** No answer came: whether a change was made is not known. */
+/** No answer arrived, so a change may have been made. */
 export class NoAnswer extends Error {}
 
-/** What to tell a person about a failed call. */
+/** The text about a failed call. */
 export function explain(error) {
   if (error instanceof NoAnswer) return words.noAnswer;
   if (error instanceof Refusal) {
@@ -155,7 +155,7 @@ async function send(method, path, { body, headers = {} } = {}) {
   try {
     json = JSON.parse(answer);
   } catch {
-    // A proxy may answer in its own way; the status says enough.
+    // A proxy's own answer may not be JSON. The status is enough.
   }
   if (response.ok) return json;
   const detail = json.details?.[0] ?? {};
@@ -165,10 +165,10 @@ async function send(method, path, { body, headers = {} } = {}) {
 
 export const redeem = (code) => send('POST', 'ui/redeem', { body: { code } });
 
-/** Makes a call with a token that is not in use yet. */
+/** Makes a call with a token that has no session. */
 export const callWith = (token, method, path, body) => send(method, `resources/v3alpha/${path}`, { body, headers: { Authorization: `Bearer ${token}` } });
 
-/** Makes a call as who is here. `code` is a current code, where the setting `self-removal` wants one. */
+/** Makes a call in the session. `code` is a current code if the setting `self-removal` needs one. */
 export async function call(method, path, { body, code, at = 'resources/v3alpha/' } = {}) {
   const asked = session;
   if (!asked) throw new Refusal(401);
@@ -182,7 +182,7 @@ export async function call(method, path, { body, code, at = 'resources/v3alpha/'
   }
 }
 
-/** A path of the API. An id may hold anything. */
+/** A path of the API. An id is any text. */
 export const path = (...parts) => parts.map(encodeURIComponent).join('/');
 
 // ---- A server that is gone ----
@@ -199,7 +199,7 @@ async function watchOutage() {
       const response = await fetch(new URL('debug/healthz', root), { cache: 'no-store', signal: AbortSignal.timeout(5_000) });
       if (response.ok) break;
     } catch {
-      // Still gone.
+      // Still down.
     }
   }
   watching = false;
@@ -221,15 +221,15 @@ export function field(label, { hint, ...attributes } = {}) {
 }
 
 /**
- * A field for a code, one-time or, where all keys are wanted, recovery. It takes what apps show and people paste: blanks and
- * hyphens mean nothing.
+ * A field for a one-time code, or with all keys for a recovery code. Spaces and hyphens, as apps show and people paste them,
+ * are ignored.
  */
 export function codeField(label, hint, inputmode = 'numeric') {
   const made = field(label, { hint, class: 'code', autocomplete: 'one-time-code', inputmode });
   return { ...made, code: () => made.input.value.normalize('NFKC').replace(/[\s\p{Pd}]/gu, '') };
 }
 
-/** Where a form says what went wrong. A wait counts down. */
+/** The error of a form. A wait counts down. */
 function problemBox() {
   const text = h('p', { role: 'alert' });
   const left = h('p', { class: 'left', role: 'timer' });
@@ -255,7 +255,7 @@ function problemBox() {
   return { box, show, clear };
 }
 
-/** A form. What `action` throws is shown, and the first of `fields` that is there is marked where what was typed is refused. */
+/** A form. It shows what `action` throws, and marks the first visible one of `fields` if the input is refused. */
 export function form({ content, fields = [], submit, danger, others = [], action }) {
   const problem = problemBox();
   problem.box.id = unique('problem');
@@ -293,7 +293,7 @@ export function form({ content, fields = [], submit, danger, others = [], action
   return { element, problem };
 }
 
-/** Asks in a dialog, and returns what `action` returned, or nothing where it was cancelled. What cannot be cancelled stays on Escape. */
+/** Asks in a dialog. Returns the result of `action`, or nothing if cancelled. Without a cancel button Escape is ignored. */
 export function ask({ title, content, fields, submit, danger, action, cancel = words.cancel, wide }) {
   return new Promise((resolve) => {
     const titleId = unique('title');
@@ -323,13 +323,13 @@ export function ask({ title, content, fields, submit, danger, action, cancel = w
     document.body.append(dialog);
     dialog.showModal();
     const first = fields?.find((it) => it.row.isConnected)?.input;
-    // What cannot be undone is not what the Enter key does at once.
+    // Enter must not trigger what cannot be undone.
     const buttons = [...dialog.querySelectorAll(':scope > form > .actions button')];
     (first ?? (danger ? buttons.at(-1) : buttons[0])).focus();
   });
 }
 
-/** Makes changes that may need a code beside them. Where the server asks for one, its field is shown, and the next try sends it. */
+/** Makes changes that may need a code. If the server asks for one, a field is shown, and the next try sends it. */
 export function withProof() {
   const proof = codeField(words.proof, words.proofHint, 'text');
   const place = h('div', {});
@@ -348,7 +348,7 @@ export function withProof() {
   return { place, field: proof, run };
 }
 
-/** Puts text into the clipboard; on a page without TLS browsers allow only the old way. */
+/** Copies text. Without TLS browsers allow only the old interface. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -363,7 +363,7 @@ export async function copy(text) {
   }
 }
 
-/** A button that copies, and says so. */
+/** A button that copies and says so. */
 export function copyButton(label, text) {
   const said = h('span', { role: 'status' }, label);
   const made = h('button', {
@@ -381,7 +381,7 @@ export function copyButton(label, text) {
 
 let turn = 0;
 
-/** Moves the focus to what a view is about, so that a screen reader reads it. */
+/** Moves the focus to the heading, so that a screen reader reads it. */
 export function focusHeading() {
   const heading = byId('main').querySelector('h1') ?? byId('main');
   heading.tabIndex = -1;
@@ -389,8 +389,8 @@ export function focusHeading() {
 }
 
 /**
- * Shows a view, whose elements `load` returns, unless it was left meanwhile. Where that fails it says why and what to do.
- * `quiet` keeps the old one until then, and the focus.
+ * Shows the elements that `load` returns, unless the view was left. If loading fails, shows why and what to do.
+ * `quiet` keeps the old view until then, and the focus.
  */
 export async function show(title, load, { quiet = false } = {}) {
   const mine = (turn += 1);
@@ -421,5 +421,5 @@ export async function show(title, load, { quiet = false } = {}) {
   else if (hadFocus || !quiet) focusHeading();
 }
 
-/** Whether a view may be refreshed without disturbing anybody. */
+/** Whether a view may be reloaded without disturbing input. */
 export const isIdle = () => !document.querySelector('dialog[open]') && !document.hidden;

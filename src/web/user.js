@@ -1,4 +1,4 @@
-// A user's own page: authenticators and recovery codes of the one user that the session is for.
+// A user's own page: the authenticators and recovery codes of the session's user.
 
 import { words } from './words.js';
 import {
@@ -6,14 +6,14 @@ import {
   serverNow, show, withProof,
 } from './lib.js';
 
-/** An enrolment that is not confirmed by then is void (SECURITY.md 29). */
+/** An enrolment expires if unconfirmed by then (SECURITY.md 29). */
 const ENROLMENT_S = 600;
 
 const own = () => currentSession().userId;
 const totp = (...rest) => path('users', own(), 'totp', ...rest);
 const nameOf = (it) => it.name || words.own.unnamed;
 
-/** Runs a change of which another tab may know already, and shows what is so afterwards either way. */
+/** Runs a change that another tab may have made already, and shows the new state in any case. */
 const goneIsDone = async (change) => {
   try {
     await change();
@@ -95,7 +95,7 @@ async function remove(it, isLast, again) {
 
 // ---- Adding one ----
 
-/** First its name, and a code where the server wants one; then the picture, and the first code of the new one. */
+/** First the name, and a code if the server needs one. Then the QR code, and the first code of the new one. */
 export function add(go, replaced) {
   let title = words.add.heading;
   return show(title, async () => {
@@ -127,7 +127,7 @@ export function add(go, replaced) {
 function scan(go, begun, name, old) {
   const title = old ? words.add.replaceHeading(nameOf(old)) : words.add.heading;
   const start = performance.now();
-  // The link is opened by the system: it is of this scheme or there is none.
+  // The system opens the link, so only this scheme is allowed.
   const link = begun.uri?.startsWith('otpauth://') && begun.uri;
   const key = begun.secret.replace(/(.{4})(?=.)/g, '$1 ');
   const code = codeField(words.add.code, words.add.codeHint);
@@ -196,7 +196,7 @@ async function makeCodes(remaining, username, go) {
   if (await showCodes(made.codes, username)) go('#/', words.recovery.made);
 }
 
-/** Shows the codes, once, and asks whoever leaves meanwhile. */
+/** Shows the codes once. Leaving needs confirmation. */
 async function showCodes(codes, username) {
   const text = `${words.recovery.fileText(username, moment(serverNow()))}\n\n${codes.join('\n')}\n`;
   const download = () => {

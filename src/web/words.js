@@ -1,4 +1,4 @@
-// All words of the pages, in English. Another language is one more file like this one: the same keys, its own `locale`.
+// All texts of the pages, in English. Another language needs a file with the same keys and its own `locale`.
 
 const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 

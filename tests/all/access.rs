@@ -1,4 +1,5 @@
-//! Who may do what, and what differs in no byte. SECURITY.md 20, 23, 28.
+//! What each role may do. A resource that the caller may not see is answered byte for byte like one that does not
+//! exist. SECURITY.md 20, 23, 28.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::harness::{Answer, Phone, TestServer};
 
 const FORBIDDEN: (u16, i64, Option<&str>) = (403, 7, Some("AUTH-AWfge"));
 
-/// A user and one confirmed and one pending authenticator of it.
+/// A user with one confirmed and one pending authenticator.
 struct Target {
     user: String,
     phone: Phone,
@@ -45,7 +46,7 @@ const CALLS: [&str; 15] = [
     "remove",
     "delete",
 ];
-/// Those of them that change nothing, and leave no event.
+/// The calls that change nothing and leave no event.
 const READS: [&str; 3] = ["get", "list", "count codes"];
 /// What a `checker` may do.
 const CHECKS: [&str; 2] = ["check", "check a recovery code"];
@@ -116,7 +117,7 @@ fn call(server: &TestServer, token: &str, call: &str, org: &str, at: &Target) ->
     }
 }
 
-/// SECURITY.md 20: every role × {own, another's, another organization's, unknown} × every call.
+/// SECURITY.md 20: every role × {own, another user's, another organization's, unknown} × every call.
 #[test]
 fn rights_are_judged_on_organization_user_and_authenticator() {
     let server = TestServer::start();
@@ -185,7 +186,7 @@ fn rights_are_judged_on_organization_user_and_authenticator() {
                 let changed = server.count("SELECT count(*) FROM event") - before;
                 let expected = match call_name {
                     _ if !may || !sees || READS.contains(&call_name) => 0,
-                    // The recovery codes go with the last confirmed authenticator.
+                    // Removing the last confirmed authenticator removes the recovery codes too.
                     "remove" => 2,
                     _ => 1,
                 };
@@ -195,7 +196,7 @@ fn rights_are_judged_on_organization_user_and_authenticator() {
     }
 }
 
-/// SECURITY.md 20: an authenticator is found under its own user and nobody else's.
+/// SECURITY.md 20: an authenticator is found only under its own user.
 #[test]
 fn an_authenticator_of_another_user_is_not_there() {
     let server = TestServer::start();
@@ -227,7 +228,8 @@ fn an_authenticator_of_another_user_is_not_there() {
         .expect_status(200);
 }
 
-/// SECURITY.md 20: whoever looks elsewhere, or may look elsewhere alone, removes nothing.
+/// SECURITY.md 20: a request that names another organization removes nothing, and neither does a token of another
+/// organization.
 #[test]
 fn an_authenticator_is_removed_where_it_is_looked_for_and_nowhere_else() {
     let server = TestServer::start();
@@ -299,7 +301,7 @@ fn out_of_sight_is_not_there_byte_for_byte() {
     }
 }
 
-/// The same ids and secrets under a name of their own.
+/// A second `Phone` with the same id and secret.
 fn server_phone(of: &Target) -> Phone {
     let secret = totpd::totp::Secret::from_base32(&of.phone.secret.base32()).unwrap();
     Phone {
@@ -342,7 +344,8 @@ fn a_token_ends_at_once_by_revocation_by_time_and_with_its_user() {
     server.ask("GET", &path, "").expect_status(200);
 }
 
-/// A manager's users go to its organization, and it learns of a taken id elsewhere and of nothing else.
+/// A user that a manager creates belongs to the manager's organization. A manager learns that an id is taken in
+/// another organization, and nothing else about it.
 #[test]
 fn a_new_user_goes_where_the_token_belongs() {
     let server = TestServer::start();

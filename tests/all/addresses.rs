@@ -1,4 +1,4 @@
-//! Where a request comes from and which path it names: each has one reading.
+//! The peer address and the path of a request each have exactly one interpretation.
 
 use crate::harness::{Client, TestServer};
 
@@ -45,7 +45,7 @@ fn the_authority_of_an_absolute_target_is_no_part_of_its_path() {
         ask(whole).expect_status(200);
     }
     ask("//t/debug/healthz").expect_error(404, 5, None);
-    // Without a path they mean `/`, which is the page for people where there is one.
+    // A target without a path means `/`, which is the start page if the binary has pages.
     for pathless in ["http://t", "http://t?/debug/healthz", "http://t?"] {
         let answer = ask(pathless);
         if cfg!(feature = "web") {

@@ -1,4 +1,4 @@
-//! `docs/api.md` is made from the description of the API.
+//! `docs/api.md` is generated from the OpenAPI description.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::openapi::{Operation, document, operations, refusals};
 use crate::schema::{follow, resolve};
 
-/// What most answers hold. Its fields are told once.
+/// The schema that most answers contain. The page describes its fields once.
 const DETAILS: &str = "#/components/schemas/Details";
 
 fn file() -> PathBuf {
@@ -20,11 +20,11 @@ fn text<'a>(it: &'a Value, name: &str) -> &'a str {
     it.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The types of a schema in words: `text`, `number or null`, a list of values.
+/// The types of a schema as the page writes them: `text`, `number or null`, a list of values.
 fn kind(document: &Value, schema: &Value) -> String {
     let schema = follow(document, schema);
     if let Some(values) = schema.get("enum") {
-        // Numbers of names are for programs.
+        // The numbers of enum values matter only to programs.
         let names = values.as_array().unwrap().iter().filter_map(Value::as_str);
         let names = names.filter(|it| it.parse::<u8>().is_err());
         let names = names.map(|it| format!("`{it}`"));
@@ -55,7 +55,7 @@ fn kind(document: &Value, schema: &Value) -> String {
     }
 }
 
-/// The schema itself, without `null`, and the names of what it refers to.
+/// The schema itself, without `null`. Adds the names of the schemas it refers to.
 fn shape<'a>(document: &'a Value, schema: &'a Value, names: &mut Vec<&'a str>) -> &'a Value {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         names.push(reference);
@@ -67,8 +67,8 @@ fn shape<'a>(document: &'a Value, schema: &'a Value, names: &mut Vec<&'a str>) -
     }
 }
 
-/// A row for each field, with the fields of objects and of lists of objects below. `around` names the schemas that hold this
-/// one: a filter that holds filters is not told again.
+/// One row for each field. The fields of nested objects and lists follow below. `around` names the enclosing schemas:
+/// a schema that contains itself is described once.
 fn fields<'a>(
     document: &'a Value,
     schema: &'a Value,
@@ -89,7 +89,7 @@ fn fields<'a>(
     let properties = schema.get("properties").and_then(Value::as_object);
     for (name, member) in properties.into_iter().flatten() {
         let kind = kind(document, member);
-        // A member of type `null` is described so that it is refused.
+        // A member of type `null` is in the description only because it is refused.
         if kind == "null" {
             continue;
         }

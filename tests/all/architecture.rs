@@ -1,4 +1,4 @@
-//! `docs/architecture.md` says what is so, and the modules keep apart as it says.
+//! `docs/architecture.md` is correct, and modules depend only on the modules that it allows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PAGE: &str = include_str!("../../docs/architecture.md");
 
-/// Each module, and those that it may use.
+/// Each module, and the modules it may use.
 const BELOW: [(&str, &[&str]); 17] = [
     (
         "serve",
@@ -72,7 +72,7 @@ const BELOW: [(&str, &[&str]); 17] = [
     ("error.rs", &[]),
 ];
 
-/// All source files below `path`, each with its text up to its tests and without comments.
+/// All source files below `path`, each with its text without comments and unit tests.
 fn sources(path: &Path, found: &mut Vec<(PathBuf, String)>) {
     if path.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
@@ -140,7 +140,7 @@ fn sql_and_the_outside_stay_where_they_belong() {
     }
 }
 
-/// What the page writes as code.
+/// The code spans of the page.
 fn spans() -> impl Iterator<Item = &'static str> {
     PAGE.split('`').skip(1).step_by(2)
 }

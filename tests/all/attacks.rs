@@ -1,4 +1,4 @@
-//! What one client can make the real binary hold of memory, while an honest one is served. SECURITY.md 44, 45.
+//! The most memory that one client can make the real binary use while an honest client is served. SECURITY.md 44, 45.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::wait::{self, SetOnDrop};
 
 const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
-/// A field of the process's own account of its memory, in bytes.
+/// A field of `/proc/<pid>/status`, in bytes.
 fn memory(server: &Server, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
     let line = status.lines().find(|it| it.starts_with(field)).unwrap();
@@ -24,7 +24,7 @@ fn memory(server: &Server, field: &str) -> u64 {
     kib * 1024
 }
 
-/// A server, its admin, and 400 users whose 65 KB of data are as many objects as fit, thirty deep.
+/// A server, its admin token, and 400 users whose 65 KB of data hold as many objects as allowed, nested thirty deep.
 fn prepared() -> (Home, Server, String, String) {
     let (home, admin) = Home::init();
     let checker = home.json(&["token", "create", "--role", "checker", "--all-orgs"]);
@@ -49,7 +49,7 @@ fn prepared() -> (Home, Server, String, String) {
     (home, server, admin, checker)
 }
 
-/// Runs `attack` beside a client that reads one user again and again, and insists that it is answered each time.
+/// Runs `attack` while a client reads one user repeatedly. Asserts that each of these reads is answered.
 fn withstands(name: &str, attack: impl Fn(&Server, &str, &str)) {
     let (home, server, admin, checker) = prepared();
     home.json(&["user", "create", "honest", "--id", "honest"]);
@@ -85,7 +85,7 @@ fn withstands(name: &str, attack: impl Fn(&Server, &str, &str)) {
     assert!(most <= MOST_BYTES, "{name}: {} MiB beyond idle", most >> 20);
 }
 
-/// Three searches run at once, so eight clients are several rounds of them.
+/// The server runs three searches at once, so eight clients need several rounds.
 #[test]
 fn pages_of_the_largest_users_take_little_memory() {
     withstands("pages over REST", |server, admin, _| {
@@ -106,7 +106,7 @@ fn pages_of_the_largest_users_take_little_memory() {
             for _ in 0..8 {
                 scope.spawn(|| {
                     let mut client = Rpc::connect(&server.address);
-                    // A page of protobuf: `query.limit` is 1,000.
+                    // A protobuf message: `query.limit` is 1,000.
                     let message = [0x12, 0x03, 0x10, 0xe8, 0x07];
                     let bearer = format!("Bearer {admin}");
                     let headers = [
@@ -144,7 +144,8 @@ fn a_hundred_clients_that_take_no_page_hold_little_memory() {
                 client
             })
             .collect();
-        // The server does no more for any of them: each has the first byte of a page or of a refusal.
+        // At this point each client has the first byte of a page or of a refusal, so the server does no more work for
+        // them.
         for client in clients {
             client.set_read_timeout(Some(wait::PATIENCE)).unwrap();
             assert_eq!(client.peek(&mut [0]).unwrap(), 1);

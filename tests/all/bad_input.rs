@@ -1,10 +1,10 @@
-//! Bad input of every kind, which changes nothing, and what only looks bad.
+//! Bad input of every kind changes nothing. Unusual but valid input is accepted.
 
 use crate::harness::{TestServer, tidy};
 
 const FIELD: Option<&str> = Some("TOTPD-Field");
 
-/// Bad input of every kind: told so, and afterwards the database is what it was to the byte.
+/// Every kind of bad input gets a clear error and leaves the database unchanged byte for byte.
 #[test]
 fn bad_input_is_told_so_and_changes_nothing() {
     let server = TestServer::start();
@@ -37,7 +37,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
         many.join(",")
     );
     let table: &[(&str, &str, &[u8])] = &[
-        // Malformed JSON, wrong types, a missing body, bytes that are no text.
+        // Malformed JSON, wrong types, a missing body, and bytes that are not UTF-8.
         ("POST", "/users", b"{"),
         ("POST", "/users", b""),
         ("POST", "/users", b"[]"),
@@ -136,7 +136,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
         ("POST", &invite, b"{\"expires\":\"never\"}"),
         ("POST", &invite, b"{\"expires\":\"1h\",\"expires\":\"1h\"}"),
         ("POST", &invite, deep.as_bytes()),
-        // Ids too long, too short, and not what percent-encoding makes.
+        // Ids that are too long or empty, and invalid percent-encoding.
         ("GET", "/users/", b""),
         ("GET", &format!("/users/{long}"), b""),
         ("DELETE", &format!("{totps}/"), b""),
@@ -146,7 +146,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
         ("GET", "/users/%zz", b""),
         ("GET", "/users/%+1", b""),
         ("GET", "/users/%ff", b""),
-        // Queries.
+        // Invalid query strings.
         (
             "GET",
             &format!("/users/{alice}?instance.id=a&instance.id=b"),
@@ -196,7 +196,7 @@ fn bad_input_is_told_so_and_changes_nothing() {
     assert!(file() == before, "the database is what it was, to the byte");
 }
 
-/// What only looks bad: it is taken as it was meant.
+/// Unusual but valid input is accepted with its intended meaning.
 #[test]
 fn what_is_not_needed_is_ignored() {
     let server = TestServer::start();
@@ -235,7 +235,7 @@ fn what_is_not_needed_is_ignored() {
         .expect_status(200);
 }
 
-/// Ids of the caller's choice are free strings, percent-encoded in paths.
+/// An id chosen by the caller is any string, percent-encoded in paths.
 #[test]
 fn an_id_may_be_any_text() {
     let server = TestServer::start();

@@ -18,13 +18,13 @@ use totpd::totp::Secret;
 use crate::harness::{Answer, Client, Phone};
 use crate::wait;
 
-/// A data directory and the real binary on it.
+/// A data directory. The real binary runs on it.
 pub struct Home {
     pub dir: TempDir,
 }
 
 impl Home {
-    /// An initialised one, and its admin token.
+    /// Returns an initialised data directory and its admin token.
     pub fn init() -> (Self, String) {
         let home = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -51,7 +51,7 @@ impl Home {
         wait::output(&mut self.command(args))
     }
 
-    /// What a command says with `--json`.
+    /// Runs a command with `--json` and returns its output.
     pub fn json(&self, args: &[&str]) -> Value {
         let output = self.run(&[args, &["--json"]].concat());
         let said = String::from_utf8_lossy(&output.stderr);
@@ -59,7 +59,7 @@ impl Home {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Insists that a command fails with this status and one line that holds `told`.
+    /// Asserts that a command fails with this status and prints one line that contains `told`.
     #[track_caller]
     pub fn refuses(&self, args: &[&str], status: i32, told: &str) {
         refused(&self.run(args), status, told);
@@ -87,7 +87,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Runs the command, which serves, until it listens.
+    /// Runs a command that serves, and waits until it listens.
     pub fn start(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
@@ -105,7 +105,7 @@ impl Server {
         }
     }
 
-    /// Waits until the process has ended by itself.
+    /// Waits until the process has exited by itself.
     pub fn wait(mut self) {
         wait::ended(&mut self.child);
     }
@@ -116,7 +116,7 @@ impl Server {
         Client::connect(&self.address).ask(method, &target, &bearer, body.as_bytes())
     }
 
-    /// Sends SIGKILL, as does the end of a test that fails.
+    /// Sends SIGKILL. Dropping the server, as a failing test does, also sends it.
     pub fn kill(self) {
         drop(self);
     }
@@ -142,7 +142,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Of one that has ended there is nothing left to kill.
+        // The process may have exited already.
         let _ended = self.child.kill();
         let _ended = self.child.wait();
     }
@@ -153,7 +153,7 @@ pub fn now() -> Timestamp {
     Timestamp::from_seconds(since.as_secs().cast_signed())
 }
 
-/// A user and a confirmed authenticator, by the command line alone. The code of the present step is used.
+/// Creates a user with a confirmed authenticator, using only the command line. The code of the current step is used.
 pub fn enrolled(home: &Home) -> (String, Phone) {
     let user = home.json(&["user", "create", "alice"]);
     let started = home.json(&["totp", "start", "alice", "--name", "Pixel 9"]);
@@ -247,7 +247,7 @@ fn what_was_answered_holds_after_sigkill() {
     assert_eq!(log, 0, "a clean stop leaves no log");
 }
 
-/// SECURITY.md 27: with everything logged that can be logged.
+/// SECURITY.md 27: with every log level enabled.
 #[test]
 fn a_full_run_prints_and_stores_no_secret_code_or_token() {
     let (home, token) = Home::init();
@@ -277,7 +277,7 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
     server
         .ask(&token, "POST", &check, &format!("{{\"code\":\"{good}\"}}"))
         .expect_status(400);
-    // A code that comes beside a change, good and wrong.
+    // A code sent along with a change, once valid and once wrong.
     home.json(&["settings", "set", "self-removal=code"]);
     let own = home.json(&["token", "create", "--role", "self", "--user", &alice]);
     let own = own["token"].as_str().unwrap().to_owned();
@@ -290,7 +290,7 @@ fn a_full_run_prints_and_stores_no_secret_code_or_token() {
         let answer = client.ask("DELETE", &target, &headers, b"");
         answer.expect_status(status);
     }
-    // An invitation, redeemed and not.
+    // One invitation that is redeemed and one that is not.
     let invite = format!("/users/{alice}/_invite");
     let codes: Vec<String> = (0..2)
         .map(|_| {
@@ -471,7 +471,7 @@ fn a_data_directory_that_is_not_right_is_told_in_one_line_and_left_alone() {
         breaks(&home.data());
         home.refuses(&["user", "list"], 1, told);
         home.refuses(&["serve", "--listen", "127.0.0.1:0"], 1, told);
-        // Files that others can reach are refused before anything else is looked at.
+        // Files that others can reach are refused before any other check.
         let told = if told == "chmod 600" { told } else { "already" };
         home.refuses(&["init"], 1, told);
     };
@@ -503,7 +503,7 @@ fn a_data_directory_that_is_not_right_is_told_in_one_line_and_left_alone() {
     );
 }
 
-/// `serve` under a limit of open files, hard and soft.
+/// Runs `serve` with this soft and hard limit of open files.
 fn serve_with_files(home: &Home, files: u32) -> Command {
     let mut shell = Command::new("sh");
     let line = format!("ulimit -n {files}; exec \"$0\" serve --listen 127.0.0.1:0");
@@ -550,7 +550,7 @@ fn few_open_files_mean_fewer_connections_or_one_clear_refusal() {
     );
 }
 
-/// A table of open files that grows under load would stop the accepting thread meanwhile.
+/// The table of open files does not grow under load, because growing it would block the accepting thread.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_table_of_open_files_has_its_size_from_the_start() {
@@ -563,7 +563,7 @@ fn the_table_of_open_files_has_its_size_from_the_start() {
     server.kill();
 }
 
-/// Nothing that was done is left unanswered, and nothing that was answered undone.
+/// Under SIGTERM every change that was made is answered, and every change that was answered is stored.
 #[test]
 fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
     let (home, token) = Home::init();
@@ -637,7 +637,7 @@ fn sigterm_under_load_loses_nothing_and_leaves_nothing_unanswered() {
     assert!(acknowledged < clients * each, "it was stopped under load");
 }
 
-/// Contract §6: one line, whatever failed, with its cause.
+/// Contract §6: any failure prints one line that includes the cause.
 #[test]
 fn a_database_that_cannot_be_used_is_told_in_one_line() {
     let (home, _) = Home::init();
@@ -647,7 +647,7 @@ fn a_database_that_cannot_be_used_is_told_in_one_line() {
     home.refuses(&["org", "create", "Acme"], 1, "set the clock right");
 }
 
-/// Contract §6: status 0 says that it is done, and a token that nobody got is not.
+/// Contract §6: status 0 means that the command succeeded. A token that could not be printed is a failure.
 #[test]
 fn an_answer_that_cannot_be_written_is_a_failure() {
     let (home, _) = Home::init();
@@ -659,7 +659,8 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
     }
 }
 
-/// Contract §6: an empty directory is taken and narrowed; one that belongs to others is neither.
+/// Contract §6: an empty directory is accepted and its mode is narrowed. A directory that belongs to others is
+/// refused and not changed.
 #[test]
 fn a_directory_of_others_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -679,7 +680,7 @@ fn a_directory_of_others_is_left_as_it_is() {
     assert_eq!(mode(), 0o700);
 }
 
-/// Wherever `init` is killed: once there is a database, it has an organization to put users into.
+/// `init` may be killed at any point: if a database exists, it has an organization for users.
 #[test]
 fn an_instance_is_there_in_one_piece() {
     for _ in 0..5 {

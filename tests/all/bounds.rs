@@ -1,4 +1,4 @@
-//! What a client sends and is sent has bounds. SECURITY.md 44, 45.
+//! Limits of what a client sends and receives. SECURITY.md 44, 45.
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -10,14 +10,14 @@ use crate::rpc::{Rpc, encode, method};
 const FIELD: Option<&str> = Some("TOTPD-Field");
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// One call of gRPC as the admin.
+/// Makes one gRPC call as the admin.
 fn call(server: &TestServer, rpc: &str, message: &Value) -> crate::rpc::Outcome {
     let mut client = Rpc::connect(&server.address());
     let message = encode(method(rpc).input(), message);
     client.call(Some(&server.admin), rpc, &message)
 }
 
-/// Puts users into the database beside the API, each with this data: what was stored before there was a bound.
+/// Inserts users with this data directly into the database, as versions without the limit stored them.
 fn store_users(server: &TestServer, users: usize, data: &str) {
     let database = Connection::open(server.path().join("totpd.db")).unwrap();
     database.pragma_update(None, "foreign_keys", true).unwrap();
@@ -44,7 +44,7 @@ fn ids(result: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A page that would be longer than 4 MiB is cut, says how many users it holds, and the next one goes on from there.
+/// A page longer than 4 MiB is cut. It says how many users it contains, and the next page continues from there.
 #[test]
 fn a_long_page_is_cut_and_paging_goes_on_from_there() {
     const USERS: usize = 150;
@@ -89,7 +89,7 @@ fn a_long_page_is_cut_and_paging_goes_on_from_there() {
     assert_eq!(over_grpc, all);
 }
 
-/// A page holds one user at least, and one that nobody is on is whole.
+/// A page contains at least one user, and an empty page counts as complete.
 #[test]
 fn a_page_says_what_was_asked_for_where_it_is_not_cut() {
     let server = TestServer::start();
@@ -103,19 +103,19 @@ fn a_page_says_what_was_asked_for_where_it_is_not_cut() {
     assert_eq!(ids(&one.json()["result"]).len(), 1);
 }
 
-/// Every member and element counts; containers may stand thirty deep.
+/// Every member and every element counts. Objects and lists may be nested thirty deep.
 #[test]
 fn data_is_bounded_in_values_and_depth_on_both_encodings() {
     let server = TestServer::start();
     let nested = |depth: usize| {
-        // The data itself is one object, the innermost is a list.
+        // The data itself is one object, and the innermost value is a list.
         (2..depth).fold(json!([]), |inner, _| json!({ "a": inner }))
     };
     let list = |elements: usize| Value::from(vec![0; elements]);
     let members: serde_json::Map<String, Value> =
         (0..2_000).map(|n| (n.to_string(), Value::Null)).collect();
     for (data, is_taken) in [
-        // The list is a value too.
+        // The list counts as a value too.
         (json!({"a": list(1_999)}), true),
         (json!({"a": list(2_000)}), false),
         (json!({"a": list(1_000), "b": list(998)}), true),
@@ -145,7 +145,7 @@ fn data_is_bounded_in_values_and_depth_on_both_encodings() {
     }
 }
 
-/// What is stored already is answered as it is, on both encodings.
+/// Data that is already stored is returned unchanged over both encodings, even if it exceeds the limit.
 #[test]
 fn data_that_was_stored_before_there_was_a_bound_is_still_answered() {
     let server = TestServer::start();
@@ -164,7 +164,8 @@ fn data_that_was_stored_before_there_was_a_bound_is_still_answered() {
     assert_eq!(found["result"][0]["data"], data);
 }
 
-/// A hundred filters, sixteen deep; told so before anything is built, and to a role that may search alone.
+/// At most a hundred filters, nested at most sixteen deep. Larger queries are refused before they are decoded, and
+/// only for roles that may search.
 #[test]
 fn filters_are_counted_before_they_are_decoded() {
     let server = TestServer::start();
@@ -198,7 +199,7 @@ fn filters_are_counted_before_they_are_decoded() {
             }
         }
     }
-    // An empty filter is three bytes of JSON and two of protobuf.
+    // An empty filter takes three bytes in JSON and two in protobuf.
     let flood = format!("[{}{{}}]", "{},".repeat(21_000));
     let refused = server.ask("POST", "/users/_search", &flood);
     let refused = refused.expect_error(400, 3, FIELD).json();

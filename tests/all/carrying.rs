@@ -1,4 +1,5 @@
-//! How requests are carried: stopping, who waits for whom, the form of refusals. SECURITY.md 34 and 47.
+//! The transport of requests: stopping, which requests wait for which, and the form of refusals. SECURITY.md 34 and
+//! 47.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -8,7 +9,7 @@ use crate::harness::{Client, TestServer};
 #[cfg(feature = "grpc")]
 use crate::wait::{self, SetOnDrop};
 
-/// A container runtime kills after ten seconds: nobody may hold a stop for longer than that.
+/// A container runtime kills after ten seconds, so no client may delay a stop for longer than that.
 #[test]
 fn requests_of_which_a_part_was_sent_do_not_hold_a_stop_for_more_than_two_seconds() {
     let mut server = TestServer::start();
@@ -20,12 +21,12 @@ fn requests_of_which_a_part_was_sent_do_not_hold_a_stop_for_more_than_two_second
     if cfg!(feature = "grpc") {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
         http2.write_all(preface).unwrap();
-        // HEADERS of a call to /x/Y, without an end of the stream.
+        // The HEADERS frame of a call to /x/Y. The stream stays open.
         let head = b"\x83\x86\x41\x01t\x44\x04/x/Y\x5f\x10application/grpc";
         let frame = [&[0, 0, head.len() as u8, 1, 4, 0, 0, 0, 1][..], head].concat();
         http2.write_all(&frame).unwrap();
     }
-    // An answer on a connection that came later: the others are known by then.
+    // An answer on a connection that was opened later shows that the server has accepted the earlier ones.
     server
         .raw("GET", "/debug/healthz", "", b"")
         .expect_status(200);
@@ -38,7 +39,7 @@ fn requests_of_which_a_part_was_sent_do_not_hold_a_stop_for_more_than_two_second
     drop(http2);
 }
 
-/// Only the bytes of a head are limited, not its fields.
+/// Only the size of a head is limited, not the number of its fields.
 #[test]
 fn as_many_header_fields_are_read_as_fit_into_the_head() {
     let server = TestServer::start();
@@ -57,7 +58,7 @@ fn as_many_header_fields_are_read_as_fit_into_the_head() {
         .expect_error(431, 8, Some("TOTPD-Large"));
 }
 
-/// One writer: what the front end answers by itself has a date, and to HEAD no body.
+/// The front end's own answers have a Date header, and no body in answer to HEAD.
 #[test]
 fn answers_of_the_front_end_itself_have_a_date_and_to_head_no_body() {
     let server = TestServer::start();
@@ -78,7 +79,7 @@ fn answers_of_the_front_end_itself_have_a_date_and_to_head_no_body() {
     }
 }
 
-/// No worker is needed to say that the process lives.
+/// Liveness needs no worker.
 #[test]
 fn healthz_is_answered_while_all_workers_are_stuck() {
     let server = TestServer::start();
@@ -103,7 +104,8 @@ fn healthz_is_answered_while_all_workers_are_stuck() {
     }
 }
 
-/// Readiness waits for the database as long as a probe takes. However many ask for it, reads have their own permits.
+/// A readiness request waits for the database for at most the time of one probe. Reads have their own permits, so any
+/// number of readiness requests does not delay them.
 #[test]
 fn a_read_is_answered_while_requests_for_readiness_are_stuck() {
     let server = TestServer::start();
@@ -116,7 +118,7 @@ fn a_read_is_answered_while_requests_for_readiness_are_stuck() {
             client
         })
         .collect();
-    // With the permits of reads eight of them would keep this one waiting for as long as they are stuck.
+    // If readiness took permits of reads, eight of these requests would block this read while they are stuck.
     for _ in 0..16 {
         server
             .ask("GET", &format!("/users/{user}"), "")
@@ -128,7 +130,8 @@ fn a_read_is_answered_while_requests_for_readiness_are_stuck() {
     }
 }
 
-/// Short changes share a connection to the workers, long ones do not: each gets its own answer.
+/// Short changes share a connection to the workers and long changes do not. Each caller gets the answer to its own
+/// change.
 #[test]
 fn changes_of_all_lengths_get_their_own_answers() {
     let server = TestServer::start();
@@ -157,7 +160,8 @@ fn changes_of_all_lengths_get_their_own_answers() {
     assert_eq!(server.count("SELECT count(*) FROM user"), 0);
 }
 
-/// What is refused before it is known what is asked has the form of what was asked, as far as the head was read.
+/// A request that is refused before its head is complete is answered in the protocol it used, as far as the head
+/// shows it.
 #[cfg(feature = "grpc")]
 #[test]
 fn early_refusals_have_the_form_of_what_was_asked() {
@@ -179,7 +183,7 @@ fn early_refusals_have_the_form_of_what_was_asked() {
         ("Content-Length: 65537\r\n\r\n".to_owned(), 8, "TOTPD-Large"),
         ("Content-Length: 5, 5\r\n\r\n".to_owned(), 3, "TOTPD-Field"),
         ("Bad Name: x\r\n\r\n".to_owned(), 3, "TOTPD-Field"),
-        // Not complete in time: in the head, and in the body.
+        // Requests that are not complete in time: one in the head, one in the body.
         ("X-Cut: ".to_owned(), 4, "TOTPD-Slow"),
         ("Content-Length: 5\r\n\r\n\0".to_owned(), 4, "TOTPD-Slow"),
     ];
@@ -205,7 +209,7 @@ fn early_refusals_have_the_form_of_what_was_asked() {
     }
 }
 
-/// SECURITY.md 47: a flood without a token, from one address, turns no call of another address away.
+/// SECURITY.md 47: a flood of requests without a token from one address causes no refusal for another address.
 #[cfg(feature = "grpc")]
 #[test]
 fn a_flood_of_one_address_turns_away_no_call_of_another() {
@@ -295,7 +299,7 @@ fn a_flood_of_one_address_turns_away_no_call_of_another() {
     flood.join().unwrap();
 }
 
-/// Threads by the name that the operating system shows, and open descriptors: an idle server is small.
+/// Counts the threads by name and the open descriptors of an idle server. Both must be few.
 #[test]
 fn an_idle_server_has_few_threads_and_descriptors_and_each_thread_of_its_own_a_name() {
     let (home, token) = crate::binary::Home::init();

@@ -1,5 +1,5 @@
-//! The command line: which user is meant, what the environment says, what a first contact reads, what is printed to
-//! be pasted, and what a failure after a change tells.
+//! The command line: finding the user that an argument means, environment variables, the output of a first start,
+//! commands printed for pasting, and failures after a change was made.
 
 use std::fs;
 use std::process::{Command, Output, Stdio};
@@ -33,7 +33,8 @@ fn owner(document: &serde_json::Value) -> &str {
     document["details"]["owner"]["id"].as_str().unwrap()
 }
 
-/// A manager of one organization chooses ids; the operator names users by username.
+/// A manager of one organization chooses ids, while the operator names users by username. A text that matches one
+/// user's id and another user's username is refused.
 #[test]
 fn text_that_means_two_users_is_refused() {
     let (home, _) = Home::init();
@@ -145,7 +146,7 @@ fn an_empty_variable_counts_as_not_set() {
     server.kill();
 }
 
-/// Starts a server, and returns what it printed before it listened.
+/// Starts a server and returns what it printed before it listened.
 fn listening(command: &mut Command) -> (Server, String) {
     let mut child = command
         .stdout(Stdio::piped())
@@ -184,7 +185,7 @@ fn flags_take_one_and_zero_from_the_environment() {
     for (value, is_on) in [("1", true), ("true", true), ("0", false), ("false", false)] {
         let home = empty_home();
         let variables = [("TOTPD_INIT", value), ("TOTPD_LISTEN", "0.0.0.0:0")];
-        // The address is refused, but only after the data directory was made.
+        // The address is refused only after the data directory has been created.
         let output = with_environment(&home, &["serve"], &variables);
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(home.data().exists(), is_on, "{value}");
@@ -194,7 +195,7 @@ fn flags_take_one_and_zero_from_the_environment() {
 #[test]
 fn serve_makes_nothing_where_a_path_is_wrong() {
     let home = empty_home();
-    // An address that is refused later: a server that made something here ends too.
+    // This address is refused late, so a server that wrongly created something would exit too.
     let wrong = ["serve", "--listen", "0.0.0.0:0"];
     home.refuses(&wrong, 1, "--init");
     assert!(!home.data().exists());
@@ -211,7 +212,7 @@ fn serve_makes_nothing_where_a_path_is_wrong() {
     assert_eq!(home.json(&["settings", "show"])["issuer"], "Acme");
     let (server, said) = listening(&mut home.command(&init));
     assert_eq!(said, "", "an existing directory is simply served");
-    // Beside a server too it names what is in the way, which is not the server.
+    // With a running server too, `init` names the database as the reason, not the server.
     home.refuses(&["init"], 1, "there is a database already");
     server.kill();
 
@@ -244,7 +245,8 @@ fn serve_on_a_terminal_makes_a_directory_and_shows_the_token_once() {
     assert_eq!(home.json(&["token", "list"]).as_array().unwrap().len(), 1);
 }
 
-/// The secret is shown once: what only decorates it must not fail after the commit.
+/// The secret is shown once. Drawing the QR code happens after the commit, so a failure there must not fail the
+/// command.
 #[test]
 fn a_uri_too_long_for_a_picture_is_shown_without_one() {
     let home = empty_home();
@@ -262,7 +264,7 @@ fn a_uri_too_long_for_a_picture_is_shown_without_one() {
     );
 }
 
-/// What follows a `;` in a username is no command.
+/// A `;` in a username does not start another command in a shell.
 #[test]
 fn a_printed_command_means_one_thing_to_a_shell() {
     let home = empty_home();
@@ -338,7 +340,7 @@ fn settings_are_shown_and_set_and_leave_events() {
     empty_home().refuses(&["init", "--issuer", "a:b"], 1, "colon");
 }
 
-/// What the command line changes beside a server holds with the server's next transaction.
+/// A setting changed on the command line takes effect with the running server's next transaction.
 #[test]
 fn a_running_server_follows_the_settings() {
     let server = TestServer::start();
@@ -368,7 +370,7 @@ fn a_running_server_follows_the_settings() {
     assert!(started.text("/uri").contains("issuer=Beside"));
 }
 
-/// SECURITY.md 32: a backup with the narrow window says nothing of codes that were used under the wide one.
+/// SECURITY.md 32: a backup taken with the narrow window has no record of codes that were used under the wide one.
 #[test]
 fn a_restore_reopens_no_code_of_a_wider_window() {
     let (home, _) = Home::init();
@@ -476,7 +478,7 @@ fn a_first_contact_is_shown_the_way() {
     );
 }
 
-/// Nobody who reads the log asks for health but whoever asks.
+/// The log shows no health request that no client made.
 #[test]
 fn the_log_shows_no_request_that_nobody_made() {
     let (home, _) = Home::init();
@@ -500,7 +502,7 @@ fn the_log_shows_no_request_that_nobody_made() {
     assert_eq!(logged.matches(" -> ").count(), 1, "{logged}");
 }
 
-/// Contract §6: status 1, and what was done all the same.
+/// Contract §6: the status is 1, and the error names the change that was made.
 #[test]
 fn a_change_whose_answer_nobody_gets_is_told() {
     let (home, _) = Home::init();
@@ -576,7 +578,7 @@ fn an_authenticator_is_resynchronized_by_two_codes() {
     assert_eq!(checked["totpId"], id.as_str());
 }
 
-/// What a package installs. None of it needs a data directory.
+/// The completions and man pages that a package installs. Printing them needs no data directory.
 #[test]
 fn completions_man_pages_and_the_version_are_printed() {
     let home = empty_home();

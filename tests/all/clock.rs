@@ -1,4 +1,5 @@
-//! What is refused and what is not deleted while a clock is wrong, with a clock that is moved by the test. SECURITY.md 31, 36.
+//! What totpd refuses, and what it does not delete, while the clock is wrong. The test moves the clock. SECURITY.md
+//! 31, 36.
 
 use std::fs;
 use std::time::Duration;
@@ -20,7 +21,7 @@ const PENDING: &str = "SELECT count(*) FROM totp WHERE state = 'pending'";
 pub struct Machine {
     pub server: TestServer,
     since_boot: Duration,
-    /// What tidies up, after a restart.
+    /// The service that deletes expired rows after a restart.
     restarted: Option<Service>,
 }
 
@@ -33,20 +34,20 @@ impl Machine {
         }
     }
 
-    /// Lets another process go on, which has seen nothing of the time before.
+    /// Opens the data directory with a new service, which has observed no earlier time.
     pub fn restart(&mut self) {
         let dir = DataDir::open(self.server.path(), KeyFile::InDataDir).unwrap();
         self.restarted = Some(Service::open(dir).unwrap());
     }
 
-    /// Says that the clock is right.
+    /// Confirms that the clock is right.
     pub fn fix(&self) -> ClockFixSummary {
         let now = self.server.now();
         let fixed = self.server.service.fix_clock(&Context::command_line(now));
         fixed.unwrap()
     }
 
-    /// What the doctor finds.
+    /// The doctor's finding for a check.
     pub fn doctor(&self, check: &str) -> (Level, String) {
         let dir = DataDir::open(self.server.path(), KeyFile::InDataDir).unwrap();
         let findings = dir.examine(self.server.now());
@@ -54,7 +55,8 @@ impl Machine {
         (found.level, found.message)
     }
 
-    /// Of each column that holds a time, how many are later than now; and of last steps beyond the window.
+    /// The number of times later than now, for each column that holds a time, and the number of last steps beyond the
+    /// window.
     pub fn dated_ahead(&self) -> [i64; 11] {
         let now = self.server.now().micros();
         let floor = self.server.now().step(Period::ENROLMENT).number() + 1;
@@ -77,7 +79,7 @@ impl Machine {
         ]
     }
 
-    /// Lets time pass, and tidies up as the server does by itself.
+    /// Lets time pass, and deletes expired rows as the server does by itself.
     pub fn pass(&mut self, time: Duration) {
         self.since_boot += time;
         self.server.pass_seconds(time.as_secs().cast_signed());
@@ -89,7 +91,7 @@ impl Machine {
         service.tidy(KEEP, reading).unwrap();
     }
 
-    /// An hour in the steps of a server.
+    /// Lets an hour pass, in the intervals that a server uses.
     pub fn pass_an_hour(&mut self) {
         for _ in 0..240 {
             self.pass(Duration::from_secs(15));
@@ -106,7 +108,7 @@ impl Machine {
     }
 }
 
-/// SECURITY.md 36: for a minute or half an hour, with no request.
+/// SECURITY.md 36: the clock is ahead for a minute or for half an hour, and there is no request.
 #[test]
 fn nothing_is_deleted_on_the_word_of_a_clock_that_jumped() {
     let mut machine = Machine::start();
@@ -131,7 +133,7 @@ fn nothing_is_deleted_on_the_word_of_a_clock_that_jumped() {
     machine.server.user("bob");
 }
 
-/// SECURITY.md 36: nobody knows yet whether the clock is right.
+/// SECURITY.md 36: it is not yet known whether the clock is right.
 #[test]
 fn nothing_is_deleted_in_the_first_hour_of_a_process() {
     let mut machine = Machine::start();
@@ -166,7 +168,7 @@ fn an_enrolment_that_begins_by_a_wrong_clock_sweeps_no_other() {
         .expect_status(200);
 }
 
-/// SECURITY.md 36: what is made in 1970 has expired when the clock is right.
+/// SECURITY.md 36: rows created in 1970 would have expired as soon as the clock is right.
 #[test]
 fn no_instance_is_made_by_a_clock_before_this_version() {
     let dir = tempfile::tempdir().unwrap();
@@ -208,7 +210,7 @@ fn a_clock_over_twenty_years_ahead_is_a_fault() {
     machine.server.user("bob");
 }
 
-/// Where the clock is wrong a stop is a stop, and leaves nothing in the log.
+/// A server stops normally while the clock is wrong, and leaves an empty WAL.
 #[test]
 fn a_server_stops_well_while_the_clock_is_wrong() {
     let (home, token) = Home::init();
@@ -232,7 +234,8 @@ fn a_server_stops_well_while_the_clock_is_wrong() {
     assert!(said.contains("totpd doctor"), "{said}");
 }
 
-/// SECURITY.md 36: ahead for hours, over a restart. Nobody but a person can say that it is right.
+/// SECURITY.md 36: the clock is ahead for hours and over a restart. Only an administrator can confirm that it is
+/// right.
 #[test]
 fn nothing_is_deleted_by_a_clock_that_is_far_ahead_until_a_person_confirms_it() {
     let mut machine = Machine::start();
@@ -244,7 +247,7 @@ fn nothing_is_deleted_by_a_clock_that_is_far_ahead_until_a_person_confirms_it() 
     machine.pass_an_hour();
     assert_eq!(machine.server.count(EVENTS), events);
     assert_eq!(machine.doctor("clock").0, Level::Warn);
-    // An event by that clock ends no doubt, and neither does a restart.
+    // Neither an event dated by that clock nor a restart ends the doubt.
     machine.server.user("bob");
     machine.restart();
     machine.pass_an_hour();
@@ -260,7 +263,7 @@ fn nothing_is_deleted_by_a_clock_that_is_far_ahead_until_a_person_confirms_it() 
     assert_eq!(machine.server.count(EVENTS), 2, "what is old now is swept");
 }
 
-/// SECURITY.md 36: after the restart the change looks like the present, and only the gap before it tells of the jump.
+/// SECURITY.md 36: after the restart the event looks current. Only the gap before it shows the jump.
 #[test]
 fn a_change_by_a_clock_that_is_far_ahead_and_a_restart_delete_nothing() {
     let mut machine = Machine::start();
@@ -275,7 +278,7 @@ fn a_change_by_a_clock_that_is_far_ahead_and_a_restart_delete_nothing() {
     assert_eq!(machine.doctor("clock").0, Level::Warn);
 }
 
-/// SECURITY.md 36: the doubt ends with its cause, and a quiet month is none.
+/// SECURITY.md 36: the doubt ends when its cause is removed. A month without events causes no doubt.
 #[test]
 fn a_doubt_of_the_clock_ends_where_the_clock_is_put_right() {
     let mut machine = Machine::start();
@@ -299,7 +302,7 @@ fn a_doubt_of_the_clock_ends_where_the_clock_is_put_right() {
     assert_eq!(machine.doctor("clock").0, Level::Ok);
 }
 
-/// The doctor names tokens while there is time to make new ones.
+/// The doctor names tokens that expire soon, while there is time to replace them.
 #[test]
 fn the_doctor_tells_of_tokens_that_expire() {
     let machine = Machine::start();

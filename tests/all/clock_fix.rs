@@ -1,4 +1,4 @@
-//! `doctor --fix clock`: the clock was ahead and is right now. SECURITY.md 35.
+//! `doctor --fix clock`, for a clock that was ahead and is now right. SECURITY.md 35.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use totpd::service::{Context, Level, Role};
 use crate::clock::{DAY, EVENTS, Machine};
 use crate::wait::{self, SetOnDrop};
 
-/// SECURITY.md 35: all that has a date, 30 days ahead.
+/// SECURITY.md 35: everything that has a date, 30 days ahead.
 #[test]
 fn a_clock_that_was_ahead_is_put_right_and_nothing_is_lost() {
     let ahead = 30 * DAY;
@@ -56,7 +56,7 @@ fn a_clock_that_was_ahead_is_put_right_and_nothing_is_lost() {
         (1, 1, 1),
         "{fixed:?}"
     );
-    // Five guesses count before there is a wait, and readiness writes no event. Organizations count as users.
+    // Five guesses count before there is a wait. Readiness writes no event. Organizations count as users.
     assert_eq!((fixed.events, fixed.users), (11, 2), "{fixed:?}");
     assert_eq!(machine.doctor("clock").0, Level::Ok);
     let server = &machine.server;
@@ -71,10 +71,10 @@ fn a_clock_that_was_ahead_is_put_right_and_nothing_is_lost() {
     let backward = "SELECT count(*) FROM event AS a JOIN event AS b ON a.id < b.id AND a.at > b.at";
     assert_eq!(server.count(backward), 0, "events never run backwards");
 
-    // The wait begins anew.
+    // The wait starts again from the present.
     let waits = server.check(&bob, &bobs.code_at(server.now()));
     waits.expect_error(429, 8, Some("TOTPD-Wait1"));
-    // Nothing up to the end of the window is good, and then all is.
+    // Codes up to the end of the window are refused. Later codes are accepted.
     for offset in -1..=1 {
         let code = phone.code_of(server.now(), offset);
         let refused = server.check(&alice, &code);
@@ -99,7 +99,8 @@ fn a_clock_that_was_ahead_is_put_right_and_nothing_is_lost() {
         .ask_as(&token, "GET", &format!("/users/{alice}"), "")
         .expect_status(401);
 
-    // The code's time comes. So does that of the code before, which nobody used as far as anybody knows.
+    // Set the clock to the time of the used code. The code before it is refused too, because totpd cannot know that
+    // it was not used.
     let step = then.step(Period::ENROLMENT).number();
     for (code_of, is_good) in [(step - 1, false), (step, false), (step + 1, true)] {
         server.set(Timestamp::from_seconds(code_of * 30 + 1));
@@ -113,7 +114,7 @@ fn a_clock_that_was_ahead_is_put_right_and_nothing_is_lost() {
     }
 }
 
-/// SECURITY.md 35: so little ahead that totpd serves on, and a little more.
+/// SECURITY.md 35: one clock is ahead by so little that totpd keeps serving, and another by a little more.
 #[test]
 fn a_code_that_was_used_minutes_ahead_stays_used() {
     for minutes in [10, 20] {
@@ -133,7 +134,7 @@ fn a_code_that_was_used_minutes_ahead_stays_used() {
         machine.server.pass_seconds(60);
         let now = machine.server.now();
         if minutes == 20 {
-            // The step lies before the first that may have been used.
+            // This step lies before the first one whose code may have been used.
             machine
                 .server
                 .check(&alice, &phone.code_at(now))
@@ -151,7 +152,8 @@ fn a_code_that_was_used_minutes_ahead_stays_used() {
     }
 }
 
-/// SECURITY.md 35: killed at any moment, it leaves a database that refuses, and the next one puts it right.
+/// SECURITY.md 35: a fix killed at any moment leaves a database that refuses requests. Running the fix again
+/// completes it.
 #[test]
 fn a_fix_that_was_killed_is_run_again() {
     let machine = Machine::start();
@@ -182,7 +184,7 @@ fn a_fix_that_was_killed_is_run_again() {
             .unwrap()
     };
     let (mut killed, all) = (0, look().1);
-    // At once, then when so many eighths are left, and then never.
+    // Kill the fix at once, then when this many eighths of the events are left, and then never.
     for left in [8, 6, 4, 2, 0] {
         let mut fix = Command::new(env!("CARGO_BIN_EXE_totpd"));
         fix.env("TOTPD_DATA_DIR", machine.server.path())
@@ -218,7 +220,8 @@ fn a_fix_that_was_killed_is_run_again() {
         .expect_error(400, 3, Some("TOTPD-Used1"));
 }
 
-/// SECURITY.md 35: whoever looks while it goes on sees a database that refuses, or one that is right.
+/// SECURITY.md 35: every reader during the fix sees either a database that refuses requests or one that is completely
+/// fixed.
 #[test]
 fn a_fix_of_many_events_puts_the_newest_right_last_of_all() {
     let machine = Machine::start();
@@ -253,7 +256,7 @@ fn a_fix_of_many_events_puts_the_newest_right_last_of_all() {
     assert_eq!(machine.dated_ahead(), [0; 11]);
 }
 
-/// SECURITY.md 35: one time after another, and by a restore, which raises every floor.
+/// SECURITY.md 35: the clock was ahead twice, and a restore then raises every floor.
 #[test]
 fn what_was_used_in_two_futures_stays_used_in_both() {
     let machine = Machine::start();
@@ -300,7 +303,7 @@ fn what_was_used_in_two_futures_stays_used_in_both() {
     }
 }
 
-/// SECURITY.md 35: a fix is a person's word about the present, and 1970 is not the present.
+/// SECURITY.md 35: with a fix, an administrator confirms the present time, and 1970 cannot be the present.
 #[test]
 fn no_fix_takes_a_clock_that_cannot_be_right() {
     let machine = Machine::start();

@@ -1,4 +1,4 @@
-//! A code is good once, in one spelling, at its time. SECURITY.md 1 to 7, 10, 29 and 30.
+//! Each code works once, in one spelling, at its own time. SECURITY.md 1 to 7, 10, 29 and 30.
 
 use std::sync::Barrier;
 use std::thread;
@@ -67,7 +67,7 @@ fn of_64_threads_with_one_code_one_is_told_yes_200_times_over() {
     });
     let mut fresh = 0;
     for round in 0..codes.len() {
-        // Two steps side by side may share a code by chance; the second is then the used one of the first.
+        // Two neighbouring steps may have the same code by chance. Then the second one was already used.
         let is_fresh = round == 0 || codes[round] != codes[round - 1];
         fresh += i64::from(is_fresh);
         let told: Vec<&str> = told.iter().map(|it| it[round].as_str()).collect();
@@ -85,7 +85,7 @@ fn of_64_threads_with_one_code_one_is_told_yes_200_times_over() {
     assert_eq!(events, fresh);
 }
 
-/// SECURITY.md 4: refused before any comparison, and no guess.
+/// SECURITY.md 4: a malformed code is refused before any comparison and does not count as a guess.
 #[test]
 fn a_code_has_one_spelling_and_no_other_is_even_compared() {
     let server = TestServer::start();
@@ -278,7 +278,7 @@ fn the_eleventh_authenticator_is_refused_where_ten_are_confirmed() {
     server.start_enrolment(&alice);
 }
 
-/// Each of a user's authenticators is good, and a check that names one takes that one alone.
+/// Any of a user's authenticators is accepted. A check that names one considers only that one.
 #[test]
 fn any_authenticator_may_match_unless_one_is_named() {
     let server = TestServer::start();

@@ -1,4 +1,4 @@
-//! Each way that a stolen `self` token could go, over every transport. SECURITY.md 48.
+//! Every way around the removal that a stolen `self` token could try, over every transport. SECURITY.md 48.
 
 use serde_json::{Value, json};
 use totpd::model::SelfRemoval;
@@ -8,14 +8,15 @@ use crate::rpc::{Outcome, Rpc, encode, method, path};
 use crate::self_removal::{NEEDED, Scene, WRONG, removal};
 use crate::transports::{web_outcome, web_request};
 
-/// An rpc, its request, and the same over REST: method, path, body.
+/// An rpc and its request, and the same over REST: method, path, body.
 struct Detour {
     rpc: &'static str,
     request: Value,
     rest: (&'static str, String, String),
 }
 
-/// What a thief would like to do, with one's own pending enrolment that was begun before the setting was `code`.
+/// The calls that a thief would try. `begun` is the thief's own pending enrolment, started before the setting was
+/// `code`.
 fn detours(scene: &Scene, begun: &Phone) -> Vec<Detour> {
     let code = begun.code_at(scene.server.now());
     let detour = |rpc, request, method, path: &str, body: &str| Detour {
@@ -64,7 +65,7 @@ enum Transport {
     WebText,
 }
 
-/// Asks with these codes, each in a header of its own.
+/// Sends the request with each of these codes in a header of its own.
 fn ask(scene: &Scene, transport: Transport, detour: &Detour, codes: &[&str]) -> Outcome {
     let mut lines = String::new();
     for code in codes {
@@ -119,7 +120,7 @@ fn every_detour_needs_a_code_on_every_transport() {
     ] {
         let scene = Scene::new(SelfRemoval::Allow);
         let server = &scene.server;
-        // Recovery codes that can be removed, and an enrolment that waits to be confirmed.
+        // The calls need recovery codes that can be removed, and an enrolment that waits to be confirmed.
         let codes = "/users/alice/recovery_codes";
         server.ask("POST", codes, "").expect_status(200);
         let begun = scene.ask("POST", "/users/alice/totp", "");
@@ -154,7 +155,7 @@ fn every_detour_needs_a_code_on_every_transport() {
     }
 }
 
-/// A page of an origin that may call by gRPC-Web may send the code.
+/// A page of an origin that is allowed to call over gRPC-Web may send the code.
 #[test]
 fn a_preflight_allows_the_header() {
     let scene = Scene::new(SelfRemoval::Code);

@@ -1,4 +1,4 @@
-//! What the pages in `docs` say is so.
+//! The pages in `docs` are correct.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::readme::{STATUS, ids};
 const ERRORS: &str = include_str!("../../docs/errors.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// A row of `docs/errors.md`: the id, the HTTP status, and the code of gRPC as number and name.
+/// A row of `docs/errors.md`: the id, the HTTP status, and the gRPC code as number and name.
 pub(crate) type Row = (Option<String>, u16, i32, String);
 
 /// Every refusal that can reach a client.
@@ -84,7 +84,7 @@ fn refusals() -> Vec<Refusal> {
     errors.chain(of_transports).chain(others).collect()
 }
 
-/// The name of a code as gRPC writes it: `NotFound` is `NOT_FOUND`.
+/// The name of a gRPC code as the specification writes it: `NotFound` is `NOT_FOUND`.
 fn grpc_name(code: Code) -> String {
     let mut name = String::new();
     for letter in format!("{code:?}").chars() {
@@ -96,7 +96,7 @@ fn grpc_name(code: Code) -> String {
     name
 }
 
-/// The rows of the page's table of all refusals.
+/// The rows of the page's table of refusals.
 pub(crate) fn rows() -> Vec<Row> {
     let table = ERRORS.split("|---|---|---|---|---|\n").nth(1).unwrap();
     let table = table.split("\n\n").next().unwrap();
@@ -130,7 +130,7 @@ fn the_page_of_errors_has_every_refusal_with_its_statuses() {
     assert!(too_many.is_empty(), "no refusal is so: {too_many:?}");
 }
 
-/// A new refusal has to be added to the list above, which the other test compares with the page.
+/// A new refusal must be added to the list above. The other test compares that list with the page.
 #[test]
 fn this_test_knows_every_id_and_every_status_of_the_code() {
     let known: BTreeSet<&str> = refusals().iter().filter_map(|it| it.id).collect();
@@ -186,7 +186,7 @@ fn the_programs_for_applications_know_every_refusal() {
     }
 }
 
-/// Where the links of a page lead, without those to other sites.
+/// The targets of a page's links, except links to other sites.
 fn links(page: &str) -> impl Iterator<Item = &str> {
     let targets = page.split("](").skip(1);
     let targets = targets.filter_map(|it| it.split([')', '#']).next());
@@ -212,7 +212,7 @@ fn every_link_of_the_pages_leads_to_a_file() {
     assert!(found > 30, "{found} were found");
 }
 
-/// The block of commands of a page that begins so.
+/// The block of commands of a page that starts with `begin`.
 fn commands<'page>(page: &'page str, begin: &str) -> &'page str {
     let blocks = page.split("```sh\n").skip(1);
     let mut blocks = blocks.map(|it| it.split("```").next().unwrap());
@@ -220,7 +220,8 @@ fn commands<'page>(page: &'page str, begin: &str) -> &'page str {
     found.unwrap_or_else(|| panic!("no block begins with {begin}"))
 }
 
-/// A backup, a restore beside it, the key as text, and what was typed of it: pasted twice, into an installation by hand.
+/// A backup, a test restore, printing the key as text, and typing it in again: pasted twice, into an installation
+/// made by hand.
 #[test]
 fn the_commands_for_backups_can_be_pasted_twice() {
     for tool in ["bash", "base32"] {
@@ -237,11 +238,11 @@ fn the_commands_for_backups_can_be_pasted_twice() {
     let print = block("base32 \"$KEY\"");
     let read = block("install -d -m 700 /dev/shm/try-restore\n( umask 077; {");
     let restore = block("command totpd");
-    // As a person types it: in small letters, with blanks, without what fills up the last group.
+    // The key as a person types it: in lower case, with spaces and without padding.
     let typed = "base32 \"$KEY\" | tr A-Z= 'a-z ' | sed 's/..../& /g'";
     let once = format!("{prepare}{back_up}{try_restore}{print}{typed} | {{ {read} }}\n{restore}");
     let dir = home.dir.path().display().to_string();
-    // Both are in one second here, and run beside other tests.
+    // In this test both backups fall into one second, and other tests run at the same time.
     let session = once.replace("/dev/shm/", &format!("{dir}/"));
     let session = ["first", "second"].map(|it| session.replace("%Y%m%dT%H%M%SZ", it));
     let totpd = Path::new(env!("CARGO_BIN_EXE_totpd")).parent().unwrap();

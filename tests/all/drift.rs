@@ -1,4 +1,5 @@
-//! Clocks of authenticators that are off: followed by good codes, found by two codes. RFC 6238 §6, SECURITY.md 7, 11, 32, 39.
+//! Authenticators whose clocks are wrong: good codes adjust the drift, and two codes find it. RFC 6238 §6,
+//! SECURITY.md 7, 11, 32, 39.
 
 use std::sync::Barrier;
 use std::thread;
@@ -22,7 +23,7 @@ fn resync(node: &Node, user: &UserId, phone: &Phone, codes: [&str; 2]) -> Result
         .resync_totp(&node.context(), user.clone(), id, codes)
 }
 
-/// Two codes in a row, the second so many steps from now.
+/// Two consecutive codes, the second one `offset` steps from now.
 fn pair(node: &Node, phone: &Phone, offset: i64) -> [String; 2] {
     [offset - 1, offset].map(|it| phone.code_of(node.now, it))
 }
@@ -71,7 +72,8 @@ fn set_window(node: &Node, window: Window) {
     let _settings = changed.unwrap();
 }
 
-/// A phone that is 40 s slow and loses time over a year is followed, and never is an older code good.
+/// totpd follows a phone that is 40 s slow and falls further behind over a year. No older code is ever accepted
+/// again.
 #[test]
 fn a_slow_phone_is_followed_over_a_year_of_logins() {
     let mut node = Node::new();
@@ -79,8 +81,8 @@ fn a_slow_phone_is_followed_over_a_year_of_logins() {
     let phone = node.enrol(&alice);
     node.pass_seconds(600);
     for login in 0..730_u64 {
-        // Every twelve hours, at another second of the step. The first one is late in its step, so that the phone is only
-        // one step behind.
+        // A login every twelve hours, each at a different second of the step. The first one is late in its step, so
+        // that the phone is only one step behind.
         node.pass_seconds(DAY_S / 2 + if login % 2 == 0 { 7 } else { 17 });
         let slow_s = 40 + login * 6 / 20;
         let shown = node.now.before(Duration::from_secs(slow_s));
@@ -105,7 +107,7 @@ fn a_slow_phone_is_followed_over_a_year_of_logins() {
     assert!((-9..=-8).contains(&at_end), "{at_end}");
 }
 
-/// What is out of the window, or only one code, does not move it.
+/// A code outside the window does not move the drift, and neither does a resync with only one code.
 #[test]
 fn a_phone_that_jumps_five_minutes_needs_a_resync() {
     for steps in [-10, 10] {
@@ -157,7 +159,7 @@ fn good_codes_move_the_drift_by_one_step_and_not_beyond_ten() {
     }
 }
 
-/// Who has just scanned the secret types late. A check tells more.
+/// A user who has just scanned the secret types the code late. A later check is a better measure of the drift.
 #[test]
 fn a_confirmation_moves_no_drift() {
     let node = Node::new();
@@ -214,7 +216,8 @@ fn a_resync_reaches_twenty_steps_either_side() {
     }
 }
 
-/// SECURITY.md 6: a phone that was ahead and is put right waits until its codes are newer than those that were used.
+/// SECURITY.md 6: when a phone that was ahead is corrected, its codes are refused until they are newer than the used
+/// ones.
 #[test]
 fn a_phone_that_is_put_right_waits_for_codes_that_are_newer() {
     let mut node = Node::new();
@@ -238,7 +241,8 @@ fn a_phone_that_is_put_right_waits_for_codes_that_are_newer() {
     assert!(is_good(&node, &alice, &phone.code_of(node.now, 0)));
 }
 
-/// SECURITY.md 11: one guess for both codes, on the wait of all guesses, and a match ends none.
+/// SECURITY.md 11: both codes together are one guess, which counts towards the same wait as all guesses. A match does
+/// not end a wait.
 #[test]
 fn a_resync_that_fails_is_one_guess_and_one_that_succeeds_resets_nothing() {
     let mut node = Node::new();
@@ -249,7 +253,7 @@ fn a_resync_that_fails_is_one_guess_and_one_that_succeeds_resets_nothing() {
     let present = phone.code_of(node.now, 0);
     for (guesses, codes) in [
         (1, [&wrong, &wrong]),
-        // Which of the two was right is not told.
+        // The refusal does not say which of the two codes was right.
         (2, [&present, &wrong]),
         (3, [&wrong, &present]),
     ] {
@@ -285,7 +289,7 @@ fn a_resync_that_fails_is_one_guess_and_one_that_succeeds_resets_nothing() {
     assert!(is_accepted(&resync_at(&node, &alice, &phone, 4)));
 }
 
-/// SECURITY.md 1: neither code may have been used, and a pair with a used code uses nothing up.
+/// SECURITY.md 1: neither code may have been used before. A pair with a used code uses up nothing.
 #[test]
 fn two_codes_are_good_only_if_none_of_them_was_used() {
     let mut node = Node::new();
@@ -356,7 +360,7 @@ fn a_restore_keeps_the_newest_drift_and_reopens_no_code() {
             end_wait(&node, &alice);
             node.pass_seconds(30);
         }
-        // Nor by another drift.
+        // Another drift does not reopen them either.
         for offset in [1, 20] {
             let late =
                 node.now.step(Period::ENROLMENT).number() - then.step(Period::ENROLMENT).number();
@@ -369,7 +373,7 @@ fn a_restore_keeps_the_newest_drift_and_reopens_no_code() {
     }
 }
 
-/// SECURITY.md 39: the backup alone knows the drift, and the floor goes by it.
+/// SECURITY.md 39: only the backup has a record of the drift, and the restore raises the floor by it.
 #[test]
 fn a_restore_without_the_old_database_raises_the_floor_by_the_drift() {
     let mut node = Node::new();
@@ -399,7 +403,7 @@ fn a_restore_without_the_old_database_raises_the_floor_by_the_drift() {
     assert!(is_good(&other, &alice, &phone.code_of(other.now, 8)));
 }
 
-/// SECURITY.md 35: a drift that a wrong clock has found says nothing, and two codes that it accepted stay used.
+/// SECURITY.md 35: a drift found while the clock was wrong is discarded, and the two codes it accepted stay used.
 #[test]
 fn a_fix_of_the_clock_forgets_the_drift_and_voids_both_codes() {
     let mut node = Node::new();
@@ -427,7 +431,7 @@ fn a_fix_of_the_clock_forgets_the_drift_and_voids_both_codes() {
     for code in codes {
         assert!(!is_good(&node, &alice, code));
     }
-    // The next code is beyond them.
+    // The next code is later than both.
     node.pass_seconds(30);
     assert!(is_good(&node, &alice, &phone.code_of(node.now, 0)));
 }

@@ -1,4 +1,4 @@
-//! The picture of an enrolment: `POST …/totp?qr=svg`.
+//! The QR code of an enrolment: `POST …/totp?qr=svg`.
 
 use qrcode::{Color, EcLevel, QrCode};
 use serde_json::Value;
@@ -10,7 +10,7 @@ fn start(server: &TestServer, user: &str, query: &str) -> Answer {
     server.ask("POST", &format!("/users/{user}/totp{query}"), "")
 }
 
-/// The modules that a picture paints dark, row by row, and its size. Reads what it writes and no other SVG.
+/// The dark modules of a QR code, row by row, and its size. Parses only the SVG that totpd writes.
 fn dark_modules(svg: &str) -> (Vec<(usize, usize)>, usize) {
     let attribute = |name: &str| {
         let from = svg.split(&format!(" {name}='")).nth(1).unwrap();
@@ -49,7 +49,7 @@ fn an_enrolment_answers_with_a_picture_of_its_uri_where_it_is_asked_for() {
         .iter()
         .enumerate()
         .filter(|(_, it)| **it == Color::Dark);
-    // A quiet zone of four modules is around it.
+    // The image has a quiet zone of four modules.
     let expected: Vec<_> = dark
         .map(|(at, _)| (at % width + 4, at / width + 4))
         .collect();
@@ -60,7 +60,7 @@ fn an_enrolment_answers_with_a_picture_of_its_uri_where_it_is_asked_for() {
         assert!(!svg.contains(foreign), "{svg}");
     }
     assert!(svg.len() < 8 * 1024, "{} bytes", svg.len());
-    // It is shown here and never again.
+    // The QR code is in this answer and never in a later one.
     let user = server.ask("GET", &format!("/users/{alice}"), "");
     assert!(!String::from_utf8_lossy(&user.expect_status(200).body).contains("svg"));
 }
@@ -83,11 +83,11 @@ fn another_format_is_refused_and_starts_no_enrolment() {
     assert_eq!(server.count("SELECT count(*) FROM totp"), 0);
 }
 
-/// The enrolment exists by then, and its secret is shown nowhere else.
+/// At this point the enrolment exists, and no other answer contains its secret.
 #[test]
 fn a_uri_too_long_for_a_picture_is_answered_without_one() {
     let server = TestServer::start();
-    // Each letter takes twelve bytes in the URI, of which a picture holds 2,953.
+    // Each letter takes twelve bytes in the URI. A QR code holds 2,953 bytes.
     let name = "𝒳".repeat(200);
     let long = server.user(&name);
     let issuer = "𝒳".repeat(50).parse().unwrap();

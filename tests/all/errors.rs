@@ -1,11 +1,11 @@
-//! Every refusal that can be reached.
+//! Every refusal that a client can receive.
 
 use totpd::service::Role;
 
 use crate::harness::TestServer;
 use crate::wait;
 
-/// Method, path, body; status, code, id.
+/// Method, path and body, then the expected status, code and id.
 type Row<'a> = (&'a str, &'a str, &'a str, u16, i64, Option<&'a str>);
 
 const FIELD: Option<&str> = Some("TOTPD-Field");
@@ -33,7 +33,7 @@ fn every_refusal_has_its_status_code_and_id() {
     let domain = format!("{totps}?organization.orgDomain=example.org");
     let instance = format!("/users/{alice}?instance.id=1");
     let instance_domain = format!("/users/{alice}?instance.domain=x");
-    // Path, token, role, fields, id, existence, state, wait, code: the order of judgement.
+    // The order of the checks: path, token, role, fields, id, existence, state, wait, code.
     let table: &[Row<'_>] = &[
         ("GET", "/users/nobody", "", 404, 5, Some(unknown)),
         (
@@ -396,7 +396,7 @@ fn the_order_of_judgement_is_path_token_role_fields_id() {
     server
         .raw("POST", target, unknown, b"{")
         .expect_error(401, 16, Some("AUTH-7fs1e"));
-    // A role that may never make the call hears nothing of its fields.
+    // A role that may never make the call is told nothing about its fields.
     let checker = server.token(Role::Checker(None));
     let forbidden = Some("AUTH-AWfge");
     server
@@ -405,7 +405,7 @@ fn the_order_of_judgement_is_path_token_role_fields_id() {
     server
         .ask_as(&checker, "POST", "/users/_search?a=1&a=1", "{")
         .expect_error(403, 7, forbidden);
-    // A token that may make it, but not for this user, is told of the fields first.
+    // A token whose role may make the call, but not for this user, is told about the fields first.
     let alice = server.user("alice");
     let own = server.token(Role::Own(alice.parse().unwrap()));
     server
@@ -450,7 +450,7 @@ fn health_needs_no_token_and_readiness_writes() {
             .is_empty()
     );
     server.pass_seconds(-901);
-    // An answer is shared for a fifth of a second.
+    // The result of a probe is shared for a fifth of a second.
     let ready = || server.raw("GET", "/debug/ready", "", b"");
     wait::until("another answer", || ready().status != 200);
     ready().expect_error(503, 14, Some("TOTPD-Store"));

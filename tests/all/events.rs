@@ -1,4 +1,4 @@
-//! The list of events: what it says, what it leaves out, and who sees what.
+//! The list of events: what it contains, what it leaves out, and which events each role sees.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -40,7 +40,7 @@ fn numbers(events: &[Value]) -> Vec<u64> {
     numbers.map(|it| it.parse().unwrap()).collect()
 }
 
-/// Events of a kind of their own, one a second, as many as wanted.
+/// Adds `count` events of their own kind, one per second.
 fn add_events(server: &TestServer, count: u32) {
     let at = server.now().micros();
     let database = Connection::open(server.path().join("totpd.db")).unwrap();
@@ -91,7 +91,7 @@ fn an_event_says_who_what_when_for_whom() {
     assert_eq!(events[0], expected, "the name outlives the authenticator");
 }
 
-/// SECURITY.md 33: an event of totpd itself, and those of a user's own tokens, belong to the user too.
+/// SECURITY.md 33: an event by totpd itself, or by one of the user's own tokens, also belongs to the user.
 #[test]
 fn everything_of_a_user_is_found_by_the_user_and_carries_its_organization() {
     let server = TestServer::start();
@@ -207,7 +207,7 @@ fn a_limit_an_order_a_number_and_times_choose_the_events() {
             1_200,
             1_191,
         ),
-        // `from` is after with `asc`, and before without it.
+        // `from` means later events with `asc`, and earlier ones without it.
         (json!({"limit": 2, "from": second(700)}), 699, 698),
         (
             json!({"limit": 2, "asc": true, "from": second(700)}),
@@ -305,7 +305,7 @@ fn a_manager_sees_the_events_of_its_organization_and_no_others() {
         Role::Own(alice.parse().unwrap()),
     ] {
         let token = server.token(role);
-        // The role comes before the fields.
+        // The role is checked before the fields.
         for body in ["{}", "{"] {
             ask_as(&server, &token, body).expect_error(403, 7, Some("AUTH-AWfge"));
         }
@@ -455,7 +455,7 @@ fn following_prints_each_event_once_and_ends_quietly_with_its_reader() {
         .map(|it| it["sequence"].clone())
         .collect();
     assert_eq!(seen, all);
-    // No event comes any more: the closed pipe alone ends it.
+    // No further event is written. The command ends because the pipe is closed.
     drop(lines);
     let status = follower.wait().unwrap();
     let mut said = String::new();
@@ -468,7 +468,7 @@ fn following_prints_each_event_once_and_ends_quietly_with_its_reader() {
     assert_eq!((status.code(), said.as_str()), (Some(0), ""));
 }
 
-/// Deletes events of more than `keep`, in as many sweeps as wanted.
+/// Deletes events older than `keep`, in `times` sweeps.
 fn sweep(server: &TestServer, keep: Duration, times: usize) {
     for _ in 0..times {
         tidy(&server.service, keep, server.now());
@@ -478,7 +478,7 @@ fn sweep(server: &TestServer, keep: Duration, times: usize) {
 const KEEP: Duration = Duration::from_hours(400 * 24);
 const LONG_S: i64 = 401 * 86_400;
 
-/// Lets so much time pass, with readings of the clock and events often enough that it is trusted.
+/// Lets [`LONG_S`] pass. The clock is read and events are written often enough for the clock to be trusted.
 fn pass_long(server: &TestServer) {
     sweep(server, KEEP, 1);
     for _ in 0..14 {
@@ -528,7 +528,7 @@ fn the_record_of_what_was_confirmed_is_kept_as_long_as_its_user_is_there() {
             told("verified", &kept)
         ]
     );
-    // A later user of the same id is another one.
+    // A later user with the same id is a different user.
     server.ask("DELETE", "/users/alice", "").expect_status(200);
     server
         .ask("POST", "/users", r#"{"userId":"alice"}"#)
@@ -539,7 +539,7 @@ fn the_record_of_what_was_confirmed_is_kept_as_long_as_its_user_is_there() {
     assert_eq!(left, ["user.removed", "user.human.added"]);
 }
 
-/// SECURITY.md 33: more kept events than one sweep looks at, and others behind them.
+/// SECURITY.md 33: there are more kept events than one sweep examines, and later events that can be deleted.
 #[test]
 fn events_that_are_kept_do_not_stop_the_sweep() {
     let server = TestServer::start();

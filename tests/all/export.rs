@@ -1,4 +1,5 @@
-//! An export holds all that an import takes back, and goes nowhere by accident. SECURITY.md 40.
+//! An export contains everything that an import reads back, and is written only where the operator asks for it.
+//! SECURITY.md 40.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +14,7 @@ use crate::wait;
 
 const FORMATS: [&str; 4] = ["otpauth", "csv", "json", "zitadel"];
 
-/// An instance with users of every kind.
+/// An instance with every kind of user.
 fn furnished() -> (Home, String) {
     let (home, token) = Home::init();
     import(&home, &[&fixture("keycloak-realm.json")]);
@@ -60,7 +61,7 @@ fn what_was_exported_goes_into_a_new_instance_and_the_same_codes_are_good() {
         let (status, told) = import(&new, &[&path]);
         let after = apps.each_ref().map(step_now);
         assert_eq!(status, Some(0), "{told}");
-        // ZITADEL takes one of each user, with SHA-1, 6 digits and 30 s.
+        // ZITADEL accepts one authenticator per user, with SHA-1, 6 digits and 30 s.
         let fit = if format == "zitadel" { 3 } else { 6 };
         assert_eq!(told["imported"], fit, "{told}");
         for (app, steps) in apps.iter().zip(before.into_iter().zip(after)) {
@@ -69,7 +70,7 @@ fn what_was_exported_goes_into_a_new_instance_and_the_same_codes_are_good() {
             }
             let id = id_of(&new, app.user);
             if format == "json" && app.user == "bob" {
-                // As he was.
+                // Bob is inactive in the export.
                 new.json(&["user", "activate", "bob"]);
             }
             expect_next_is_good(&server, &token, &id, app, steps);
@@ -245,14 +246,14 @@ fn an_export_goes_to_a_new_private_file_or_a_pipe_and_leaves_an_event() {
     );
     assert_eq!(events(), 2);
 
-    // A file that a shell has opened may be open to others.
+    // A file opened by the shell may be readable by others.
     let redirected = fs::File::create(file(&home, "redirected")).unwrap();
     let mut command = home.command(&["export", "--format", "otpauth", "--output", "-"]);
     let status = command.stdout(redirected).stderr(Stdio::null()).status();
     assert_eq!(status.unwrap().code(), Some(1));
     assert_eq!(fs::read(file(&home, "redirected")).unwrap(), b"");
 
-    // The same on a terminal.
+    // A terminal is refused too.
     let totpd = format!(
         "{} export --format otpauth --output -",
         env!("CARGO_BIN_EXE_totpd")

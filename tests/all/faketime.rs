@@ -1,6 +1,6 @@
-//! The real binary under a clock that is faked, and set while it runs. SECURITY.md 31, 35, 36.
+//! The real binary under a faked clock that changes while it runs. SECURITY.md 31, 35, 36.
 //!
-//! libfaketime fakes the wall clock alone: the time since boot goes on as it does on a machine whose clock is set.
+//! libfaketime fakes only the wall clock. The time since boot continues normally, as on a machine whose clock is set.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ use crate::binary::{Home, Server, enrolled, now, refused};
 const MINUTE_S: i64 = 60;
 const DAY_S: i64 = 86_400;
 
-/// A data directory, the real binary, and a clock that is set for all that run on it.
+/// A data directory, the real binary, and a clock for all its processes.
 struct Machine {
     home: Home,
     library: PathBuf,
@@ -23,7 +23,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// A machine with an initialised directory, and its token; none where libfaketime is missing.
+    /// Returns a machine with an initialised directory, and its token. `None` if libfaketime is not installed.
     fn init() -> Option<(Self, String)> {
         let (home, token) = Home::init();
         let machine = Self::around(home)?;
@@ -48,12 +48,12 @@ impl Machine {
         self.home.dir.path().join("faketime")
     }
 
-    /// Sets the wall clock so far ahead of the real one.
+    /// Sets the wall clock this many seconds ahead of the real one.
     fn set_ahead(&mut self, seconds: i64) {
         self.ahead_s = seconds;
         let fresh = self.home.dir.path().join("faketime.fresh");
         fs::write(&fresh, format!("{seconds:+}\n")).unwrap();
-        // A process that runs reads it at any moment.
+        // A running process may read the file at any moment, so it is replaced atomically.
         fs::rename(&fresh, self.offset()).unwrap();
     }
 
@@ -87,7 +87,7 @@ impl Machine {
         Server::start(self.command(&["serve", "--listen", "127.0.0.1:0"]))
     }
 
-    /// The level and the message of one line of the doctor.
+    /// The level and the message of one line of the doctor's output.
     fn doctor(&self, check: &str) -> (String, String) {
         let output = self.run(&["doctor", "--json"]);
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -97,7 +97,7 @@ impl Machine {
         (text("level"), text("message"))
     }
 
-    /// The doctor names both ways to put a clock right.
+    /// Asserts that the doctor names both ways to correct a clock.
     fn expect_both_ways(&self) {
         let (level, told) = self.doctor("clock");
         assert_eq!(level, "wrong");
@@ -113,14 +113,14 @@ impl Machine {
     }
 }
 
-/// Where Debian and its kin put it, for whichever processor.
+/// Where Debian and its derivatives install libfaketime, on any architecture.
 fn library() -> Option<PathBuf> {
     let places = fs::read_dir("/usr/lib").ok()?.flatten();
     let mut files = places.map(|it| it.path().join("faketime/libfaketimeMT.so.1"));
     files.find(|it| it.exists())
 }
 
-/// Lets the server go on until its log says this.
+/// Waits until the server's log contains `told`.
 fn wait_for(log: &mut impl BufRead, told: &str) {
     let mut line = String::new();
     while !line.contains(told) {
@@ -130,7 +130,7 @@ fn wait_for(log: &mut impl BufRead, told: &str) {
     }
 }
 
-/// SECURITY.md 35: 30 days ahead for a moment, with a change.
+/// SECURITY.md 35: the clock is 30 days ahead for a moment, and a change is made then.
 #[test]
 fn thirty_days_ahead_with_a_change_are_put_right_beside_the_server() {
     let Some((mut machine, token)) = Machine::init() else {
@@ -166,11 +166,11 @@ fn thirty_days_ahead_with_a_change_are_put_right_beside_the_server() {
         .expect_status(201);
     let listed = machine.json(&["totp", "list", "alice"]).to_string();
     assert!(listed.contains(&phone.id), "{listed}");
-    // A minute passes, and codes are good again.
+    // A minute passes, and codes are accepted again.
     machine.set_ahead(90);
     let code = format!("\"{}\"", phone.code_at(machine.now()));
     server.ask(&token, "POST", &check, &code).expect_status(200);
-    // So do the 30 days.
+    // The 30 days pass.
     machine.set_ahead(30 * DAY_S);
     server
         .ask(&token, "POST", &check, &used)
@@ -188,7 +188,7 @@ fn thirty_days_ahead_with_a_change_are_put_right_beside_the_server() {
     assert!(said.contains("totpd doctor"), "{said}");
 }
 
-/// SECURITY.md 36: until the server has noticed, and nobody asks for anything.
+/// SECURITY.md 36: until the server notices the jump. There is no request.
 #[test]
 fn four_hundred_days_ahead_without_a_request_delete_nothing() {
     let Some((mut machine, token)) = Machine::init() else {
@@ -210,7 +210,7 @@ fn four_hundred_days_ahead_without_a_request_delete_nothing() {
     server.kill();
 }
 
-/// SECURITY.md 35: 20 minutes ahead, with a code that was accepted.
+/// SECURITY.md 35: a code was accepted while the clock was 20 minutes ahead.
 #[test]
 fn a_code_that_was_accepted_twenty_minutes_ahead_stays_used() {
     let Some((mut machine, token)) = Machine::init() else {
@@ -236,7 +236,7 @@ fn a_code_that_was_accepted_twenty_minutes_ahead_stays_used() {
     server.kill();
 }
 
-/// SECURITY.md 31: behind what is on record. Setting the clock is all that is needed.
+/// SECURITY.md 31: the clock is behind the newest recorded time. Setting the clock is enough.
 #[test]
 fn a_clock_that_is_behind_serves_nothing_until_it_is_set() {
     let Some((mut machine, token)) = Machine::init() else {
@@ -254,7 +254,7 @@ fn a_clock_that_is_behind_serves_nothing_until_it_is_set() {
     assert_eq!(machine.doctor("clock").0, "ok");
     let code = format!("\"{}\"", phone.code_of(machine.now(), 0));
     server.ask(&token, "POST", &check, &code).expect_status(200);
-    // Before this version was made nobody can confirm the clock.
+    // A clock before the release date of this version cannot be confirmed.
     machine.set_ahead(VERSION_DATE.micros() / 1_000_000 - now().micros() / 1_000_000 - DAY_S);
     let fix = machine.run(&["doctor", "--fix", "clock", "--json"]);
     refused(&fix, 1, "set it right");
@@ -266,7 +266,7 @@ fn a_clock_that_is_behind_serves_nothing_until_it_is_set() {
     );
 }
 
-/// SECURITY.md 36: a machine without a battery starts in 1970, and then hears what time it is.
+/// SECURITY.md 36: a machine without a battery starts in 1970, and learns the time later.
 #[test]
 fn a_machine_that_starts_in_1970_makes_nothing_and_serves_nothing() {
     let home = Home {
@@ -294,7 +294,7 @@ fn a_machine_that_starts_in_1970_makes_nothing_and_serves_nothing() {
     machine.set_ahead(0);
     server.ask(token, "POST", "/users", "{}").expect_status(201);
     assert_eq!(machine.doctor("clock").0, "ok");
-    // The token was made for a year.
+    // The token was valid for a year.
     machine.set_ahead(366 * DAY_S);
     server
         .ask(token, "POST", "/users", "{}")

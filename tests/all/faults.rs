@@ -1,7 +1,7 @@
-//! What a disk, a neighbour or a power cut can do. SECURITY.md 3, 14, 18, 31.
+//! Faults of disks, other processes and power. SECURITY.md 3, 14, 18, 31.
 //!
-//! The long forms are behind `--ignored`: `cargo test --release -- --ignored`. Those that mount something
-//! say so and do nothing where they may not.
+//! The long variants are ignored by default: `cargo test --release -- --ignored`. Those that mount a file system
+//! print a message and do nothing if mounting is not allowed.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,8 @@ use crate::wait;
 
 const STORE: Option<&str> = Some("TOTPD-Store");
 
-/// A user with a confirmed authenticator, made by the library: the command line would take a process for each.
+/// Enrols a user with a confirmed authenticator through the library, because the command line would need a process
+/// for each.
 pub fn enrol(service: &Service, user: &str) -> Phone {
     let before = now().before(Duration::from_mins(1));
     let context = Context::command_line(before);
@@ -53,7 +54,7 @@ pub fn enrolled(home: &Home, users: &[String]) -> Vec<Phone> {
     users.iter().map(|it| enrol(&service, it)).collect()
 }
 
-/// One user with one authenticator, and a server.
+/// A server, and one user with one authenticator.
 fn one_phone(home: &Home) -> (Phone, Server) {
     let phone = enrolled(home, &["alice".to_owned()]).remove(0);
     (phone, home.serve(&[]))
@@ -73,12 +74,12 @@ fn ready(server: &Server) -> u16 {
         .status
 }
 
-/// Answers about readiness are shared for a moment; this waits for the next one.
+/// The result of a readiness probe is shared for a moment, so this waits for the next one.
 fn becomes_ready(server: &Server) {
     wait::until("ready by itself", || ready(server) == 200);
 }
 
-/// Nothing can be written: what needs it is refused, what does not goes on, and nothing is lost.
+/// While nothing can be written, changes are refused and reads succeed. Afterwards nothing is lost.
 fn refuses_writes_and_recovers(
     token: &str,
     phone: &Phone,
@@ -111,7 +112,7 @@ fn refuses_writes_and_recovers(
     server.ask(token, "DELETE", &totp, "").expect_status(200);
 }
 
-/// SECURITY.md 31: the disk takes no more bytes, and then it does.
+/// SECURITY.md 31: the disk refuses every write, and later accepts them again.
 #[test]
 fn where_nothing_can_be_written_nothing_is_lost_and_the_same_process_recovers() {
     let (home, token) = Home::init();
@@ -127,7 +128,7 @@ fn where_nothing_can_be_written_nothing_is_lost_and_the_same_process_recovers() 
     home.json(&["doctor"]);
 }
 
-/// SECURITY.md 31: those who share a commit share its fate, and none is told otherwise.
+/// SECURITY.md 31: if a shared commit fails, every caller in it is told so.
 #[test]
 fn where_a_commit_fails_everyone_in_it_is_told_so() {
     let (home, token) = Home::init();
@@ -166,7 +167,7 @@ fn where_a_commit_fails_everyone_in_it_is_told_so() {
     server.kill();
 }
 
-/// SECURITY.md 31: the same over gRPC, with all that has gathered in one commit.
+/// SECURITY.md 31: the same over gRPC, with all waiting changes in one commit.
 #[cfg(feature = "grpc")]
 #[test]
 fn where_a_commit_of_grpc_fails_everyone_in_it_is_told_so() {
@@ -191,7 +192,7 @@ fn where_a_commit_of_grpc_fails_everyone_in_it_is_told_so() {
         let begun: Vec<_> = (0..31)
             .map(|_| rpc.begin_call(&headers, "CreateUser", b""))
             .collect();
-        // A read that comes after them all is answered when they wait.
+        // This read is sent after all the changes, so its answer shows that they are waiting.
         let nobody = encode(method("GetUser").input(), &serde_json::json!({"id": "u"}));
         assert_eq!(rpc.call_with(&headers, "GetUser", &nobody).code, 5);
         limit_files(&server, bytes);
@@ -229,7 +230,7 @@ fn a_neighbour_that_locks_the_database_delays_writes_and_nothing_else() {
     server.kill();
 }
 
-/// SECURITY.md 31: for longer than anybody should wait.
+/// SECURITY.md 31: the lock is held longer than a caller should wait.
 #[test]
 #[ignore = "waits six seconds"]
 fn a_neighbour_that_never_lets_go_is_told_about_and_nothing_happens() {
@@ -246,14 +247,14 @@ fn a_neighbour_that_never_lets_go_is_told_about_and_nothing_happens() {
     server.kill();
 }
 
-/// What clients were told before the process was killed.
+/// The answers that clients received before the process was killed.
 #[derive(Default)]
 struct Told {
     removed: Vec<usize>,
     accepted: Vec<(usize, String)>,
 }
 
-/// SECURITY.md 3 and 18, at random moments under load.
+/// SECURITY.md 3 and 18, killed at random moments under load.
 fn killed_under_load(rounds: u32) {
     let (home, token) = Home::init();
     let bearer = format!("Authorization: Bearer {token}\r\n");
@@ -275,7 +276,7 @@ fn killed_under_load(rounds: u32) {
                 })
                 .collect();
             begin.wait();
-            // Any moment of the load will do; the rounds spread over all of it.
+            // Each round kills at another moment. Together they cover the whole load.
             let moment = (round as usize % 10 * 7 + 1) * users.len() / 80;
             wait::until("so many are answered", || {
                 answered.load(Ordering::SeqCst) >= moment
@@ -303,7 +304,7 @@ fn killed_under_load(rounds: u32) {
     }
 }
 
-/// Removes and checks, each for users of its own, until the server is gone.
+/// Removes and checks its own users until the server is gone.
 fn load(
     address: &str,
     bearer: &str,
@@ -348,7 +349,7 @@ fn nothing_acknowledged_is_lost_to_sigkill_under_load_in_20_rounds() {
     killed_under_load(20);
 }
 
-/// A file system of four MiB, unmounted in the end; `None` where mounting is not allowed.
+/// A file system of four MiB, unmounted on drop. `None` if mounting is not allowed.
 struct SmallDisk<'a> {
     at: &'a Path,
 }

@@ -1,5 +1,5 @@
-//! Looks for secrets in files as somebody would who has the files and the master key. Knows how a sealed secret is
-//! laid out: key id (8 bytes), nonce (12), ciphertext (20), tag (16), padding.
+//! Searches files for secrets as an attacker would who has the files and the master key. Knows the layout of a sealed
+//! secret: key id (8 bytes), nonce (12), ciphertext (20), tag (16), padding.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -15,25 +15,25 @@ const SECRET: usize = 20;
 const TAG: usize = 16;
 const PIECE: usize = 16;
 
-/// A secret that somebody looks for.
+/// A secret to search for.
 pub struct Sought {
     pub user: String,
     pub totp: String,
-    /// What `start` showed.
+    /// The secret that the start of the enrolment returned.
     pub secret: Vec<u8>,
     pub sealed: Vec<u8>,
 }
 
-/// What was searched and what was found.
+/// How much was searched, and what was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub files: usize,
     pub bytes: usize,
-    /// Places where 16 bytes of a nonce, ciphertext and tag lie, or 16 bytes of a secret itself.
+    /// Places with 16 bytes of a nonce, ciphertext and tag, or with 16 bytes of a secret itself.
     pub pieces: usize,
-    /// Places where a nonce and what follows it decrypt to a secret.
+    /// Places where a nonce and the bytes after it decrypt to a secret.
     pub opened: usize,
-    /// Those where the tag fits too, for this very user and authenticator.
+    /// Of these, the places where the tag also verifies for this user and authenticator.
     pub vouched_for: usize,
 }
 
@@ -43,7 +43,7 @@ impl Found {
     }
 }
 
-/// The sealed secrets of a database by the ids of their authenticators, from whichever table they are in.
+/// The sealed secrets in a database by the ids of their authenticators, from any table.
 pub fn sealed_secrets(database: &Path) -> HashMap<String, Vec<u8>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = Connection::open_with_flags(database, flags).unwrap();
@@ -55,7 +55,7 @@ pub fn sealed_secrets(database: &Path) -> HashMap<String, Vec<u8>> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// Searches every file of a directory.
+/// Searches every file in a directory.
 pub fn search(dir: &Path, key: &[u8], sought: &[Sought]) -> Found {
     let pieces = pieces(sought);
     let may_begin = Beginnings::of(pieces.iter().map(<[u8; PIECE]>::as_slice));
@@ -74,7 +74,7 @@ pub fn search(dir: &Path, key: &[u8], sought: &[Sought]) -> Found {
         for window in bytes.windows(PIECE) {
             found.pieces += usize::from(may_begin.has(window) && pieces.contains(window));
         }
-        // RFC 8439 §2.8: the text is encrypted from block 1 on. A mask is the first 5 bytes of a block.
+        // RFC 8439 §2.8: the text is encrypted starting with block 1. A mask is the first 5 bytes of a block.
         let mut sample = [0; 16];
         sample[0] = 1;
         for window in bytes.windows(NONCE + SECRET) {
@@ -97,7 +97,7 @@ pub fn search(dir: &Path, key: &[u8], sought: &[Sought]) -> Found {
     found
 }
 
-/// The first three bytes of what is looked for. Nearly every place in a file is told apart by these, which is quick.
+/// The first three bytes of each searched sequence. They rule out nearly every place in a file quickly.
 struct Beginnings(Vec<bool>);
 
 impl Beginnings {
@@ -116,7 +116,7 @@ impl Beginnings {
     }
 }
 
-/// Every 16 bytes of what is unlike for each secret, and of the secret itself.
+/// Every sequence of 16 bytes that is unique to a secret, in its sealed form and in the secret itself.
 fn pieces(sought: &[Sought]) -> HashSet<[u8; PIECE]> {
     let whole = sought.iter().flat_map(|it| {
         let sealed = &it.sealed[KEY_ID..KEY_ID + NONCE + SECRET + TAG];
@@ -135,7 +135,7 @@ fn sealing_key(key: &[u8]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).unwrap())
 }
 
-/// Decrypts without asking for the tag: the ciphertext of zeros is the keystream.
+/// Decrypts without verifying the tag: the ciphertext of zeros is the keystream.
 fn decrypt(key: &[u8], nonce: &[u8], ciphertext: &[u8]) -> Vec<u8> {
     let nonce = Nonce::try_assume_unique_for_key(nonce).unwrap();
     let mut text = vec![0; ciphertext.len()];
@@ -147,7 +147,7 @@ fn decrypt(key: &[u8], nonce: &[u8], ciphertext: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Whether what lies at `window` in `bytes` opens for this user and authenticator.
+/// Whether the sealed secret at `window` in `bytes` opens for this user and authenticator.
 fn opens(key: &[u8], bytes: &[u8], window: &[u8], sought: &Sought) -> bool {
     let begins = window.as_ptr() as usize - bytes.as_ptr() as usize;
     let Some(sealed) = bytes.get(begins..begins + NONCE + SECRET + TAG) else {

@@ -1,4 +1,5 @@
-//! HTTP/2 by hand: connections whose frames a test writes itself, and what several tests ask over them.
+//! Handwritten HTTP/2: connections on which a test writes the frames itself, and requests that several tests send
+//! over them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,12 +13,12 @@ use crate::wait::PATIENCE;
 
 pub const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// As many as one connection may have at once.
+/// The most streams that one connection may have open.
 pub const STREAMS: u32 = 32;
-/// SETTINGS with nothing in it.
+/// An empty SETTINGS frame.
 pub const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-/// Times so short that a test can wait for them.
+/// Limits short enough for a test to wait for them.
 pub fn quick() -> Limits {
     Limits {
         idle_time: Duration::from_millis(400),
@@ -39,12 +40,12 @@ pub fn health(rpc: &mut Rpc, service: &str) -> Result<u8, i64> {
     }
 }
 
-/// A connection that has said hello and nothing more.
+/// A connection after the HTTP/2 preface and SETTINGS, without a request.
 pub fn hello(server: &TestServer) -> TcpStream {
     begin(server, &SETTINGS)
 }
 
-/// A connection that begins with these settings.
+/// A connection that sends these settings first.
 pub fn begin(server: &TestServer, settings: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -52,32 +53,33 @@ pub fn begin(server: &TestServer, settings: &[u8]) -> TcpStream {
     stream
 }
 
-/// Sends a PING, and returns whether it is answered. By then the server has read all that was sent before.
+/// Sends a PING, and returns whether the server answers. The answer shows that the server has read all earlier
+/// frames.
 pub fn ping(stream: &mut TcpStream) -> bool {
     let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
     let is_answer = |it: &Frame| (it.kind, it.flags) == (6, 1);
     stream.write_all(&ping).is_ok() && until(stream, is_answer)
 }
 
-/// Waits for the GOAWAY of a server.
+/// Waits for the server's GOAWAY.
 pub fn goaway(stream: &mut TcpStream) {
     assert!(until(stream, |it| it.kind == 7), "no GOAWAY is said");
 }
 
-/// Waits for the head of the answer on a stream.
+/// Waits for the HEADERS frame of the answer on a stream.
 pub fn head_of(stream: &mut TcpStream, id: u32) {
     let is_head = |it: &Frame| (it.kind, it.stream) == (1, id);
     assert!(until(stream, is_head), "no answer on {id}");
 }
 
-/// The head of a frame.
+/// The header of a frame.
 struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
 }
 
-/// Reads frames until one is as wanted; `false` where the server closes before.
+/// Reads frames until one matches. Returns `false` if the server closes the connection first.
 fn until(stream: &mut TcpStream, is_wanted: impl Fn(&Frame) -> bool) -> bool {
     loop {
         let mut head = [0; 9];
@@ -100,12 +102,12 @@ fn until(stream: &mut TcpStream, is_wanted: impl Fn(&Frame) -> bool) -> bool {
     }
 }
 
-/// A request's HEADERS frame on a stream, its head complete or not.
+/// The HEADERS frame of a request. `flags` say whether the head and the stream end with it.
 pub fn headers(stream: u32, flags: u8) -> Vec<u8> {
     headers_of(stream, flags, &request_to("/"))
 }
 
-/// :method POST, :scheme http, :authority and :path, as HPACK's static table has them.
+/// :method POST, :scheme http, :authority and :path, with indices of HPACK's static table.
 pub fn request_to(path: &str) -> Vec<u8> {
     let begin = [0x83, 0x86, 0x41, 1, b't', 0x44, path.len() as u8];
     [&begin, path.as_bytes()].concat()
@@ -113,7 +115,7 @@ pub fn request_to(path: &str) -> Vec<u8> {
 
 /// content-type: application/grpc
 pub const GRPC_TYPE: &[u8] = b"\x5f\x10application/grpc";
-/// A window that lets nothing of an answer's body through.
+/// Settings with a window of zero, which lets no byte of an answer's body through.
 pub const CLOSED: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
 
 pub fn headers_of(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
@@ -124,7 +126,7 @@ pub fn headers_of(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A whole request for health.
+/// A complete request for health.
 pub fn asks_health(stream: u32) -> Vec<u8> {
     let block = [
         request_to("/grpc.health.v1.Health/Check"),

@@ -1,4 +1,4 @@
-//! The front end: one reading of a request, limits, bursts, panics, stopping.
+//! The front end: unambiguous parsing of requests, limits, bursts, panics, stopping.
 
 use std::io::{Read, Write};
 use std::iter::repeat;
@@ -103,7 +103,7 @@ fn chunks_pipelining_continue_and_http_1_0_do_what_the_rfcs_say() {
         ("fffffffffffffffff\r\n", 400),
         ("10001\r\n", 413),
         ("0\r\nTrailer: x\r\n\r\n", 400),
-        // Where a parser before us would see the end of the line, and other chunks than we do.
+        // A parser in front of totpd could see the end of the line here, and so other chunks than totpd does.
         ("2;a\nb\r\n{}\r\n0\r\n\r\n", 400),
         ("2;a\0b\r\n{}\r\n0\r\n\r\n", 400),
         ("2\r\n{}\r\n\r\n\r\n", 400),
@@ -163,11 +163,12 @@ fn a_panic_is_the_end_of_one_request_alone() {
         .expect_status(200);
 }
 
-/// While one change is being made the next ones gather, and are then made together.
+/// While one change is in progress later ones gather, and then share a commit.
 #[test]
 fn changes_that_gather_share_a_commit_and_not_a_panic() {
     const PANICS: &str = "/resources/v3alpha/users/panic";
-    // Sixteen are in progress and one waits, so one of eighteen is refused: by then all others have gathered.
+    // Sixteen changes are in progress and one waits, so one of eighteen is refused. The refusal shows that all others
+    // have gathered.
     let server = TestServer::builder()
         .config(|it| {
             it.changes_at_once = 16;
@@ -207,7 +208,7 @@ fn changes_that_gather_share_a_commit_and_not_a_panic() {
     assert!((1..=3).contains(&shared), "{shared}");
 }
 
-/// A header of ours that somebody sends from outside says nothing.
+/// An internal header that a client sends is ignored.
 #[test]
 fn the_peer_in_events_is_the_sockets_and_nobody_elses_word() {
     let server = TestServer::start();
@@ -248,7 +249,7 @@ fn a_request_that_is_not_whole_in_time_is_told_so() {
             .expect_error(408, 4, Some("TOTPD-Slow"));
         assert!(client.is_closed());
     }
-    // A CRLF too many begins no request: nobody is told off for it, neither at once nor later.
+    // An extra CRLF does not begin a request, so the client is never sent a refusal for it.
     let mut client = Client::connect(&server.address());
     for _ in 0..2 {
         client
@@ -257,13 +258,13 @@ fn a_request_that_is_not_whole_in_time_is_told_so() {
         client.send(b"\r\n");
         assert!(client.is_silent_for(Duration::from_millis(400)));
     }
-    // Dripping buys no time: the limit is on the whole request.
+    // Sending slowly gains no time: the limit applies to the whole request.
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let took = wait::drip(&mut stream, repeat(b"x"), Duration::from_millis(20));
     assert!(took < Duration::from_secs(3), "closed after {took:?}");
 }
 
-/// What might become HTTP/2 has no more time than anything else.
+/// A first line that could become HTTP/2 gets no more time than any other.
 #[test]
 fn a_first_word_that_might_be_http_2_has_no_more_time() {
     let limits = Limits {
@@ -306,7 +307,7 @@ fn over_a_limit_the_longest_silent_makes_room() {
             ..Limits::default()
         };
         let server = TestServer::builder().limits(limits).start();
-        // They are let in in the order in which they come, and none says a word.
+        // Connections are accepted in the order in which they are opened, and none of them sends anything.
         let connect = || Client::connect(&server.address());
         let (mut first, mut second, mut third) = (connect(), connect(), connect());
         let mut fourth = connect();
@@ -319,7 +320,7 @@ fn over_a_limit_the_longest_silent_makes_room() {
     }
 }
 
-/// Those who come in a flood are all younger than the last request of one who asks and asks.
+/// In a flood, all other connections are younger than the last request of a client that keeps sending requests.
 #[test]
 fn in_a_flood_the_address_that_holds_most_makes_room() {
     let limits = Limits {
@@ -331,7 +332,7 @@ fn in_a_flood_the_address_that_holds_most_makes_room() {
     let mut last = Instant::now();
     for _ in 0..10 {
         let healthy = honest.try_ask("GET", "/debug/healthz", "", b"");
-        // On a machine that stood still for a second the longest silent is cut, and rightly.
+        // If the machine stood still for a second, the connection that was idle longest is closed, which is correct.
         let Some(healthy) = healthy else {
             assert!(last.elapsed() > Duration::from_millis(900));
             return;
@@ -345,7 +346,8 @@ fn in_a_flood_the_address_that_holds_most_makes_room() {
     }
 }
 
-/// However few places it holds: whoever has been silent for longer than a second goes before those who were not.
+/// A client idle for longer than a second is closed before clients that are not, even if its address has few
+/// connections.
 #[test]
 fn the_silent_make_room_before_those_who_have_just_come() {
     let limits = Limits {
@@ -354,13 +356,13 @@ fn the_silent_make_room_before_those_who_have_just_come() {
     };
     let server = TestServer::builder().limits(limits).start();
     let mut silent = Client::connect_from([127, 0, 0, 2], &server.address());
-    // The time itself makes the difference: the silence has to be longer than the server's second.
+    // The time itself is under test: the client must be idle for longer than the server's limit of one second.
     thread::sleep(Duration::from_millis(1_100));
     let _came: Vec<_> = (0..8).map(|_| Client::connect(&server.address())).collect();
     assert!(silent.is_closed());
 }
 
-/// Long bodies that nobody finishes hold no more than there is for all of them, and keep out nothing short.
+/// Unfinished long bodies share one memory budget, and do not prevent short requests.
 #[test]
 fn long_bodies_that_are_never_finished_share_what_there_is() {
     let limits = Limits {
@@ -397,12 +399,13 @@ fn long_bodies_that_are_never_finished_share_what_there_is() {
     let (slow, busy) = told.split_at(told.partition_point(|it| *it == 408));
     assert!((140..170).contains(&slow.len()), "{}", slow.len());
     assert!(busy.iter().all(|it| *it == 503));
-    // What they held is free again.
+    // The memory they held is free again.
     let data = json!({"data": {"a": "x".repeat(60_000)}}).to_string();
     server.ask("POST", "/users", &data).expect_status(201);
 }
 
-/// Slow ones of its own never shut a host out; quick ones that fill its places do, for a moment.
+/// Slow requests from an address never lock that address out. Fast requests that use up its connections do so for a
+/// moment.
 #[test]
 fn over_the_limit_of_its_address_a_request_that_dawdles_makes_room() {
     let limits = Limits {
@@ -411,7 +414,7 @@ fn over_the_limit_of_its_address_a_request_that_dawdles_makes_room() {
         ..Limits::default()
     };
     let server = TestServer::builder().limits(limits).start();
-    // To be told to go on is to be known to have begun.
+    // The answer 100 shows that the request has begun.
     let half = "POST /debug/healthz HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     let drip = || {
         let mut client = Client::connect(&server.address());

@@ -1,4 +1,4 @@
-//! Metrics: each gauge tells what is so.
+//! Metrics: each gauge shows the current state.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ fn users_authenticators_and_what_expires_are_counted_once_a_minute() {
     let seconds = |it: Timestamp| it.since(Timestamp::from_seconds(0)).as_secs_f64();
     let told = value(&server, expiry).unwrap();
     assert!((told - seconds(first)).abs() < 0.001, "{told}");
-    // A token that has expired is not what expires next.
+    // An expired token is not the next one to expire.
     server.pass_seconds(25 * 3_600);
     assert!(value(&server, expiry).unwrap() > seconds(server.now()));
 }
@@ -116,7 +116,7 @@ fn a_wrong_clock_is_told() {
     assert_eq!(value(&server, "totpd_clock_fault"), Some(1.0));
 }
 
-/// A database that cannot be read does not take its metrics with it.
+/// Metrics are served even if the database cannot be read.
 #[test]
 fn a_page_does_not_wait_for_the_database() {
     let server = start();

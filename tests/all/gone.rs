@@ -1,6 +1,7 @@
-//! Gone means gone: nothing of a removed secret is in any file. SECURITY.md 21.
+//! After a removal no file contains any part of the removed secret. SECURITY.md 21.
 //!
-//! A test that removes thousands in random order, so that pages split and merge, and then looks into every file.
+//! The tests remove thousands of authenticators in random order, so that pages split and merge, and then search every
+//! file.
 
 use std::fs;
 use std::path::Path;
@@ -24,10 +25,10 @@ use crate::harness::{Client, tidy};
 use crate::wait;
 
 const START_S: i64 = 1_795_453_575;
-/// Changes that share a commit, so that thousands take seconds.
+/// The number of changes that share a commit, so that thousands take seconds.
 const BATCH: usize = 250;
 
-/// Numbers without an order, the same in each run.
+/// Pseudorandom numbers, the same in each run.
 struct Random(u64);
 
 impl Random {
@@ -45,10 +46,10 @@ impl Random {
     }
 }
 
-/// An authenticator that was begun: user, id, secret.
+/// An enrolment that was started: user, id, secret.
 type Begun = (UserId, TotpId, Vec<u8>);
 
-/// A service on a directory of its own.
+/// A service on its own directory.
 struct Scene {
     dir: TempDir,
     service: Option<Service>,
@@ -81,7 +82,7 @@ impl Scene {
         self.service.as_ref().unwrap()
     }
 
-    /// Does something for each of `these`, many to a commit.
+    /// Calls `act` for each of `these`, with many calls in one commit.
     fn each<T>(&self, these: &[T], mut act: impl FnMut(&Service, &T)) {
         let service = self.service();
         for part in these.chunks(BATCH) {
@@ -106,7 +107,7 @@ impl Scene {
         ids
     }
 
-    /// Begins two authenticators of each user, in no order.
+    /// Starts two enrolments for each user, in random order.
     fn begin(&mut self, users: &[UserId]) -> Vec<Begun> {
         let mut twice: Vec<_> = users.iter().chain(users).cloned().collect();
         self.random.shuffle(&mut twice);
@@ -121,7 +122,7 @@ impl Scene {
         begun
     }
 
-    /// Confirms them. Their rows grow by that, and where a page is full, cells move to another.
+    /// Confirms them. Their rows become longer, and where a page is full, cells move to another page.
     fn confirm(&self, these: &[Begun]) {
         let now = self.now;
         self.each(these, |service, (user, totp, secret)| {
@@ -149,7 +150,7 @@ impl Scene {
         });
     }
 
-    /// What the files hold of these authenticators now is looked for later.
+    /// The secrets of these authenticators, as the files hold them now, for a later search.
     fn sought(&self, begun: &[Begun]) -> Vec<Sought> {
         sought(self.dir.path(), begun)
     }
@@ -166,7 +167,7 @@ impl Scene {
         search(self.dir.path(), &key, sought)
     }
 
-    /// Insists that nothing of the removed is in any file, and that the search finds each that is left once.
+    /// Asserts that no file contains a removed secret, and that the search finds each remaining secret once.
     fn expect_gone(&self, removed: &[Sought], left: &[Sought]) {
         let found = self.search(removed);
         assert!(found.is_nothing(), "removed {}: {found:?}", removed.len());
@@ -193,7 +194,7 @@ fn sought(dir: &Path, begun: &[Begun]) -> Vec<Sought> {
     begun.iter().map(&mut of).collect()
 }
 
-/// Removal of authenticators and of users, expiry, slots that are used again, a backup, and a restored backup.
+/// Removal of authenticators and of users, expiry, reused slots, a backup, and a restored backup.
 #[test]
 fn nothing_of_a_removed_secret_is_in_any_file() {
     gone(256);
@@ -213,7 +214,7 @@ fn gone(count: usize) {
     let mut removed = scene.sought(first);
     let mut left = scene.sought(second);
     scene.confirm(first);
-    // Others are enrolled meanwhile.
+    // More users are enrolled in between.
     let more = scene.users("v", count / 2);
     let mut of_users = Vec::new();
     for (part, more) in first.chunks(16).zip(more.chunks(8)) {
@@ -224,7 +225,7 @@ fn gone(count: usize) {
     scene.remove_users(&more);
     scene.expect_gone(&removed, &left);
 
-    // A copy of the database, beside which nothing is kept.
+    // A copy of the database, without a WAL beside it.
     let copy = tempfile::tempdir().unwrap();
     let backup = copy.path().join("backup");
     scene.service().back_up(&backup).unwrap();
@@ -233,7 +234,7 @@ fn gone(count: usize) {
     assert_eq!(found.opened, left.len(), "each once: {found:?}");
     restored_and_emptied(&backup, &key, second);
 
-    // Later ones come where the removed were; the earlier ones expire.
+    // New secrets reuse the slots of removed ones, and the earlier enrolments expire.
     let slots = scene.slots();
     let late = scene.users("w", count / 4);
     scene.now = scene.now.after(Duration::from_mins(11));
@@ -247,7 +248,7 @@ fn gone(count: usize) {
     assert_eq!(scene.slots(), slots, "they are used again");
 }
 
-/// Restores a backup into a directory of its own, removes all, and looks there.
+/// Restores a backup into its own directory, removes everything, and searches there.
 fn restored_and_emptied(backup: &Path, key: &[u8], begun: &[Begun]) {
     let dir = tempfile::tempdir().unwrap();
     let mut scene = Scene::new();
@@ -275,9 +276,9 @@ fn write_private(file: &Path, bytes: &[u8]) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Over HTTP, on the real binary: half of 20,000 authenticators of 10,000 users are removed in random order by 16
-/// connections, while these enrol others. Then everything is searched after a stop, after a kill and the next start,
-/// and after a minute of rest.
+/// On the real binary over HTTP: 16 connections remove half of 20,000 authenticators of 10,000 users in random order
+/// while they enrol others. The files are searched after a stop, after a kill and the next start, and after an idle
+/// minute.
 #[test]
 #[ignore = "twenty thousand authenticators over HTTP, and a minute of rest"]
 fn nothing_of_10_000_removed_secrets_is_left_by_a_stop_a_kill_or_a_rest() {
@@ -366,7 +367,7 @@ enum Task {
     Remove(String, String),
 }
 
-/// Does all of it over 16 connections, each taking the next, and returns what was begun.
+/// Runs all tasks over 16 connections and returns the started enrolments. Each connection takes the next task.
 fn run(address: &str, token: &str, tasks: &[Task]) -> Vec<Begun> {
     let bearer = format!("Authorization: Bearer {token}\r\n");
     let (next, begun) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

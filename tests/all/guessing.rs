@@ -1,4 +1,4 @@
-//! Guessing has a price that grows, and it is paid per user. SECURITY.md 11 to 16.
+//! Guessing costs more and more time, and failures are counted per user. SECURITY.md 11 to 16.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::wait;
 const WRONG: Option<&str> = Some("EVENT-8isk2");
 const WAIT: Option<&str> = Some("TOTPD-Wait1");
 
-/// Guesses until a wait begins; says how many were judged.
+/// Guesses until a wait begins, and returns how many guesses were judged.
 fn guess(server: &TestServer, user: &str, phone: &Phone) -> u64 {
     for judged in 0..100 {
         let answer = server.check(user, &phone.wrong_at(server.now()));
@@ -56,7 +56,7 @@ fn a_day_of_guessing_gets_about_a_hundred_guesses() {
     );
 }
 
-/// SECURITY.md 11: the right code is not consumed by a wait, and what is no guess is not counted.
+/// SECURITY.md 11: a wait does not use up the right code, and only guesses are counted.
 #[test]
 fn a_wait_consumes_nothing_and_only_guesses_count() {
     let server = TestServer::start();
@@ -113,7 +113,7 @@ fn no_wait_is_for_good_also_if_the_clock_went_back() {
         .expect_status(200);
 }
 
-/// SECURITY.md 13: also over confirmations, which reset nothing.
+/// SECURITY.md 13: confirmations count too, and do not reset the count.
 #[test]
 fn guesses_are_counted_per_user_and_not_per_authenticator() {
     let server = TestServer::start();

@@ -1,7 +1,7 @@
-//! A server of its own for each test: port 0, a directory that goes away, a clock that moves when told.
+//! Each test has its own server: port 0, a temporary directory, and a clock that the test moves.
 //!
-//! Requests go over real sockets. What an answer should have been is said in the test; when it was
-//! something else, everything that went over the wire is printed.
+//! Requests go over real sockets. The test states the expected answer. If the answer differs, everything that was
+//! sent and received is printed.
 
 use std::io::ErrorKind::WouldBlock;
 use std::io::{Read, Write};
@@ -27,9 +27,9 @@ use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::wait::PATIENCE;
 
-/// An ordinary moment, in the middle of a step.
+/// The time at which each server starts, in the middle of a step.
 const START_S: i64 = 1_795_453_575;
-/// Enough to race, few enough to start at once.
+/// Enough workers for races, and few enough to start quickly.
 const CHANGES: usize = 16;
 
 pub struct TestServer {
@@ -41,20 +41,20 @@ pub struct TestServer {
     now_us: Arc<AtomicI64>,
     shared_commits: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
-    /// While a test holds it, a request whose target ends in `stuck` keeps its worker.
+    /// While a test holds this lock, a request whose target ends in `stuck` keeps its worker.
     pub stuck: Arc<Mutex<()>>,
-    /// A request for this target panics while it is carried out.
+    /// A request for this target panics in its worker.
     pub panics: Arc<Mutex<String>>,
     has_pages: bool,
 }
 
 impl TestServer {
-    /// A server with the usual configuration.
+    /// A server with the default configuration.
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// A server that is started with another configuration than usual.
+    /// Starts a server with another configuration than the default.
     pub fn builder<'a>() -> Builder<'a> {
         Builder {
             window: Window::OneEitherSide,
@@ -116,7 +116,7 @@ impl TestServer {
         (self.clock())()
     }
 
-    /// Moves the clock, back too.
+    /// Moves the clock forward, or back if negative.
     pub fn pass_seconds(&self, seconds: i64) {
         self.now_us.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
@@ -149,7 +149,7 @@ impl TestServer {
         self.token_with(role, None).1
     }
 
-    /// A token's id and the token.
+    /// Creates a token. Returns its id and the token.
     pub fn token_with(&self, role: Role, lifetime: Option<Duration>) -> (String, String) {
         let new = NewToken {
             role,
@@ -176,7 +176,7 @@ impl TestServer {
             .to_string()
     }
 
-    /// One request as admin, below `/resources/v3alpha`.
+    /// Sends one request as the admin, below `/resources/v3alpha`.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         self.ask_as(&self.admin, method, path, body)
     }
@@ -195,7 +195,7 @@ impl TestServer {
         Client::connect(&self.address()).ask(method, target, headers, body)
     }
 
-    /// A new user's id.
+    /// Creates a user and returns its id.
     pub fn user(&self, username: &str) -> String {
         self.user_in(&self.org, username)
     }
@@ -208,7 +208,7 @@ impl TestServer {
             .text("/details/id")
     }
 
-    /// Begins an enrolment.
+    /// Starts an enrolment.
     pub fn start_enrolment(&self, user: &str) -> Phone {
         let answer = self
             .ask("POST", &format!("/users/{user}/totp"), "")
@@ -219,7 +219,7 @@ impl TestServer {
         }
     }
 
-    /// Enrols and confirms an authenticator, and lets the step pass that confirmed it.
+    /// Enrols and confirms an authenticator, and moves the clock to the next step.
     pub fn enrol(&self, user: &str) -> Phone {
         let phone = self.start_enrolment(user);
         self.confirm(user, &phone, &phone.code_at(self.now()))
@@ -245,25 +245,25 @@ impl TestServer {
         self.ask("DELETE", &format!("/users/{user}/totp/{}", phone.id), "")
     }
 
-    /// How many requests were begun to be carried out. A change is before it waits for the database.
+    /// How many requests have begun to run. A change counts before it waits for the database.
     #[cfg(feature = "grpc")]
     pub fn begun(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// How often requests were answered together.
+    /// How many commits were shared by several requests.
     pub fn shared_commits(&self) -> usize {
         self.shared_commits.load(Ordering::SeqCst)
     }
 
-    /// Keeps everybody from writing until it is dropped.
+    /// Prevents all writes until the returned connection is dropped.
     pub fn lock(&self) -> Connection {
         let neighbour = Connection::open(self.path().join("totpd.db")).unwrap();
         neighbour.execute_batch("BEGIN IMMEDIATE").unwrap();
         neighbour
     }
 
-    /// One number that a statement finds in the database.
+    /// The number that a statement selects from the database.
     pub fn count(&self, sql: &str) -> i64 {
         let path = self.path().join("totpd.db");
         Connection::open(path)
@@ -275,7 +275,7 @@ impl TestServer {
 
 type Change<'a> = Box<dyn FnOnce(&mut Config) + 'a>;
 
-/// What is different about a server.
+/// The configuration of a server that differs from the default.
 #[must_use]
 pub struct Builder<'a> {
     window: Window,
@@ -348,9 +348,9 @@ impl Drop for TestServer {
     }
 }
 
-/// Tidies up at the end of an hour in which the clock ran evenly.
+/// Deletes expired rows as at the end of an hour in which the clock ran evenly.
 pub fn tidy(service: &Service, keep_events: Duration, now: Timestamp) {
-    // An hour ago there may be an event to come, and then nothing is swept.
+    // An hour ago an event may still be in the future, and then nothing is deleted.
     let _begun = service.tidy(keep_events, even(now.before(Duration::from_hours(1))));
     service.tidy(keep_events, even(now)).unwrap();
 }
@@ -363,12 +363,12 @@ pub fn even(now: Timestamp) -> ClockReading {
     }
 }
 
-/// A log that panics where a line is written in a write transaction, and drops all others. SECURITY.md 45
+/// A logger that panics if a line is logged inside a write transaction, and drops all other lines. SECURITY.md 45
 struct OutsideTransactions;
 
 impl OutsideTransactions {
     fn watch() {
-        // One test is the first.
+        // Only the first test sets it.
         if log::set_logger(&Self).is_ok() {
             log::set_max_level(log::LevelFilter::Trace);
         }
@@ -391,7 +391,7 @@ impl log::Log for OutsideTransactions {
     fn flush(&self) {}
 }
 
-/// What an authenticator app knows.
+/// The data of an authenticator app.
 pub struct Phone {
     pub id: String,
     pub secret: Secret,
@@ -402,7 +402,7 @@ impl Phone {
         self.code_of(now, 0)
     }
 
-    /// The code so many steps from now.
+    /// The code that is `offset` steps from now.
     pub fn code_of(&self, now: Timestamp, offset: i64) -> String {
         let step = totpd::model::Step::from_number(now.step(Period::ENROLMENT).number() + offset);
         code_at(&self.secret, Parameters::ENROLMENT, step)
@@ -411,7 +411,7 @@ impl Phone {
             .to_owned()
     }
 
-    /// A code that is good at no step near now.
+    /// A code that is valid at no step near now.
     pub fn wrong_at(&self, now: Timestamp) -> String {
         let good: Vec<String> = (-3..=3).map(|it| self.code_of(now, it)).collect();
         (0..1_000)
@@ -421,7 +421,7 @@ impl Phone {
     }
 }
 
-/// A connection that is kept.
+/// A connection that stays open.
 pub struct Client {
     stream: TcpStream,
 }
@@ -431,7 +431,7 @@ impl Client {
         Self::on(TcpStream::connect(address).unwrap())
     }
 
-    /// A client at another address than all others.
+    /// A client with this source address.
     pub fn connect_from(own: [u8; 4], address: &str) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let own = SocketAddr::from((own, 0));
@@ -448,7 +448,7 @@ impl Client {
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
-        // A server that has refused already may have closed.
+        // The server may already have refused and closed.
         let _refused = self.stream.write_all(bytes);
     }
 
@@ -457,7 +457,7 @@ impl Client {
         self.answer(method == "HEAD", &asked)
     }
 
-    /// The same of a server that may be gone at any moment.
+    /// The same, for a server that may stop at any moment.
     pub fn try_ask(
         &mut self,
         method: &str,
@@ -507,12 +507,12 @@ impl Client {
         Ok(answer)
     }
 
-    /// Reads until the server closes.
+    /// Reads until the server closes the connection.
     pub fn read_rest(&mut self, into: &mut Vec<u8>) -> std::io::Result<usize> {
         self.stream.read_to_end(into)
     }
 
-    /// Whether the server neither sends a byte nor closes for so long.
+    /// Whether the server neither sends a byte nor closes for this long.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();
         let silent = self
@@ -523,7 +523,7 @@ impl Client {
         silent
     }
 
-    /// Whether the server closes without another byte.
+    /// Whether the server closes without sending another byte.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         matches!(self.stream.read_to_end(&mut rest), Ok(0))
@@ -577,7 +577,7 @@ impl Answer {
         self
     }
 
-    /// Insists on the whole shape of a refusal: status, code, id, and both places of the message.
+    /// Asserts all parts of a refusal: status, code, id, and both copies of the message.
     #[track_caller]
     pub fn expect_error(self, status: u16, code: i64, id: Option<&str>) -> Self {
         let it = self.expect_status(status);

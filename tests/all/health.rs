@@ -1,4 +1,4 @@
-//! `totpd health`: asks the server of a data directory, or any other, and says so in its status.
+//! `totpd health` asks the server of a data directory, or another server, and reports the result in its exit status.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ fn run_file(home: &Home) -> PathBuf {
     home.data().join("run.json")
 }
 
-/// The text that a healthy server is told with.
+/// Asserts success, and returns the text that is printed for a healthy server.
 #[track_caller]
 fn is_well(home: &Home, args: &[&str]) -> String {
     let output = home.run(&[&["health"], args].concat());
@@ -45,7 +45,7 @@ fn health_asks_the_server_of_the_directory() {
     home.refuses(&["health", "--ready"], 1, "no server runs");
 }
 
-/// Its port may be another server's by now, which would answer for it.
+/// Another server may have its port by now and would answer in its place.
 #[test]
 fn a_server_that_was_killed_is_not_healthy_whatever_it_has_left() {
     let (home, other) = (Home::init().0, Home::init().0);
@@ -54,7 +54,7 @@ fn a_server_that_was_killed_is_not_healthy_whatever_it_has_left() {
     fs::copy(run_file(&other), run_file(&home)).unwrap();
     home.refuses(&["health"], 1, "no server runs");
     is_well(&home, &["--address", &server.address]);
-    // Others than the user may not have written what the next server leaves.
+    // Only this user may have written the file that the server leaves.
     fs::set_permissions(run_file(&home), fs::Permissions::from_mode(0o644)).unwrap();
     let next = home.serve(&[]);
     let mode = fs::metadata(run_file(&home)).unwrap().permissions().mode();

@@ -1,4 +1,4 @@
-//! HTTP/2 and gRPC beyond the calls: limits, deadlines, abuse, farewell, reflection and health. SECURITY.md 34.
+//! HTTP/2 and gRPC beyond the calls: limits, deadlines, abuse, GOAWAY, reflection and health. SECURITY.md 34.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -32,7 +32,7 @@ fn health_follows_readiness_and_needs_no_token() {
     }
     assert_eq!(health(&mut rpc, "no.such.Service"), Err(5));
     server.pass_seconds(-901);
-    // An answer is shared for a fifth of a second.
+    // The result of a probe is shared for a fifth of a second.
     wait::until("a clock that cannot be right", || {
         health(&mut rpc, "") == Ok(2)
     });
@@ -50,7 +50,7 @@ fn health_follows_readiness_and_needs_no_token() {
     );
 }
 
-/// What `grpcurl` asks: which services there are, and the file that has a symbol.
+/// The requests of `grpcurl`: the list of services, and the file that defines a symbol.
 #[test]
 fn reflection_tells_the_protos_in_both_versions() {
     #[derive(Clone, PartialEq, Message)]
@@ -109,7 +109,7 @@ fn what_is_not_grpc_is_sent_to_http_1_1() {
             "{content_type}"
         );
     }
-    // A call is a POST: what is not is no call, though it looks like one in all else (SECURITY.md 22).
+    // A call is a POST. Another method is not a call, even if everything else looks like one (SECURITY.md 22).
     let bearer = format!("Bearer {}", server.admin);
     let headers = [GRPC[0], ("authorization", bearer.as_str())];
     for verb in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PRI"] {
@@ -127,8 +127,8 @@ fn what_is_not_grpc_is_sent_to_http_1_1() {
     assert_eq!(health(&mut rpc, ""), Ok(1), "the connection goes on");
 }
 
-/// As REST and gRPC-Web read it: what may stand once stands once, what is a header is ASCII, and a path has no more to
-/// it than its name.
+/// The head is read as strictly as over REST and gRPC-Web: a field that may occur once occurs at most once, headers
+/// are ASCII, and a path is exactly the name of its rpc.
 #[test]
 fn a_head_is_read_in_one_way() {
     let server = TestServer::builder()
@@ -183,11 +183,11 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     let field = (3, Some("TOTPD-Field".to_owned()));
     let large = (8, Some("TOTPD-Large".to_owned()));
     assert_eq!(told(&headers, &frame(0, &vec![0; 64 * 1024 + 1])), large);
-    // As long as allowed: it is read, and found to be no message.
+    // The longest allowed message: it is read, and is not valid protobuf.
     assert_eq!(told(&headers, &frame(0, &vec![0; 64 * 1024])), field);
     assert_eq!(told(&headers, b""), field);
     assert_eq!(told(&headers, &frame(7, b"")), field);
-    // One message, and nothing after it.
+    // Exactly one message, and no bytes after it.
     for rest in [&frame(0, b"")[..], &frame(7, b""), b"abc"] {
         assert_eq!(told(&headers, &[&frame(0, b""), rest].concat()), field);
     }
@@ -207,14 +207,14 @@ fn a_message_too_long_a_frame_that_is_none_and_a_timeout_that_is_none_are_refuse
     }
     let slow = (4, Some("TOTPD-Slow".to_owned()));
     let headers = [GRPC[0], headers[1], ("grpc-timeout", "1n")];
-    // Nothing is begun that nobody waits for, however the timer and the message race.
+    // A call whose deadline has passed is never started, whether the timer or the message comes first.
     for _ in 0..40 {
         assert_eq!(told(&headers, &frame(0, b"")), slow);
     }
     let long = "x".repeat(20_000);
     let headers = [GRPC[0], ("x-long", long.as_str())];
     assert_eq!(told(&headers, &frame(0, b"")), large);
-    // Beyond what h2 reads it says so in HTTP's words.
+    // Beyond the limit of h2 the refusal is one of HTTP, not of gRPC.
     let long = "x".repeat(80_000);
     let headers = [GRPC[0], ("x-long", long.as_str())];
     let refused = rpc.raw(&target, &headers, &frame(0, b""));
@@ -247,7 +247,7 @@ fn whoever_asks_nothing_is_sent_away_and_whoever_asks_is_not() {
     let server = TestServer::builder().limits(quick()).start();
     let mut rpc = Rpc::connect(&server.address());
     let begun = Instant::now();
-    // A client that only says hello, and one that goes on sending frames that ask for nothing.
+    // One client that sends only the preface, and one that keeps sending frames without a request.
     let mut silent = hello(&server);
     let mut pinging = hello(&server);
     while ping(&mut pinging) && begun.elapsed() < Duration::from_secs(10) {
@@ -262,7 +262,7 @@ fn whoever_asks_nothing_is_sent_away_and_whoever_asks_is_not() {
     let _reset = silent.read_to_end(&mut Vec::new());
 }
 
-/// After the goodbye what was begun has its time, and not what is begun again and again.
+/// After GOAWAY, requests in progress get time to finish. Starting new ones does not extend that time.
 #[test]
 fn whoever_goes_on_beginning_after_the_goodbye_is_cut_off() {
     let server = TestServer::builder().limits(quick()).start();
@@ -275,7 +275,7 @@ fn whoever_goes_on_beginning_after_the_goodbye_is_cut_off() {
 
 #[test]
 fn the_limits_of_the_front_end_hold_for_it() {
-    // Three, each of which counts as four.
+    // Three connections, each with a weight of four.
     for (connections, connections_per_peer) in [(12, 100), (100, 15)] {
         let limits = Limits {
             connections,
@@ -313,7 +313,7 @@ fn stopping_answers_what_was_begun_and_says_goodbye() {
             &json!({"user": {"userId": "u"}}),
         ),
     );
-    // A request is begun, the server is told to stop, and the rest comes only then.
+    // The request begins before the server is told to stop, and its end is sent only afterwards.
     let (begun, rest) = message.split_at(3);
     let (response, mut stream) = rpc.runtime.block_on(async {
         let mut send = rpc.send.clone().ready().await.unwrap();
@@ -330,7 +330,7 @@ fn stopping_answers_what_was_begun_and_says_goodbye() {
         (response, stream)
     });
     let stopping = std::thread::spawn(move || (server.stop(Duration::from_secs(8)), server));
-    // By then no new request is taken, and this one still is.
+    // After GOAWAY no new request is accepted, and this one still is.
     goaway(&mut silent);
     rpc.runtime.block_on(async {
         stream
@@ -347,26 +347,25 @@ fn stopping_answers_what_was_begun_and_says_goodbye() {
     drop(idle);
 }
 
-/// The headers of a call as admin, and one more.
+/// The headers of a call as the admin, plus one more.
 fn with<'a>(bearer: &'a str, more: (&'a str, &'a str)) -> [(&'a str, &'a str); 3] {
     [GRPC[0], ("authorization", bearer), more]
 }
 
-/// The message that creates a user of that id.
+/// The message that creates a user with this id.
 fn user(id: &str) -> Vec<u8> {
     let user = json!({"user": {"userId": id}});
     encode(method("CreateUser").input(), &user)
 }
 
-/// A read on the connection: when it is answered, whatever was begun before has come to where it is worked on or
-/// waits.
+/// Sends a read on the connection. Its answer shows that every earlier call is running or waiting.
 fn read(rpc: &mut Rpc, bearer: &str) {
     let nobody = encode(method("GetUser").input(), &json!({"id": "nobody"}));
     let told = rpc.call_with(&with(bearer, ("grpc-timeout", "3S")), "GetUser", &nobody);
     assert_eq!(told.code, 5);
 }
 
-/// As over REST: while one change is being made the next ones gather, and are then made in one batch.
+/// As over REST: while one change is in progress later ones gather, and then run in one batch.
 #[test]
 fn changes_that_gather_share_a_commit_and_not_a_panic() {
     let server = TestServer::start();
@@ -407,7 +406,7 @@ fn a_change_that_is_given_up_before_it_is_begun_never_is_and_one_that_was_begun_
     };
     let before = server.begun();
     let first = begin("first", "1S");
-    // With the read: what comes now is not made together with it.
+    // The read counts too. Later changes do not join the batch of the first one.
     wait::until("the first is begun", || server.begun() == before + 2);
     let given_up = [first, begin("second", "100m")];
     let last = begin("last", "9S");
@@ -415,7 +414,7 @@ fn a_change_that_is_given_up_before_it_is_begun_never_is_and_one_that_was_begun_
         assert_eq!(rpc.end_call("CreateUser", it).code, 4);
     }
     drop(lock);
-    // Nobody overtakes: when it is made the others are, or never will be.
+    // Changes keep their order: when the last one is done, the others are done or were dropped.
     assert_eq!(rpc.end_call("CreateUser", last).code, 0);
     assert_eq!(
         server.count("SELECT count(*) FROM user WHERE id = 'first'"),
@@ -424,7 +423,7 @@ fn a_change_that_is_given_up_before_it_is_begun_never_is_and_one_that_was_begun_
     assert_eq!(server.count("SELECT count(*) FROM user"), 2);
 }
 
-/// Changes wait for a place, so many and so long, and reads wait for none of them.
+/// The number of waiting changes and their time are limited, and reads do not wait for them.
 #[test]
 fn changes_that_wait_are_bounded_and_hold_up_no_read() {
     let server = TestServer::builder()
@@ -473,7 +472,8 @@ fn stopping_answers_changes_that_have_gathered() {
     assert_eq!(server.count("SELECT count(*) FROM user"), 3);
 }
 
-/// The peer of a call is the socket's, or who a trusted proxy names: here nobody is trusted.
+/// The peer of a call is the address of its socket, unless a trusted proxy names another. This server trusts no
+/// proxy.
 #[test]
 fn the_peer_in_events_is_the_sockets() {
     let server = TestServer::start();
@@ -510,8 +510,8 @@ fn the_peer_in_events_is_the_sockets() {
     );
 }
 
-/// Frames of a kind that nobody knows are passed over, so a client could send them for ever. Only a complete request
-/// renews what it may send.
+/// Frames of unknown types are ignored, so a client could send them without end. Only a complete request resets the
+/// number that it may send.
 #[test]
 fn frames_without_a_request_end_a_connection() {
     let server = TestServer::start();
@@ -538,7 +538,7 @@ fn what_only_begins_like_http_2_is_refused_as_http_1() {
             .expect_error(400, 3, Some("TOTPD-Field"));
         assert!(client.is_closed());
     }
-    // Byte by byte it is HTTP/2 all the same.
+    // Sent byte by byte, it is still HTTP/2.
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_nodelay(true).unwrap();
     for byte in PREFACE.iter().chain(&SETTINGS) {

@@ -1,4 +1,4 @@
-//! What clients of HTTP/2 can hold: places that others need, and memory. SECURITY.md 34, 44 and 45.
+//! The connections and the memory that HTTP/2 clients can hold. SECURITY.md 34, 44 and 45.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ fn resident() -> usize {
     kib * 1024
 }
 
-/// Answers that nobody takes are no work: whoever sits on them makes room as on HTTP/1.1.
+/// An answer that the client does not read is not work in progress, so its connection gives way to others as on
+/// HTTP/1.1.
 #[test]
 fn whoever_takes_no_answers_shuts_nobody_out() {
     let limits = Limits {
@@ -31,7 +32,7 @@ fn whoever_takes_no_answers_shuts_nobody_out() {
     };
     let server = TestServer::builder().limits(limits).start();
     let mut sitting: Vec<_> = (0..4).map(|_| begin(&server, &CLOSED)).collect();
-    // To ask on and on makes no difference.
+    // Sending further requests makes no difference.
     for n in 0..4 {
         for stream in &mut sitting {
             stream.write_all(&asks_health(2 * n + 1)).unwrap();
@@ -42,12 +43,12 @@ fn whoever_takes_no_answers_shuts_nobody_out() {
     assert_eq!(health(&mut honest, ""), Ok(1));
 }
 
-/// To give a request up and begin another does not make a client quick: it has sent nothing whole all that time.
+/// Cancelling a request and starting another does not make a client look fast, because it has completed no request.
 #[test]
 fn beginning_anew_all_the_time_holds_no_place_against_its_own_address() {
     let limits = Limits {
         connections_per_peer: 2 * 4,
-        // A twentieth of it makes a client slow.
+        // A client counts as slow after a twentieth of this.
         request_time: Duration::from_secs(4),
         ..Limits::default()
     };
@@ -74,14 +75,14 @@ fn beginning_anew_all_the_time_holds_no_place_against_its_own_address() {
         .expect_status(200);
 }
 
-/// Heads that are many times as large in memory as on the wire, and more requests begun than there is place for.
+/// Heads that are many times larger in memory than on the wire, and more requests than the server has memory for.
 #[test]
 fn what_is_never_finished_holds_little_memory() {
-    // 440 times `age` without a value, each one byte long.
+    // 440 times `age` without a value, each encoded in one byte.
     let ages = [request_to("/x/Y"), GRPC_TYPE.to_vec(), vec![0x95; 440]].concat();
     nobody_finishes(&ages, &ages);
-    // A field of 3,900 bytes: put into HPACK's table once, and from there it comes four times in each head. What
-    // stands before it leaves the table alone.
+    // A field of 3,900 bytes. It is put into HPACK's table once, and each head then refers to it four times. The
+    // fields before it are not added to the table.
     let before = b"\x83\x86\x01\x01t\x04\x04/x/Y\x0f\x10\x10application/grpc";
     let field = [b"\x40\x0fx-forwarded-for\x7f\xbd\x1d", &[b'*'; 3_900][..]].concat();
     let first = [&before[..], &field, &[0xbe; 3]].concat();
@@ -89,7 +90,8 @@ fn what_is_never_finished_holds_little_memory() {
     nobody_finishes(&first, &further);
 }
 
-/// Many begin as many requests as they may, the first of them and all further ones with these heads.
+/// Many clients open as many requests as allowed. `first` is the head of each client's first request, `further` that
+/// of the others.
 fn nobody_finishes(first: &[u8], further: &[u8]) {
     let limits = Limits {
         connections_per_peer: 1024,
@@ -157,7 +159,7 @@ fn messages_that_are_never_finished_share_what_there_is() {
         told
     });
     assert_eq!(health(&mut honest, ""), Ok(1));
-    // Busy are those for whom there was no place, and all others were not whole in time.
+    // Requests without memory get "busy", and all others get "too slow".
     told.sort_unstable();
     let slow = told.iter().filter(|it| **it == 4).count();
     assert_eq!(
@@ -165,17 +167,17 @@ fn messages_that_are_never_finished_share_what_there_is() {
         told.iter().filter(|it| **it == 14).count()
     );
     assert!((100..200).contains(&slow), "{slow} of {}", told.len());
-    // What they held is free again.
+    // The memory they held is free again.
     let mut rpc = Rpc::connect(&server.address());
     for _ in 0..3 {
         assert_eq!(health(&mut rpc, ""), Ok(1));
     }
 }
 
-/// Long answers that nobody takes: each was whole in memory, and they are as many as there is place for.
+/// Long answers that no client reads: each is complete in memory, and only as many exist as the budget allows.
 #[test]
 fn answers_that_are_never_taken_share_what_there_is() {
-    // With a window of one byte the answer has begun to go out, and waits all the same.
+    // With a window of one byte the answer has begun to be sent and still cannot continue.
     for window in [0, 1] {
         nobody_takes_answers_within(window);
     }
@@ -230,14 +232,14 @@ fn nobody_takes_answers_within(window: u32) {
         busy
     });
     assert!(busy > 100, "{busy}");
-    // What is asked for alone has its place.
+    // A short answer on its own still fits.
     let all = json!({"id": "u"});
     let all = encode(method("GetUser").input(), &all);
     let short = honest.call(Some(&server.admin), "GetUser", &all);
     assert_eq!(short.code, 0);
 }
 
-/// A conversation with reflection may stay open for nothing, and nobody needs a token for it.
+/// A reflection stream may stay open without sending anything, and needs no token.
 #[test]
 fn open_conversations_with_reflection_take_no_calls_place() {
     let server = TestServer::start();
@@ -265,10 +267,10 @@ fn open_conversations_with_reflection_take_no_calls_place() {
                 .unwrap();
             waiting.push(send.send_request(request, false).unwrap());
         }
-        // All have begun by now: they are finished together.
+        // The answer shows that all calls have begun. They are finished together.
         rpc.pings.ping(h2::Ping::opaque()).await.unwrap();
         for (_, stream) in &mut waiting {
-            // Of what was refused nothing more is wanted.
+            // The server does not need the rest of a call that it refused.
             let _or_refused = stream.send_data(Bytes::from(frame(0, b"")), true);
         }
         let mut told = 0;
@@ -282,7 +284,8 @@ fn open_conversations_with_reflection_take_no_calls_place() {
     drop(open);
 }
 
-/// A page is reserved before it is built. One for which there is never room is not one to come back for.
+/// Memory for a page is reserved before the page is built. A page that can never fit is refused for good, without a
+/// request to retry.
 #[test]
 fn an_answer_beyond_all_that_there_is_is_told_so() {
     for (answer_memory_bytes, expected) in [
@@ -306,7 +309,7 @@ fn an_answer_beyond_all_that_there_is_is_told_so() {
     }
 }
 
-/// Rapid reset, endless CONTINUATION, idle streams, and a window that is never opened: each in a quick form.
+/// Rapid reset, endless CONTINUATION, idle streams, and a window that never opens, each in a short form.
 #[test]
 fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
     let server = TestServer::builder().limits(quick()).start();
@@ -320,7 +323,7 @@ fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
         bytes
     };
 
-    // 10,000 streams opened and reset.
+    // 10,000 streams, opened and reset.
     let mut rapid = hello(&server);
     for n in 0..10_000_u32 {
         let stream = 2 * n + 1;
@@ -331,7 +334,7 @@ fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
     }
     assert_eq!(health(&mut honest, ""), Ok(1));
 
-    // A head that goes on for ever.
+    // A head that never ends.
     let mut endless = hello(&server);
     endless.write_all(&headers(1, 0)).unwrap();
     let mut sent = 0_usize;
@@ -342,14 +345,14 @@ fn abuse_of_http_2_costs_little_and_disturbs_nobody() {
     assert!(sent < 32 * 1024 * 1024, "it was cut off");
     assert_eq!(health(&mut honest, ""), Ok(1));
 
-    // 1,000 streams that say nothing more: most are refused, and all are gone in time.
+    // 1,000 streams that send nothing more. Most are refused, and all end in time.
     let mut idle = hello(&server);
     for n in 0..1_000_u32 {
         if idle.write_all(&headers(2 * n + 1, 4)).is_err() {
             break;
         }
     }
-    // Answers that are asked for and never taken: the window is closed from the start.
+    // Answers that the client requests and cannot receive, because its window is closed from the start.
     let mut closed = begin(&server, &CLOSED);
     for n in 0..STREAMS {
         closed.write_all(&asks_health(2 * n + 1)).unwrap();

@@ -1,6 +1,6 @@
-//! What other programs export goes in, and its codes are good from the next step on. SECURITY.md 24 and 39.
+//! Exports of other programs are imported, and their codes are accepted from the next step on. SECURITY.md 24 and 39.
 //!
-//! `tests/fixtures/import/README.md` tells how each file was made.
+//! `tests/fixtures/import/README.md` says how each file was made.
 
 use std::fs;
 use std::io::Write;
@@ -13,16 +13,16 @@ use serde_json::Value;
 
 use crate::binary::{Home, Server, now};
 
-/// The secret of RFC 6238, and longer ones of the same kind.
+/// The secret of RFC 6238, and longer ones of the same pattern.
 pub const S20: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
 const S32: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZA";
 const S64: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNA";
-/// `12345678901234567890` from its end.
+/// `12345678901234567890` reversed.
 const BACKWARDS: &str = "GA4TQNZWGU2DGMRRGA4TQNZWGU2DGMRR";
 /// `abcdefghijabcdefghij`
 const ABC: &str = "MFRGGZDFMZTWQ2LKMFRGGZDFMZTWQ2LK";
 
-/// An authenticator as an app would have it.
+/// An authenticator as an app holds it.
 #[derive(Debug, Clone, Copy)]
 pub struct App {
     pub user: &'static str,
@@ -51,7 +51,7 @@ const fn other(app: App, hash: &'static str, digits: usize, period: i64) -> App 
     }
 }
 
-/// The code of a step, by HMAC alone (RFC 4226 §5.3).
+/// The code of a step, computed only with HMAC (RFC 4226 §5.3).
 pub fn code(app: &App, step: i64) -> String {
     code_of(app.secret, app, step)
 }
@@ -78,9 +78,9 @@ pub fn step_now(app: &App) -> i64 {
     now().micros() / 1_000_000 / app.period
 }
 
-/// Insists that the codes of `app` up to the step of the import are used up, and that the next one is good, once.
+/// Asserts that the codes of `app` up to the step of the import are used up, and that the next one is accepted once.
 ///
-/// `steps` are those before the import and after it: a step may have ended meanwhile.
+/// `steps` are the steps before and after the import, because a step may end during it.
 pub fn expect_next_is_good(
     server: &Server,
     token: &str,
@@ -117,7 +117,7 @@ pub fn fixture(name: &str) -> String {
     path.join(name).to_str().unwrap().to_owned()
 }
 
-/// Imports with `--json`, whatever the status.
+/// Imports with `--json`. Any status is allowed.
 pub fn import(home: &Home, args: &[&str]) -> (Option<i32>, Value) {
     let output = home.run(&[&["import", "--json"], args].concat());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -126,7 +126,7 @@ pub fn import(home: &Home, args: &[&str]) -> (Option<i32>, Value) {
     (output.status.code(), told)
 }
 
-/// A file of an import, what it holds, and how many of its rows are not taken.
+/// An import file, its content, and how many of its rows are refused.
 struct Case {
     file: &'static str,
     args: &'static [&'static str],
@@ -384,7 +384,7 @@ fn users_are_found_without_regard_to_case_and_never_in_another_organization() {
         "alice, first and a are new there: {told}"
     );
 
-    // Who is named by an id is that user and no other.
+    // A row with a user id means exactly that user.
     let table =
         format!("user_id,user,secret\na,Alice,{S32}\nb,Alice,{S32}\nt,theirs,{S32}\nc,new,{S32}\n");
     let (_, told) = import(&home, &[&write(&home, "ids", table)]);
@@ -403,12 +403,12 @@ fn users_are_found_without_regard_to_case_and_never_in_another_organization() {
     );
 }
 
-/// SECURITY.md 1, 30: one authenticator is there once, or a code would be good twice.
+/// SECURITY.md 1, 30: each authenticator exists once, because otherwise its codes would be accepted twice.
 #[test]
 fn an_authenticator_is_imported_once_and_a_user_has_ten() {
     let (home, token) = Home::init();
     let alice = app("alice", S20);
-    // The same key to HMAC, which pads with zeros.
+    // HMAC treats this as the same key, because it pads with zeros.
     let padded = BASE32_NOPAD.encode(b"12345678901234567890\0");
     let mut table = "user,secret,digits\n".to_owned();
     for (user, secret, digits) in [
@@ -446,7 +446,8 @@ fn an_authenticator_is_imported_once_and_a_user_has_ten() {
     );
     assert_eq!(dry["imported"], 9, "{dry}");
 
-    // Nor may the secret of a pending one be there twice: both would be good once that is confirmed.
+    // A secret must not match a pending authenticator's either: after its confirmation both would accept the same
+    // code.
     home.json(&["user", "create", "bob"]);
     let started = home.json(&["totp", "start", "bob"]);
     let file = write(
@@ -461,7 +462,8 @@ fn an_authenticator_is_imported_once_and_a_user_has_ten() {
     assert_eq!(totps[0]["isVerified"], true);
 }
 
-/// The example of docs/import.md, and what it says is printed. A second import uses up no code, and says nothing of one.
+/// The example of docs/import.md runs, and prints what the page says. A second import uses up no code and reports
+/// none.
 #[test]
 fn the_example_of_the_page_prints_what_the_page_says() {
     let page = include_str!("../../docs/import.md");

@@ -1,4 +1,4 @@
-//! What an import refuses, and what it says of it. SECURITY.md 24 and 27.
+//! The rows and files that an import refuses, and its messages. SECURITY.md 24 and 27.
 
 use std::fs;
 
@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::binary::{Home, refused};
 use crate::import::{S20, app, expect_next_is_good, fixture, id_of, import, step_now, write};
 
-/// SECURITY.md 24 and 27: each row that is not taken is told with its reason, the others go in, and no secret is printed.
+/// SECURITY.md 24 and 27: each refused row is reported with its reason, all others are imported, and no secret is
+/// printed.
 #[test]
 fn each_row_that_is_not_taken_is_told_and_never_with_its_secret() {
     const ROWS: [(&str, &str); 16] = [
@@ -88,7 +89,7 @@ fn each_row_that_is_not_taken_is_told_and_never_with_its_secret() {
     assert_eq!(lines.next(), None);
     assert_eq!(home.json(&["user", "list"]).as_array().unwrap().len(), 2);
 
-    // A table tells no field of its own either.
+    // Messages about a table do not quote its fields either.
     let table = "username,secret,digits\na,KRUGKIDTMVRXEZLUEBUXGIDIMVZGK,KRUG\nb,KRUG\nKRUGKIDTMVRXEZLUEBUXGIDIMVZGK,1,6\nc,\"KRUG";
     let file = write(&home, "table", table);
     let said = String::from_utf8(home.run(&["import", &file]).stderr).unwrap();
@@ -206,7 +207,7 @@ fn a_file_that_is_none_of_these_is_refused_as_a_whole() {
     home.refuses(&unknown, 1, "organization not found");
     assert_eq!(home.json(&["user", "list"]).as_array().unwrap().len(), 0);
 
-    // What comes before the cut goes in, and the cut is told.
+    // The rows before the cut are imported, and the cut is reported.
     let file = write(&home, "cut", own);
     let output = home.run(&["import", &file]);
     let said = String::from_utf8(output.stderr).unwrap();

@@ -32,7 +32,7 @@ fn url(document: &Value) -> &str {
     document["url"].as_str().unwrap()
 }
 
-/// In how many seconds a link ends.
+/// The number of seconds until a link expires.
 #[cfg(feature = "web")]
 fn seconds_left(document: &Value) -> i64 {
     let expires: Timestamp = document["expires"].as_str().unwrap().parse().unwrap();
@@ -73,7 +73,7 @@ fn a_person_is_invited_beside_the_server_and_uninvited() {
         .ask(&redeemed.text("/token"), "GET", &path, "")
         .expect_status(200);
     void(&server, url(&invited));
-    // As text the link stands alone in the first line.
+    // In text output the first line is only the link.
     let output = home.run(&["user", "invite", "alice", "--expires", "7d"]);
     let text = String::from_utf8(output.stdout).unwrap();
     let link = text.lines().next().unwrap();
@@ -162,7 +162,8 @@ fn links_begin_with_what_the_server_was_told_or_the_command() {
     assert_eq!(server.terminate().0, 0);
 }
 
-/// The addresses of a server without pages answer a link with 404. What somebody said may be a page that takes the code.
+/// A server without pages answers a link with 404. An address given with `--public-url` may have a page that redeems
+/// the code.
 #[test]
 fn a_link_to_a_server_without_pages_is_refused_and_to_another_page_warned_of() {
     let (home, _) = Home::init();
@@ -195,7 +196,7 @@ fn a_link_to_a_server_without_pages_is_refused_and_to_another_page_warned_of() {
         let link = warned(&[command, &["--public-url", other]].concat());
         redeem(&server, &link).expect_status(200);
     }
-    // What voids links needs none.
+    // Revoking links needs no pages.
     home.json(&["user", "invite", "alice", "--revoke"]);
     assert_eq!(server.terminate().0, 0);
 
@@ -204,7 +205,7 @@ fn a_link_to_a_server_without_pages_is_refused_and_to_another_page_warned_of() {
         redeem(&server, &warned(command)).expect_status(200);
     }
     assert_eq!(server.terminate().0, 0);
-    // With pages nothing is said.
+    // A server with pages causes no warning.
     #[cfg(feature = "web")]
     {
         let server = home.serve(&["--public-url", other]);
@@ -215,7 +216,7 @@ fn a_link_to_a_server_without_pages_is_refused_and_to_another_page_warned_of() {
     }
 }
 
-/// No browser opens a Unix socket.
+/// A browser cannot open a Unix socket.
 #[test]
 fn without_an_address_that_has_a_url_the_flag_is_named() {
     let (home, _) = Home::init();

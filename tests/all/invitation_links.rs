@@ -1,4 +1,5 @@
-//! Links over REST: how a user is invited, what the link begins with, and how the pages redeem it. SECURITY.md 41.
+//! Invitation links over REST: inviting a user, the URL that the link begins with, and how the pages redeem it.
+//! SECURITY.md 41.
 
 use std::sync::Barrier;
 use std::thread;
@@ -58,7 +59,7 @@ fn an_application_invites_and_the_page_redeems_the_link_once() {
     let get = |path: &str| server.ask_as(&token, "GET", path, "");
     get(&format!("/users/{alice}")).expect_status(200);
     get("/users/1").expect_error(403, 7, Some("AUTH-AWfge"));
-    // A lock voids the next one.
+    // Locking the user voids the next link.
     let code = code_of(&invite(&server, &alice, ""));
     let path = |action: &str| format!("/users/{alice}/{action}");
     server.ask("POST", &path("_lock"), "").expect_status(200);
@@ -135,7 +136,7 @@ fn a_link_begins_with_the_configured_url_and_never_with_what_a_request_says() {
     }
 }
 
-/// A server that has only Unix sockets cannot know at which URL a browser reaches it.
+/// A server with only Unix sockets does not know the URL by which a browser reaches it.
 #[test]
 fn without_a_url_nobody_is_invited() {
     let dir = tempfile::tempdir().unwrap();
@@ -163,7 +164,7 @@ fn without_a_url_nobody_is_invited() {
     assert_eq!(server.count(kept), 0);
 }
 
-/// Guessing takes no turn of a change, so it holds none up, and none holds it up.
+/// Redeeming an unknown code is not a change, so it neither delays changes nor waits for them.
 #[test]
 fn an_unknown_code_is_refused_while_changes_are_stuck() {
     let server = TestServer::start();
@@ -211,7 +212,7 @@ fn a_redemption_takes_one_code_in_the_body_and_repeats_nothing() {
         let wrong = wrong.expect_error(405, 12, None);
         assert_eq!(wrong.header("allow"), Some("POST"));
     }
-    // In a query it would be in logs.
+    // A code in the query would be written to logs.
     let query = format!("/ui/redeem?code={code}");
     let in_query = server.raw("POST", &query, "", b"");
     in_query.expect_error(400, 3, Some("TOTPD-Field"));

@@ -1,4 +1,4 @@
-//! Links that are good once. SECURITY.md 41.
+//! Each invitation link works once. SECURITY.md 41.
 
 use std::fs;
 use std::sync::Barrier;
@@ -146,7 +146,7 @@ fn an_invitation_is_void_after_a_newer_one_and_with_its_user() {
     }
     let events = "SELECT count(*) FROM event WHERE kind = 'invitation.revoked'";
     assert_eq!(server.count(events), 1, "what changes nothing leaves none");
-    // A user of the same id is another one.
+    // A new user with the same id is a different user.
     let last = invite(&server, &alice);
     let path = format!("/users/{alice}");
     server.ask("DELETE", &path, "").expect_status(200);
@@ -209,7 +209,7 @@ fn the_administrators_link_is_good_for_ten_minutes_and_once() {
     );
 }
 
-/// An unknown code waits for no writer, and the code itself is in no file.
+/// An unknown code does not wait for a writer, and no file contains the code.
 #[test]
 fn an_unknown_code_is_refused_by_a_read_and_codes_are_not_stored() {
     let (server, alice) = scene();
@@ -228,7 +228,7 @@ fn an_unknown_code_is_refused_by_a_read_and_codes_are_not_stored() {
     }
 }
 
-/// SECURITY.md 32: the backup does not know which links were used since.
+/// SECURITY.md 32: the backup does not know which links were used later.
 #[test]
 fn no_invitation_outlives_a_restore() {
     let mut node = Node::new();
@@ -247,7 +247,7 @@ fn no_invitation_outlives_a_restore() {
     assert!(matches!(redeemed, Err(Error::BadToken)));
 }
 
-/// SECURITY.md 35: a link that was dated ahead is good for as long as it was meant to be.
+/// SECURITY.md 35: a link that was dated ahead stays valid for its intended length.
 #[test]
 fn an_invitation_by_a_clock_that_was_ahead_keeps_its_length() {
     let (server, alice) = scene();

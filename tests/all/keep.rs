@@ -62,7 +62,7 @@ fn no_code_that_was_good_before_a_restore_is_good_after_it() {
     assert!(other.is_content());
 }
 
-/// SECURITY.md 32: what the replaced database knows is not undone, not even by way of another backup.
+/// SECURITY.md 32: restoring a backup undoes nothing that the replaced database knows, even through another backup.
 #[test]
 fn what_ended_after_the_backup_stays_ended_when_it_replaces_the_database() {
     let mut node = Node::new();
@@ -96,7 +96,7 @@ fn what_ended_after_the_backup_stays_ended_when_it_replaces_the_database() {
     for (backup, totps) in [(&first, 1), (&second, 1), (&first, 0)] {
         let restored = node.restore(backup, FORCE).unwrap();
         assert!(!restored.has_loss);
-        // What the first of them took over, the later ones find in it.
+        // The first restore applied these removals. The later restores find them in its database.
         assert_eq!(restored.applied_again.users, 2, "{restored:?}");
         assert_eq!(restored.applied_again.tokens, 1, "{restored:?}");
         assert!(restored.applied_again.totps >= totps, "{restored:?}");
@@ -120,7 +120,7 @@ fn what_ended_after_the_backup_stays_ended_when_it_replaces_the_database() {
     assert!(left_behind.is_err());
 }
 
-/// A user's id that was used again after the removal is another user's.
+/// If a user's id was reused after the removal, the new user is a different one and stays.
 #[test]
 fn a_user_who_came_after_a_removal_is_not_removed_by_it() {
     let mut node = Node::new();
@@ -136,7 +136,7 @@ fn a_user_who_came_after_a_removal_is_not_removed_by_it() {
     node.restore(&after, FORCE).unwrap();
     assert!(node.has_user(&bob), "made after the removal");
 
-    // The same where the backup has forgotten the removal and the database has not.
+    // The same, if the backup's record of the removal has expired and the database still has one.
     node.remove_user(&bob);
     let between = node.back_up("between");
     node.pass_seconds(86_400);
@@ -185,7 +185,7 @@ fn a_database_that_cannot_vouch_for_what_happened_since_needs_a_word() {
     assert!(node.restore(&backup, both).unwrap().has_loss);
     assert_eq!(node.totps(&alice), [phone.id.as_str()]);
 
-    // What was lost by then nobody knows by way of another backup either; of what comes later all is known.
+    // No other backup contains the records that were lost by then. All later records are complete.
     let refused = node.restore(&backup, FORCE).unwrap_err();
     assert!(refused.to_string().contains("--accept-loss"), "{refused}");
     node.pass_seconds(1);
@@ -195,7 +195,7 @@ fn a_database_that_cannot_vouch_for_what_happened_since_needs_a_word() {
     assert!(!node.restore(&whole, FORCE).unwrap().has_loss);
     assert!(!node.has_user(&later));
 
-    // Another instance's removals say nothing about this one's.
+    // Removals recorded in another instance do not count for this one.
     let mut other = Node::new();
     fs::copy(node.file("master.key"), other.file("master.key")).unwrap();
     let refused = other.restore(&backup, FORCE).unwrap_err();
@@ -258,7 +258,7 @@ fn what_is_no_backup_of_ours_is_refused_and_nothing_is_changed() {
     assert!(held.unwrap().to_string().contains("stop it first"));
 }
 
-/// What was acknowledged before a backup began is in it, whatever goes on meanwhile.
+/// A backup contains every change that was acknowledged before it began, whatever else is running.
 #[test]
 fn a_backup_under_load_is_one_whole_moment() {
     let mut node = Node::new();
@@ -348,7 +348,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     assert!(node.complaint("log").contains("65 MiB"));
 }
 
-/// The commands themselves, beside a server that runs.
+/// The commands themselves, while a server is running.
 #[test]
 fn backup_restore_and_doctor_are_commands() {
     let (home, token) = Home::init();
@@ -384,7 +384,7 @@ fn backup_restore_and_doctor_are_commands() {
     assert!(told.contains("wrong files"), "{told}");
 }
 
-/// A copy that came of a backup once knows nothing of what went on elsewhere since.
+/// A copy restored from a backup does not know the later history of the original.
 #[test]
 fn a_database_vouches_for_its_own_history_alone() {
     let mut node = Node::new();
@@ -435,7 +435,7 @@ fn a_restore_with_a_clock_set_back_reopens_nothing() {
     assert!(node.restore(&backup, both).unwrap().has_loss);
 }
 
-/// What a crash in the middle of `init` left beside the unfinished database is not the backup's log.
+/// The WAL that a crash during `init` left beside the unfinished database is not applied to a backup.
 #[test]
 fn a_log_that_a_crash_left_does_not_meet_a_backup() {
     let node = Node::new();
@@ -462,8 +462,8 @@ const BOTH: RestoreOptions = RestoreOptions {
     accept_loss: true,
 };
 
-/// A node with a backup from before its clock was ahead and one from that time, put right since: the backups, the
-/// user, the phone, and the moment ahead at which its code was accepted.
+/// A node with one backup from before its clock was ahead and one from that time, corrected since. Returns the
+/// backups, the user, the phone, and the moment ahead at which its code was accepted.
 fn put_right() -> (Node, [PathBuf; 2], UserId, Phone, Timestamp) {
     let mut node = Node::new();
     let alice = node.user("alice");
@@ -485,7 +485,7 @@ fn put_right() -> (Node, [PathBuf; 2], UserId, Phone, Timestamp) {
     (node, [before, ahead], alice, phone, then)
 }
 
-/// No code that was used is good, now or when its time comes again, and all others are.
+/// Asserts that no used code is accepted, now or when its time comes again, and that all others are.
 fn expect_used(node: &mut Node, alice: &UserId, phone: &Phone, then: Timestamp) {
     assert!(node.is_content());
     for offset in -1..=1 {
@@ -515,12 +515,12 @@ fn a_backup_that_is_dated_ahead_is_put_right_while_it_is_restored() {
         assert_eq!(node.totps(&alice), [phone.id.as_str()]);
         expect_used(&mut node, &alice, &phone, then);
     }
-    // What came of the other backup has not been through that future.
+    // The database restored from the other backup has no record of the time ahead.
     let refused = node.restore(&ahead, FORCE).unwrap_err();
     assert!(refused.to_string().contains("the clock"), "{refused}");
 }
 
-/// SECURITY.md 35: the date that it has is not ahead any more, and still is not the right one.
+/// SECURITY.md 35: the dates of the backup are no longer in the future, and they are still wrong.
 #[test]
 fn a_backup_that_was_dated_ahead_is_put_right_when_its_time_has_come() {
     let (mut node, [_, ahead], alice, phone, then) = put_right();
@@ -531,7 +531,7 @@ fn a_backup_that_was_dated_ahead_is_put_right_when_its_time_has_come() {
     assert_eq!(node.totps(&alice), [phone.id.as_str()]);
 }
 
-/// SECURITY.md 35: where nobody knows that a clock was ahead, it may as well be wrong now.
+/// SECURITY.md 35: without a record that the clock was ahead, the present clock may as well be the wrong one.
 #[test]
 fn a_backup_that_is_ahead_of_all_that_is_known_needs_a_word() {
     let (mut node, [before, ahead], alice, phone, then) = put_right();
@@ -545,7 +545,7 @@ fn a_backup_that_is_ahead_of_all_that_is_known_needs_a_word() {
     other.restore(&ahead, LOSS).unwrap();
     expect_used(&mut other, &alice, &phone, then);
 
-    // What is on record is ahead, and was not put right.
+    // The newest recorded time is ahead and was not corrected.
     node.now = then;
     node.user("erin");
     node.now = then.before(AHEAD).after(Duration::from_hours(2));

@@ -1,4 +1,4 @@
-//! Imports of many rows: killed on the way, beside checks, and how much memory they take.
+//! Imports of many rows: killed in progress, while checks run, and their use of memory.
 
 use std::fs;
 use std::io::Write;
@@ -60,7 +60,7 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
     assert_eq!(count("SELECT count(*) FROM confirmed_totp"), ROWS);
 }
 
-/// Rows of different users, as many as are asked for.
+/// A table of `rows` rows, each for a different user.
 fn large_table(home: &Home, rows: usize) -> String {
     let path: PathBuf = home.dir.path().join("large.csv");
     let mut file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
@@ -105,7 +105,7 @@ fn a_hundred_thousand_rows_hold_up_no_check() {
         let answer = client.ask("POST", &target, &bearer, format!("\"{next}\"").as_bytes());
         took.push(asked.elapsed());
         good += u32::from(answer.status == 200);
-        // The pace of the checks, and not a wait for anything.
+        // This is the pace of the checks. Nothing waits for it.
         thread::sleep(Duration::from_millis(10));
     }
     let whole = begun.elapsed();
@@ -121,7 +121,7 @@ fn a_hundred_thousand_rows_hold_up_no_check() {
     assert!(slowest <= Duration::from_millis(250), "{slowest:?}");
 }
 
-/// The most memory that a command had, in KiB.
+/// The peak memory of a command, in KiB.
 fn peak_kib(home: &Home, args: &[&str]) -> u64 {
     let mut running = home.command(args).stdout(Stdio::null()).spawn().unwrap();
     let path = format!("/proc/{}/status", running.id());

@@ -5,7 +5,7 @@ use totpd::model::Timestamp;
 use crate::harness::{Phone, TestServer};
 use crate::node::{FORCE, Node};
 
-/// The list as it is answered.
+/// The list that the API returns.
 fn list(server: &TestServer, user: &str) -> Vec<serde_json::Value> {
     let answer = server.ask("GET", &format!("/users/{user}/totp"), "");
     let json = answer.expect_status(200).json();
@@ -52,7 +52,7 @@ fn a_list_shows_when_each_authenticator_was_made_and_last_used() {
     assert_eq!(listed[1]["totpId"], pending.id);
     let absent = ["isVerified", "lastUsed", "name"];
     assert!(absent.iter().all(|it| listed[1].get(it).is_none()));
-    // An enrolment that has expired is not there.
+    // An expired enrolment is not listed.
     server.pass_seconds(600);
     assert_eq!(list(&server, &alice).len(), 1);
     server
@@ -60,7 +60,7 @@ fn a_list_shows_when_each_authenticator_was_made_and_last_used() {
         .expect_error(404, 5, Some("COMMAND-Hd9sd"));
 }
 
-/// SECURITY.md 33: and the record of a name is what it was then.
+/// SECURITY.md 33: the event keeps the name of its time.
 #[test]
 fn a_rename_changes_the_name_alone_and_leaves_an_event_with_the_new_one() {
     let server = TestServer::start();
@@ -75,7 +75,7 @@ fn a_rename_changes_the_name_alone_and_leaves_an_event_with_the_new_one() {
     };
     let before = (row(&phone), row(&tablet));
     server.pass_seconds(60);
-    // Two authenticators may have one name.
+    // Two authenticators may have the same name.
     for of in [&phone, &tablet, &phone] {
         let renamed = server
             .ask("POST", &rename_path(&alice, of), "\"Pixel 9\"")
@@ -103,13 +103,13 @@ fn a_rename_changes_the_name_alone_and_leaves_an_event_with_the_new_one() {
         .json();
     assert_eq!(events["events"][0]["payload"]["name"], "Pixel 9");
     assert_eq!(events["events"][0]["payload"]["totpId"], phone.id);
-    // It still checks.
+    // The authenticator is still accepted.
     server
         .check(&alice, &phone.code_at(server.now()))
         .expect_status(200);
 }
 
-/// A restore dates the last use as the database that it replaces, and not as the backup.
+/// After a restore the time of the last use is that of the replaced database, not that of the backup.
 #[test]
 fn a_restore_keeps_when_an_authenticator_was_last_used() {
     let mut node = Node::new();

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::binary::{Home, enrolled, now};
 
-/// What Litestream creates in a database.
+/// The tables that Litestream creates in a database.
 const TABLES: &str =
     "CREATE TABLE IF NOT EXISTS _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);
     CREATE TABLE IF NOT EXISTS _litestream_lock (id INTEGER)";
@@ -26,7 +26,8 @@ fn wal(home: &Home) -> (Vec<u8>, u64) {
     (fs::read(path).unwrap(), inode)
 }
 
-/// SECURITY.md 21: totpd neither copies, restarts, truncates nor deletes the WAL, at no start, stop or end of a command.
+/// SECURITY.md 21: totpd neither checkpoints, restarts, truncates nor deletes the WAL, at any start, stop or end of a
+/// command.
 #[test]
 fn nothing_of_totpd_touches_a_wal_that_litestream_copies() {
     let (home, token) = Home::init();
@@ -61,7 +62,8 @@ fn nothing_of_totpd_touches_a_wal_that_litestream_copies() {
     assert_eq!(left, 0, "it is totpd's again");
 }
 
-/// A running server follows the setting: its stop leaves a WAL that was no one's when it started.
+/// A running server applies the setting: it leaves its WAL when it stops, even if the setting was made after it
+/// started.
 #[test]
 fn a_running_server_leaves_the_wal_to_litestream_from_the_setting_on() {
     let (home, _) = Home::init();
@@ -72,7 +74,7 @@ fn a_running_server_leaves_the_wal_to_litestream_from_the_setting_on() {
     assert!(wal(&home).0.starts_with(&before));
 }
 
-/// SECURITY.md 46: Litestream's two tables, in its form, where the settings name it.
+/// SECURITY.md 46: Litestream's two tables are accepted in its own form if the settings name Litestream.
 #[test]
 fn litestreams_tables_are_accepted_where_the_settings_name_it() {
     let (home, _) = Home::init();
@@ -110,7 +112,7 @@ fn litestreams_tables_are_accepted_where_the_settings_name_it() {
     sql(&home, TABLES);
     home.refuses(&["user", "list"], 1, way_out);
 
-    // A copy has the tables and the setting.
+    // A backup contains the tables and the setting.
     home.json(&[
         "restore",
         "--force",
@@ -125,7 +127,7 @@ fn litestreams_tables_are_accepted_where_the_settings_name_it() {
     assert!(kinds.contains("checkpoints_changed"), "{kinds}");
 }
 
-/// SECURITY.md 43: a rotation says what it does not reach.
+/// SECURITY.md 43: a rotation warns about what a replica keeps.
 #[test]
 fn a_rotation_says_what_a_replica_keeps() {
     let (home, _) = Home::init();

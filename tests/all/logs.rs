@@ -1,4 +1,4 @@
-//! The log of the real binary: for people, for machines, for the journal and for fail2ban, and never in the way.
+//! The log of the real binary: for people, programs, the journal and fail2ban. Logging never blocks a request.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,8 +12,8 @@ use crate::harness::Client;
 
 const USERS: &str = "/users";
 
-/// The log of a server that refused three tokens, put a user into a wait and made another one, and the id of the last
-/// request.
+/// Returns the log of a server that refused three tokens, made one user wait and created another. Also returns the id
+/// of the last request.
 fn logged(format: &str, level: &str, to_journal: bool) -> (String, String) {
     let (home, token) = Home::init();
     let (alice, phone) = enrolled(&home);
@@ -97,7 +97,7 @@ fn each_line_of_json_parses_and_names_request_and_client() {
 fn the_usual_level_shows_refused_tokens_and_no_requests() {
     let (log, id) = logged("text", "info", false);
     assert_eq!(log.matches("a token was refused").count(), 3, "{log}");
-    // Seven wrong codes: the fifth begins a wait, and the two after it are not compared.
+    // Seven wrong codes: the fifth one begins a wait, and the last two are not compared.
     assert_eq!(log.matches("a wait began").count(), 1, "{log}");
     assert!(log.contains("wait_s=30 "), "{log}");
     assert!(!log.contains(&id), "{log}");
@@ -116,7 +116,7 @@ fn the_journal_gets_priorities_and_no_second_time() {
     assert!(log.lines().all(|it| it.starts_with('<')), "{log}");
 }
 
-/// SECURITY.md 45: also where no other refusal of that address follows.
+/// SECURITY.md 45: the count is logged even if no other refusal of that address follows.
 #[test]
 fn refusals_that_are_left_out_are_counted_without_another_one() {
     let (home, _) = Home::init();
@@ -140,7 +140,7 @@ fn refusals_that_are_left_out_are_counted_without_another_one() {
     assert_eq!(logged + counted.sum::<usize>(), 300, "{log}");
 }
 
-/// SECURITY.md 45: the pipe of the log is full, and nothing reads it.
+/// SECURITY.md 45: the log goes to a full pipe that no process reads.
 #[test]
 fn a_log_that_is_not_read_stops_no_change_and_counts_what_is_lost() {
     let (home, token) = Home::init();

@@ -1,4 +1,4 @@
-//! What totpd promises, seen from the outside. One binary, a server of its own for each test.
+//! Black-box tests of what totpd promises. They are one binary, and each test has its own server.
 #![expect(
     unreachable_pub,
     clippy::too_many_lines,

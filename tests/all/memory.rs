@@ -1,4 +1,4 @@
-//! What the memory of the real binary holds of a secret that is gone.
+//! Copies of a removed secret in the memory of the real binary.
 
 use std::fs::{self, File};
 use std::io::BufRead;
@@ -12,12 +12,12 @@ use totpd::totp::{Parameters, Secret, code_at};
 
 use crate::binary::{Home, Server};
 
-/// tiny_http writes answers through a buffer that lives as long as its connection, and the standard library copies them
-/// through one on the stack of the thread that responds. Neither is ours to overwrite. The answer that shows a secret shows
-/// it twice.
+/// tiny_http writes answers through a buffer that lives as long as its connection, and the standard library copies
+/// them through a buffer on the stack of the thread that responds. totpd can overwrite neither. The answer that shows
+/// a secret contains it twice.
 const ALLOWED: usize = 4;
 
-/// How often `needle` stands in what the process may write to; `None` where the system lets nobody look.
+/// How often `needle` occurs in the writable memory of the process. `None` if the system does not allow reading it.
 fn copies(server: &Server, needle: &[u8]) -> Option<usize> {
     let id = server.child.id();
     let memory = File::open(format!("/proc/{id}/mem")).ok()?;
@@ -34,7 +34,7 @@ fn copies(server: &Server, needle: &[u8]) -> Option<usize> {
         let address = |it| u64::from_str_radix(it, 16).unwrap();
         let (start, end) = (address(start), address(end));
         let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-        // A range may be gone by now.
+        // A range may have been unmapped in the meantime.
         if memory.read_exact_at(&mut bytes, start).is_ok() {
             count += places(&bytes, needle);
         }
@@ -42,7 +42,7 @@ fn copies(server: &Server, needle: &[u8]) -> Option<usize> {
     Some(count)
 }
 
-/// How often `needle` begins in `bytes`. Most pages are empty, and passed over.
+/// How often `needle` occurs in `bytes`. Most pages are empty and are skipped.
 fn places(bytes: &[u8], needle: &[u8]) -> usize {
     let page = [0; 4096];
     let filled = bytes
@@ -97,15 +97,15 @@ fn memory_holds_a_removed_secret_at_most_in_the_last_answer_of_a_connection() {
     }
 }
 
-/// SECURITY.md 27: what the system keeps of such a process belongs to root. Root reads everything, so that the test of
-/// root runs the binary as nobody.
+/// SECURITY.md 27: the /proc files of such a process belong to root. Root can read everything, so as root the test
+/// runs the binary as the user `nobody`.
 #[test]
 fn no_other_process_of_the_user_reads_the_memory() {
     const NOBODY: u32 = 65_534;
     let home = Home {
         dir: tempfile::tempdir().unwrap(),
     };
-    // The directory of the build may be closed to others.
+    // Other users may not be able to reach the build directory.
     let binary = home.dir.path().join("totpd");
     fs::copy(env!("CARGO_BIN_EXE_totpd"), &binary).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();

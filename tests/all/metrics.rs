@@ -1,4 +1,4 @@
-//! Metrics: each counter moves when its thing happens.
+//! Metrics: each counter increases when its event happens.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub fn page(server: &TestServer) -> String {
     String::from_utf8(answer.body).unwrap()
 }
 
-/// The samples of a page, each under its name with its labels.
+/// The samples of a page, by name and labels.
 pub fn samples(server: &TestServer) -> BTreeMap<String, f64> {
     let page = page(server);
     let lines = page.lines().filter(|it| !it.starts_with('#'));
@@ -49,7 +49,8 @@ pub fn value(server: &TestServer, name: &str) -> Option<f64> {
     samples(server).get(name).copied()
 }
 
-/// Does something, and requires that each of these samples has then moved by that much; those of `+` by at least one.
+/// Calls `act`, and asserts that each of these samples has increased by that much, or by at least one where marked
+/// `+`.
 pub fn moves(server: &TestServer, what: &str, samples_moved: &[(&str, f64)], act: impl FnOnce()) {
     let before = samples(server);
     act();
@@ -93,7 +94,7 @@ pub fn refused(reason: &str) -> String {
     format!(r#"totpd_connections_refused_total{{reason="{reason}"}}"#)
 }
 
-/// Of a code that the API judged, and of one that it did not.
+/// Covers codes that the API judged and codes that it did not.
 #[test]
 fn each_check_of_a_recovery_code_moves_its_counter() {
     let server = start();
@@ -398,7 +399,7 @@ fn emptying_the_wal_moves_its_counters() {
     });
 }
 
-/// What a change that fails has appended is not counted.
+/// A change that is rolled back is not counted.
 #[test]
 fn a_commit_that_fails_moves_no_change() {
     let server = start();
@@ -419,7 +420,7 @@ fn a_commit_that_fails_moves_no_change() {
             server.ask("POST", &path, "").expect_status(503);
         },
     );
-    // Other tests of this process meet errors too.
+    // Other tests in this process cause errors too.
     assert!(errors() >= errors_before + 1.0);
     drop(neighbour);
     moves(

@@ -1,4 +1,4 @@
-//! Which names may be given, and which are the same.
+//! Which usernames are allowed, and which ones count as the same.
 
 use crate::binary::Home;
 use crate::harness::TestServer;
@@ -46,17 +46,17 @@ fn usernames_that_differ_in_case_or_normalization_alone_are_one_name_of_an_organ
         let alike = ids_of(&server, same, "TEXT_FILTER_METHOD_EQUALS_IGNORE_CASE");
         assert_eq!((exact.len(), alike.len()), (1, 2), "{first} {same}");
     }
-    // No locale: a Turkish ı is no i.
+    // Folding does not depend on a locale: a Turkish ı is not an i.
     create(&server, &server.org, "il").expect_status(201);
     create(&server, &server.org, "\u{131}l").expect_status(201);
-    // One user's two usernames are held to the same rule.
+    // The same rule applies to two usernames of one user.
     let both = r#"{"authenticators":{"usernames":[{"username":"bob"},{"username":"BOB"}]}}"#;
     server
         .ask("POST", "/users", both)
         .expect_error(409, 6, Some("TOTPD-Taken"));
 }
 
-/// Two at once cannot both be judged before either is written.
+/// If many requests for one name run at once, no two of them are checked before either is written.
 #[test]
 fn of_many_who_take_one_name_at_once_one_gets_it() {
     let server = TestServer::start();
@@ -120,7 +120,7 @@ fn characters_that_cannot_be_seen_are_refused_where_something_is_made_and_looked
     }
 }
 
-/// Who clashed before usernames were unique so stays, and a person is told.
+/// Usernames that clashed before the rule existed are kept, and the doctor reports them.
 #[test]
 fn usernames_that_clash_are_kept_and_doctor_warns() {
     let (home, _) = Home::init();
@@ -157,7 +157,7 @@ fn usernames_that_clash_are_kept_and_doctor_warns() {
     );
 }
 
-/// Whoever has a name that the rules of today refuse keeps it, and is found by it.
+/// A name that the current rules refuse is kept if it was stored before, and a search finds it.
 #[test]
 fn names_of_older_rules_stay() {
     let server = TestServer::start();

@@ -1,5 +1,5 @@
-//! The front end on an open network: TLS, proxies, Unix sockets, floods, drips, and bytes that make no sense.
-//! SECURITY.md 22, 31 and 34.
+//! The front end on an open network: TLS, proxies, Unix sockets, floods, slow clients, and invalid bytes. SECURITY.md
+//! 22, 31 and 34.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -27,7 +27,7 @@ use crate::wait::{self, SetOnDrop};
 
 const HEALTH: &[u8] = b"GET /debug/healthz HTTP/1.1\r\nHost: t\r\n\r\n";
 
-/// A self-signed certificate in two files, and the certificate.
+/// Writes a self-signed certificate and its key into two files, and returns the certificate too.
 fn certificate(dir: &Path, name: &str) -> (TlsFiles, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let files = TlsFiles {
@@ -82,7 +82,7 @@ fn healthy(stream: &mut (impl Read + Write)) -> std::io::Result<bool> {
     Ok(answer.starts_with(b"HTTP/1.1 200 "))
 }
 
-/// Only over TLS may a page tell the browser to come by TLS alone. SECURITY.md 41
+/// A page tells the browser to use only TLS if it was itself served over TLS. SECURITY.md 41
 #[cfg(feature = "web")]
 #[test]
 fn a_page_over_tls_asks_for_tls_from_then_on() {
@@ -195,7 +195,7 @@ fn silent_and_broken_handshakes_delay_nobody_and_end() {
             .unwrap();
         assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0, "sent away");
     }
-    // A record that drips is no way around the limit.
+    // Sending a TLS record slowly does not get around the limit.
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.write_all(&[0x16, 3, 1, 1, 0]).unwrap();
     let took = wait::drip(&mut stream, repeat([1]), Duration::from_millis(50));
@@ -226,7 +226,7 @@ fn a_unix_socket_is_private_replaces_a_stale_one_and_goes_with_the_server() {
     assert!(server.stop(Duration::from_secs(5)));
     assert!(!path.exists());
 
-    // Somebody removes the path: then nobody can come in, and stopping still takes no time.
+    // If the socket's path is removed, no client can connect, and stopping still takes no time.
     let mut server = TestServer::builder()
         .config(|it| it.listen.push(listen(&path)))
         .start();
@@ -236,7 +236,7 @@ fn a_unix_socket_is_private_replaces_a_stale_one_and_goes_with_the_server() {
     assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(true));
 }
 
-/// What systemd hands over may not block, or not listen at all.
+/// A socket that systemd passes may be nonblocking, or not listening at all.
 #[test]
 fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -250,7 +250,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
     let mut client = TcpStream::connect(address).unwrap();
     for _ in 0..2 {
         assert!(healthy(&mut client).unwrap());
-        // Nobody is sent away because nobody comes: of the client that waits here the server has nothing to say.
+        // Closing idle listeners does not affect clients: the server sends nothing to this idle one.
         client
             .set_read_timeout(Some(Duration::from_millis(200)))
             .unwrap();
@@ -284,7 +284,7 @@ fn a_socket_that_is_handed_over_serves_as_it_is_or_is_refused() {
     assert!(error.to_string().contains("listens"), "{error}");
 }
 
-/// A proxy that is trusted says whose request it is; nobody else's word counts.
+/// A trusted proxy names the peer of a request. Headers of any other client are ignored.
 #[test]
 fn the_peer_is_the_one_that_a_trusted_proxy_names() {
     let dir = tempfile::tempdir().unwrap();
@@ -330,7 +330,7 @@ fn the_peer_is_the_one_that_a_trusted_proxy_names() {
     }
 }
 
-/// A thousand who say nothing, and some who drip, shut nobody out.
+/// A thousand silent clients and some slow ones lock no other client out.
 #[test]
 fn silent_and_dripping_peers_shut_out_no_honest_one() {
     let limits = Limits {
@@ -356,7 +356,7 @@ fn silent_and_dripping_peers_shut_out_no_honest_one() {
             .ask("GET", "/debug/healthz", "", b"")
             .expect_status(200);
         slowest = slowest.max(asked.elapsed());
-        // The pace at which they drip.
+        // The pace at which they send.
         thread::sleep(Duration::from_millis(20));
     }
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
@@ -378,8 +378,8 @@ fn silent_and_dripping_peers_shut_out_no_honest_one() {
     idle.clear();
 }
 
-/// Whoever has the last answer and does not hang up, and whoever asks on and on and takes no answer, holds no
-/// place against an honest one.
+/// A client that keeps its connection open after the last answer gives way to an honest client. So does one that
+/// keeps sending requests and reads no answer.
 #[test]
 fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -399,7 +399,7 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
             .expect_status(200);
         client
     };
-    // Each is drained for a second after its answer, so that soon all places are taken.
+    // Each connection is drained for a second after its answer, so all of them are soon in use.
     let lingering: Vec<Client> = (0..connections * 3).map(|_| ask()).collect();
     drop(lingering);
 
@@ -408,7 +408,7 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
         stream
             .set_write_timeout(Some(Duration::from_millis(300)))
             .unwrap();
-        // Until nothing goes in any more: the answers fill all that is between the two, then the questions do.
+        // Write until nothing more is accepted: first the answers fill all buffers, and then the requests do.
         while stream.write_all(HEALTH).is_ok() {}
         stream
     };
@@ -416,7 +416,7 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
         let filling: Vec<_> = (0..connections).map(|_| scope.spawn(deaf)).collect();
         filling.into_iter().map(|it| it.join().unwrap()).collect()
     });
-    // Each makes room once it has taken nothing for a second, and none before.
+    // Each connection gives way once its client has read nothing for a second, and not earlier.
     let full = Instant::now();
     wait::until("the last one has taken nothing for a second", || {
         full.elapsed() > Duration::from_millis(1500)
@@ -434,7 +434,7 @@ fn those_who_linger_or_take_nothing_shut_out_no_honest_one() {
     }
 }
 
-/// What SIGTERM leads to: every request in progress is answered.
+/// SIGTERM: every request in progress is answered.
 #[test]
 fn stopping_answers_what_was_begun_and_sends_the_silent_away() {
     let mut server = TestServer::start();
@@ -449,7 +449,7 @@ fn stopping_answers_what_was_begun_and_sends_the_silent_away() {
         server.admin
     );
     begun.send(half.as_bytes());
-    // The server has begun to read the request: this answer is the event.
+    // The server has begun to read the request when it sends this answer.
     assert_eq!(begun.answer(false, &half).status, 100);
     let address = server.address();
     let stopping = thread::spawn(move || {
@@ -469,7 +469,7 @@ fn stopping_answers_what_was_begun_and_sends_the_silent_away() {
     );
 }
 
-/// Numbers that are the same in every run (an xorshift generator).
+/// Random numbers that are the same in every run (an xorshift generator).
 struct Dice(u64);
 
 impl Dice {
@@ -488,7 +488,7 @@ fn ten_thousand_mutated_requests_are_refused_or_closed_and_none_succeeds() {
         ..Limits::default()
     };
     let server = TestServer::builder().limits(limits).start();
-    // No token: nothing of this may ever succeed, whatever becomes of the bytes.
+    // The seeds contain no token, so no mutation of them may ever succeed.
     let seeds: [&[u8]; 4] = [
         b"POST /resources/v3alpha/users HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\nContent-Length: 2\r\n\r\n{}",
         b"DELETE /resources/v3alpha/users/1/totp/2 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
@@ -561,7 +561,7 @@ fn ten_thousand_mutated_requests_are_refused_or_closed_and_none_succeeds() {
     assert_eq!(server.count("SELECT count(*) FROM user"), 0);
 }
 
-/// A burst of clients that stay starves neither itself nor those who are at work.
+/// A burst of clients that stay connected does not starve itself or clients that are already working.
 #[test]
 fn five_hundred_clients_at_once_are_all_answered_while_others_work() {
     let server = TestServer::start();
@@ -609,7 +609,7 @@ fn five_hundred_clients_at_once_are_all_answered_while_others_work() {
             assert!(answer[..read].starts_with(b"HTTP/1.1 200 "));
         }
         let took = begun.elapsed();
-        // Unoptimised code has more time; the figure that counts is that of a release build.
+        // An unoptimised build gets more time. The limit that counts is that of a release build.
         let allowed_s = if cfg!(debug_assertions) { 5 } else { 1 };
         assert!(took < Duration::from_secs(allowed_s), "{took:?}");
     });

@@ -18,7 +18,7 @@ pub const FORCE: RestoreOptions = RestoreOptions {
     replace: true,
     accept_loss: false,
 };
-/// A data directory, the service on it while there is one, and a clock.
+/// A data directory, the service that is open on it if any, and a clock.
 pub struct Node {
     pub dir: TempDir,
     pub service: Option<Service>,
@@ -45,7 +45,7 @@ impl Node {
         }
     }
 
-    /// An empty directory that has the key of this one.
+    /// An empty directory with the same master key.
     pub fn elsewhere(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::copy(
@@ -78,7 +78,7 @@ impl Node {
         file
     }
 
-    /// Restores, and opens what came of it.
+    /// Restores a backup and opens the result.
     pub fn restore(&mut self, file: &Path, options: RestoreOptions) -> Result<Restored> {
         self.service = None;
         let open = || DataDir::open_exclusive(self.dir.path(), KeyFile::InDataDir);
@@ -89,7 +89,7 @@ impl Node {
         restored
     }
 
-    /// An operator's calls, as of now.
+    /// The context of an operator's calls at the present time.
     pub fn context(&self) -> Context {
         Context::command_line(self.now)
     }
@@ -103,7 +103,7 @@ impl Node {
         made.unwrap().id.parse().unwrap()
     }
 
-    /// A confirmed authenticator; a step passes.
+    /// Enrols and confirms an authenticator. One step passes.
     pub fn enrol(&mut self, user: &UserId) -> Phone {
         let phone = self.begin(user);
         let confirmed = self.confirm(user, &phone, &phone.code_at(self.now));
@@ -112,7 +112,7 @@ impl Node {
         phone
     }
 
-    /// A pending authenticator.
+    /// Starts an enrolment.
     pub fn begin(&self, user: &UserId) -> Phone {
         let begun = self
             .service()

@@ -1,4 +1,5 @@
-//! `GET /openapi.json`: it describes every call of REST and nothing else, and is the same as other pages. `openapi_answers` sends its examples.
+//! `GET /openapi.json` describes every REST call and nothing else, and agrees with the other pages. `openapi_answers`
+//! sends its examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ const FILE: &str = include_str!("../../src/api/openapi.json");
 const ROUTES: &str = include_str!("../../src/api/routes.rs");
 const DESCRIPTORS: &[u8] = include_bytes!("../../proto/descriptors.bin");
 
-/// A call as the description has it.
+/// A call in the description.
 pub struct Operation<'a> {
     pub path: &'a str,
     pub method: String,
@@ -22,7 +23,7 @@ pub struct Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// The roles that may make the call; none where it needs no token.
+    /// The roles that may make the call. `None` if it needs no token.
     pub fn roles(&self) -> Option<Vec<&str>> {
         let roles = self.text.get("x-roles")?.as_array().unwrap();
         Some(roles.iter().map(|it| it.as_str().unwrap()).collect())
@@ -34,7 +35,7 @@ impl Operation<'_> {
         parameters.map(|it| follow(document, it)).collect()
     }
 
-    /// The schema of the body and its examples, by name.
+    /// The schema of the body, and its examples by name.
     pub fn body(&self) -> Option<(&Value, Vec<(&String, &Value)>)> {
         let media = self
             .text
@@ -69,7 +70,7 @@ pub fn operations(document: &Value) -> Vec<Operation<'_>> {
             });
         }
     }
-    // In the order of the file, which the parser does not keep.
+    // Sorted by their order in the file, which the parser does not keep.
     all.sort_by_key(|it| {
         let path = FILE.find(&format!("\"{}\": {{", it.path)).unwrap();
         let method = format!("\"{}\": {{", it.method.to_lowercase());
@@ -114,7 +115,7 @@ fn the_description_is_served_without_a_token() {
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
 
-/// Whether a path is one of a template: `/users/{id}`.
+/// Whether a path matches a template such as `/users/{id}`.
 fn is_of(template: &str, path: &str) -> bool {
     let (one, other) = (template.split('/'), path.split('/'));
     one.clone().count() == other.clone().count()
@@ -139,7 +140,7 @@ fn every_path_and_method_of_the_routes_is_described_and_nothing_else() {
         let is_no_route = matches!(answer.status, 405 | 501)
             || answer.status == 404 && answer.json().get("details").is_none();
         assert!(!is_no_route, "{} {} is no route", it.method, it.path);
-        // `Allow` names the methods of every call that the path can mean.
+        // `Allow` names the methods of every call that the path can be.
         let refused = server.raw("LINK", &target, &bearer, b"");
         let refused = refused.expect_error(405, 12, None);
         let allowed: BTreeSet<&str> = refused.header("allow").unwrap().split(", ").collect();
@@ -150,7 +151,7 @@ fn every_path_and_method_of_the_routes_is_described_and_nothing_else() {
         }
         assert_eq!(described, allowed, "{}", it.path);
     }
-    // A path of the routes that is not described is an arm more.
+    // A path that the routes know and the description lacks is one arm too many.
     let routes = ROUTES.split("#[cfg(test)]").next().unwrap();
     let arms = |text: &str| routes.matches(text).count();
     let rpcs = arms("=> Ok(R::") + arms("=> Ok(Rpc::") + arms("=> Ok(Call::Rpc(Rpc::");
@@ -190,7 +191,7 @@ fn each_call_has_the_name_of_its_rpc() {
             "{} is there twice",
             it.id
         );
-        // The second path of an rpc is numbered, as the generators of Google's tools do it.
+        // The second path of an rpc has a number at the end, as Google's generators write it.
         let rpc = it.id.trim_end_matches('2');
         assert!(
             it.roles().is_none() || rpcs.contains_key(rpc),
@@ -221,7 +222,7 @@ fn every_refusal_of_rest_is_described_at_a_call() {
             }
         }
     }
-    // These are of a path and not of a call, and 504 is gRPC's alone.
+    // These refusals belong to a path and not to a call. Only gRPC has 504.
     let elsewhere = |id: &Option<String>, status: u16| {
         id.is_none() && matches!(status, 404 | 405 | 501) || status == 504
     };

@@ -1,4 +1,4 @@
-//! Real answers are as `GET /openapi.json` describes them: to its examples, to each role, and refusals.
+//! Real answers match `GET /openapi.json`: answers to its examples, answers to each role, and refusals.
 
 use serde_json::Value;
 use totpd::service::Role;
@@ -7,13 +7,13 @@ use crate::harness::{Answer, TestServer};
 use crate::openapi::{Operation, document, operations, with_ids};
 use crate::schema::{follow, matches, resolve};
 
-/// The user that examples name.
+/// The user in the examples.
 const ALICE: &str = "alice";
 
-/// A server with what the examples name, and what stands in their place.
+/// A server with the resources that the examples name, and the values that replace those of the examples.
 struct Stage {
     server: TestServer,
-    /// Texts of the examples, and the real ones.
+    /// Texts in the examples, each with the real value.
     real: Vec<(String, String)>,
 }
 
@@ -23,7 +23,7 @@ fn example_of(document: &Value, parameter: &str) -> String {
 }
 
 impl Stage {
-    /// What must be there for the call to succeed.
+    /// Creates what the call needs to succeed.
     fn for_call(document: &Value, id: &str) -> Self {
         let server = TestServer::start();
         let mut real = Vec::new();
@@ -90,7 +90,7 @@ impl Stage {
     }
 }
 
-/// The target of a call with the examples of its parameters.
+/// The target of a call with the example values of its parameters.
 fn target_of(document: &Value, it: &Operation<'_>) -> String {
     let mut target = with_ids(
         it.path,
@@ -113,7 +113,7 @@ fn target_of(document: &Value, it: &Operation<'_>) -> String {
     target
 }
 
-/// The bodies of a call's examples, or an empty one.
+/// The bodies of a call's examples. One empty body if there are none.
 fn bodies(it: &Operation<'_>) -> Vec<String> {
     let examples = it.body().map(|(_, examples)| examples).unwrap_or_default();
     let mut bodies: Vec<_> = examples.iter().map(|(_, it)| it.to_string()).collect();
@@ -123,7 +123,7 @@ fn bodies(it: &Operation<'_>) -> Vec<String> {
     bodies
 }
 
-/// Insists that the status, the headers and the body of an answer are described.
+/// Asserts that the description allows the status, the headers and the body of an answer.
 fn expect_described(document: &Value, it: &Operation<'_>, answer: &Answer) {
     let what = format!("{}: {}", it.id, String::from_utf8_lossy(&answer.body));
     let responses = it.responses(document);
@@ -148,7 +148,7 @@ fn expect_described(document: &Value, it: &Operation<'_>, answer: &Answer) {
             "{name}; {what}"
         );
     }
-    // The description itself describes no member: it is compared as text.
+    // The description does not describe its own members, so it is compared as text.
     if it.path == "/openapi.json" {
         return;
     }
@@ -231,7 +231,7 @@ fn the_roles_of_each_call_are_those_described() {
                 .expect_status(201);
         }
         let org = || server.org.parse().unwrap();
-        // An admin comes last, since a deleted user takes its `self` token along.
+        // The admin is last, because deleting a user deletes its `self` token too.
         for (name, role) in [
             ("checker", Role::Checker(Some(org()))),
             ("self", Role::Own(ALICE.parse().unwrap())),

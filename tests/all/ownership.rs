@@ -1,6 +1,6 @@
-//! Whose files totpd opens, and who else may reach them. SECURITY.md 26.
+//! The owners and modes of the files that totpd opens. SECURITY.md 26.
 //!
-//! What needs another owner than the one who runs the tests is run as root and skipped with a word otherwise.
+//! Tests that need files of another owner run only as root. Otherwise they print a message and are skipped.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use crate::binary::Home;
 
 const NOBODY: u32 = 65_534;
-/// A group that nobody is in.
+/// A group without members.
 const GROUP: u32 = 47_110;
 
 fn is_root() -> bool {
@@ -35,7 +35,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&**out, err].concat()).into_owned()
 }
 
-/// Insists that no command opens the directory, and that `doctor` tells the same.
+/// Asserts that every command refuses the directory, and that `doctor` reports the same.
 #[track_caller]
 fn is_refused(home: &Home, told: &str) {
     home.refuses(&["user", "list"], 1, told);
@@ -51,7 +51,7 @@ fn is_refused(home: &Home, told: &str) {
     );
 }
 
-/// The binary where any user can run it, and runs it as another user and in other groups.
+/// The binary in a directory where any user can run it. Runs it as another user and with other groups.
 struct Elsewhere {
     dir: tempfile::TempDir,
     binary: PathBuf,
@@ -67,7 +67,7 @@ impl Elsewhere {
         Self { dir, binary }
     }
 
-    /// As nobody, in its own group and in [`GROUP`].
+    /// Runs it as the user `nobody`, in its own group and in [`GROUP`].
     fn run(&self, data: &Path, args: &[&str]) -> Output {
         let ids = ["--reuid", "65534", "--regid", "65534", "--groups"];
         let mut command = Command::new("setpriv");
@@ -114,7 +114,7 @@ fn a_directory_that_others_can_put_another_in_the_place_of_is_not_opened() {
     assert!(text(&made).contains("chmod +t"), "{}", text(&made));
     assert!(!below.exists());
 
-    // What a symbolic link leads to is judged, not the link alone.
+    // The target of a symbolic link is checked, not only the link.
     chmod(above, 0o700);
     let safe = tempfile::tempdir().unwrap();
     let link = safe.path().join("link");
@@ -157,7 +157,7 @@ fn what_a_group_of_the_process_can_reach_is_taken_with_a_warning() {
         assert_eq!(files["check"], "files");
         assert_eq!(files["level"], "warn", "{files}");
         chmod(&path, before);
-        // SQLite gives these the mode of the database, and a process may end before it has removed them.
+        // SQLite gives these files the mode of the database, and a process may exit without removing them.
         for beside in ["totpd.db-wal", "totpd.db-shm"].map(|it| home.data().join(it)) {
             if beside.exists() {
                 chmod(&beside, 0o600);
@@ -172,7 +172,7 @@ fn what_belongs_to_another_user_is_not_taken() {
     if !is_root() {
         return;
     }
-    // Before anything is made: its owner could put another database and another key there.
+    // Refused before anything is created: the owner of the directory could replace the database and the key.
     let dir = tempfile::tempdir().unwrap();
     let home = Home { dir };
     fs::create_dir(home.data()).unwrap();
@@ -205,7 +205,7 @@ fn what_belongs_to_another_user_is_not_taken() {
     }
 }
 
-/// A volume as Kubernetes' fsGroup leaves it.
+/// A volume as Kubernetes' fsGroup sets it up.
 #[test]
 fn a_volume_of_a_group_that_the_process_is_in_is_taken_or_a_way_out_is_named() {
     if !is_root() {
@@ -229,12 +229,12 @@ fn a_volume_of_a_group_that_the_process_is_in_is_taken_or_a_way_out_is_named() {
     assert!(made.status.success(), "{}", text(&made));
     assert_eq!(mode(&below) & 0o777, 0o700);
 
-    // Where others can put another directory in its place the hint would be a lie.
+    // Where others can replace the directory, the hint would be wrong.
     chmod(&volume, 0o2777);
     let refused = text(&elsewhere.run(&volume, &["init"]));
     assert!(!refused.contains("--data-dir"), "{refused}");
 
-    // Closed to others: taken as it is. At the second start the files are the group's too.
+    // A volume closed to others is accepted unchanged. At the second start the files belong to the group too.
     let volume = elsewhere.dir.path().join("closed");
     fs::create_dir(&volume).unwrap();
     chown(&volume, Some(0), Some(GROUP)).unwrap();
@@ -255,7 +255,7 @@ fn a_volume_of_a_group_that_the_process_is_in_is_taken_or_a_way_out_is_named() {
     assert!(text(&examined).contains("warn  files"));
 }
 
-/// Opening a FIFO waits for its other end: no command may, with or without a lock held.
+/// Opening a FIFO blocks until its other end is open. No command may do that, with or without holding the lock.
 #[test]
 fn what_is_no_regular_file_is_refused_at_once() {
     let (home, _) = Home::init();
@@ -302,7 +302,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
             fs::rename(&aside, &path).unwrap();
         }
     }
-    // A link that leads to a regular file is one.
+    // A link to a regular file counts as a regular file.
     let (path, moved) = (home.data().join("totpd.db"), home.dir.path().join("moved"));
     fs::rename(&path, &moved).unwrap();
     std::os::unix::fs::symlink(&moved, &path).unwrap();

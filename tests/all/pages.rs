@@ -1,5 +1,5 @@
-//! The pages for people, as files: what is served where, with which headers, and how large it is. What they do is tried in
-//! a real browser by `tests/browser/try`. SECURITY.md 41.
+//! The files of the web pages: their paths, headers and size. `tests/browser/try` tests their behaviour in a real
+//! browser. SECURITY.md 41.
 
 #[cfg(feature = "web")]
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ const FILES: [(&str, &str); 14] = [
     ("/ui/?a=b", "text/html; charset=utf-8"),
 ];
 
-/// What no page does without. The browser's test shows that it works; this one, that it is there on each file.
+/// The headers that every page needs. The browser test shows that they work, and this one that every file has them.
 #[cfg(feature = "web")]
 const HEADERS: [(&str, &str); 5] = [
     (
@@ -59,7 +59,7 @@ fn every_file_has_its_type_and_the_strict_headers() {
         }
         assert!(answer.header("set-cookie").is_none(), "{path}");
         assert!(!answer.body.is_empty(), "{path}");
-        // Without TLS a browser must not be told to use it from now on.
+        // Without TLS a page must not tell the browser to use TLS in the future.
         assert!(answer.header("strict-transport-security").is_none());
         let head = server.raw("HEAD", path, "", b"").expect_status(200);
         assert_eq!(
@@ -74,7 +74,7 @@ fn every_file_has_its_type_and_the_strict_headers() {
     }
 }
 
-/// Where a proxy serves totpd below a path of its own, addresses that begin with a slash would lead elsewhere.
+/// Behind a proxy that serves totpd below a path of its own, addresses that begin with a slash would be wrong.
 #[cfg(feature = "web")]
 #[test]
 fn the_page_names_its_files_relative_to_where_it_is() {
@@ -110,7 +110,7 @@ fn what_is_no_file_of_the_pages_is_not_found() {
     }
 }
 
-/// The feature `web` leaves the files out of the binary, and `--no-web` out of what is served.
+/// Without the feature `web` the binary has no pages. With `--no-web` it does not serve them.
 #[test]
 fn without_pages_their_paths_are_not_found() {
     let server = if cfg!(feature = "web") {
@@ -127,12 +127,12 @@ fn without_pages_their_paths_are_not_found() {
             assert!(answer.header("content-security-policy").is_none());
         }
     }
-    // The server itself answers as ever.
+    // The rest of the server is not affected.
     let healthz = server.raw("GET", "/debug/healthz", "", b"");
     healthz.expect_status(200);
 }
 
-/// The flag and its variable, on the real binary, which writes nothing about pages into its log.
+/// The flag and its environment variable, on the real binary. It logs nothing about pages.
 #[test]
 fn the_flag_no_web_leaves_the_pages_out() {
     let (home, _) = Home::init();
@@ -156,7 +156,7 @@ fn the_flag_no_web_leaves_the_pages_out() {
     assert_eq!(status(&[], Some("1")), 404);
 }
 
-/// A first look at a page is short on a slow line, and the binary hardly longer.
+/// The first load of a page is short on a slow line, and the pages add little to the binary.
 #[cfg(feature = "web")]
 #[test]
 fn the_first_load_is_small() {
@@ -165,7 +165,7 @@ fn the_first_load_is_small() {
         let answer = server.raw("GET", &format!("/ui/{name}"), "", b"");
         String::from_utf8(answer.expect_status(200).body).unwrap()
     };
-    // The files that a page and its scripts name, followed to the end.
+    // All files that a page and its scripts refer to, directly or indirectly.
     let closure = |first: &str| {
         let mut found = BTreeSet::from([String::new()]);
         let mut left = vec![String::new(), first.to_owned()];
@@ -187,7 +187,7 @@ fn the_first_load_is_small() {
         }
         found
     };
-    // A user's own page, and an administrator's.
+    // The user's own page and the administrator's page.
     for first in ["user.js", "admin.js"] {
         let files = closure(first);
         let bytes: usize = files.iter().map(|it| load(it).len()).sum();
@@ -201,7 +201,7 @@ fn the_first_load_is_small() {
     assert!(all <= 300 * 1024, "{all}");
 }
 
-/// The description for people. What it shows is `/openapi.json`, which is there without the pages too.
+/// The page that shows the API description. It reads `/openapi.json`, which is served even without pages.
 #[cfg(feature = "web")]
 #[test]
 fn the_page_of_the_description_is_small_and_reads_it() {
@@ -215,14 +215,14 @@ fn the_page_of_the_description_is_small_and_reads_it() {
     assert!(script.contains("fetch(\"openapi.json\")"));
     assert!(page.len() + style.len() + script.len() <= 15 * 1024);
     load("/openapi.json");
-    // Below /ui/ its address of the description would lead nowhere.
+    // Below /ui/ its relative address of the description would not exist.
     server
         .raw("GET", "/ui/docs.html", "", b"")
         .expect_error(404, 5, None);
 }
 
-/// Nothing comes from elsewhere, nothing stays in the browser, and no text becomes markup. The policy stops the first and
-/// the last in the browser too; this finds them before.
+/// The scripts load nothing from other origins, store nothing in the browser, and never turn text into markup. The
+/// policy prevents the first and the last in the browser too. This test finds them earlier.
 #[cfg(feature = "web")]
 #[test]
 fn the_scripts_use_nothing_from_elsewhere_and_keep_nothing() {
@@ -251,7 +251,7 @@ fn the_scripts_use_nothing_from_elsewhere_and_keep_nothing() {
     }
 }
 
-/// The pages need no worker: they come while all of them are stuck, as `/debug/healthz` does.
+/// Pages need no worker, like `/debug/healthz`.
 #[cfg(feature = "web")]
 #[test]
 fn pages_come_while_all_workers_are_stuck() {

@@ -1,4 +1,4 @@
-//! Authenticators with another hash, number of digits and period than totpd's own. SECURITY.md 1, 7, 32, 35, 39.
+//! Authenticators whose hash, number of digits or period differ from totpd's own. SECURITY.md 1, 7, 32, 35, 39.
 
 use rusqlite::Connection;
 use totpd::model::{Period, Step, Timestamp, UserId};
@@ -17,14 +17,14 @@ const KINDS: [(Algorithm, u8, u16, i64); 5] = [
     (Algorithm::Sha512, 6, 300, 0),
 ];
 
-/// An authenticator from elsewhere, as an import leaves it.
+/// An authenticator of another program, as an import stores it.
 struct Token {
     phone: Phone,
     parameters: Parameters,
 }
 
 impl Token {
-    /// Enrols an authenticator and changes it into one of this kind that has used no code.
+    /// Enrols an authenticator and changes it to one with these parameters that has used no code.
     fn new(
         node: &mut Node,
         user: &UserId,
@@ -102,7 +102,7 @@ fn the_window_and_the_replay_are_judged_by_the_authenticators_own_period() {
     }
 }
 
-/// A well-formed code of another length is a wrong one, and counts as a guess.
+/// A well-formed code with the wrong number of digits is a wrong code, and counts as a guess.
 #[test]
 fn a_code_of_another_length_is_wrong() {
     let mut node = Node::new();
@@ -136,7 +136,7 @@ fn a_restore_raises_each_floor_by_its_own_period() {
             let code = token.code_of(present + offset);
             assert!(!is_good(&node, &alice, &code), "{kind:?} {offset}");
         }
-        // The code that was used has moved the drift to `last`, and so the floor.
+        // The used code has moved the drift to `last`, and the floor with it.
         let floor = present + 2 * last;
         node.now = token.middle_of(floor + 1 - last);
         for (step, expected) in [(floor, false), (floor + 1, true)] {

@@ -1,4 +1,4 @@
-//! The protos, and that what was made of them is what they say.
+//! The protos, and the code generated from them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the README says is so: its sessions can be pasted twice, and its table for login forms is whole.
+//! The README is correct: its sessions can be pasted twice, and its table for login forms is complete.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -13,10 +13,10 @@ use crate::binary::now;
 use crate::harness::{Phone, TestServer};
 
 const README: &str = include_str!("../../README.md");
-/// Only this file of totpd's knows the ids of refusals.
+/// The only file of totpd that contains the ids of refusals.
 pub(crate) const STATUS: &str = include_str!("../../src/api/status.rs");
 
-/// Ids that no login form meets, and why.
+/// Ids that a login form never receives, and why.
 const ELSEWHERE: [(&str, &str); 12] = [
     ("COMMAND-syHyCsGmvM", "removing a user"),
     ("COMMAND-G4LOrnjY7q", "locking a user"),
@@ -32,7 +32,7 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("TOTPD-Slow", "a request that was not sent in time"),
 ];
 
-/// Everything in `text` that looks like the id of a refusal.
+/// All ids of refusals in `text`.
 pub(crate) fn ids(text: &str) -> BTreeSet<&str> {
     let words = text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-'));
     let is_id = |it: &&str| {
@@ -71,7 +71,7 @@ fn the_table_for_login_forms_has_every_id_that_the_code_has() {
     }
 }
 
-/// Each row of the table, provoked.
+/// Causes the refusal of each row of the table.
 #[test]
 fn a_login_form_meets_what_the_table_says() {
     let mut met = BTreeSet::new();
@@ -142,7 +142,7 @@ fn the_first_command_shows_the_main_job_and_the_second_runs_all_tests() {
     assert_eq!(first, ["cargo run --release -- demo", "cargo test"]);
 }
 
-/// Runs the README's sessions with the real binary, on another port and without building it.
+/// Runs the README's sessions with the real binary on another port, without building it.
 fn paste(dir: &Path, port: u16, times: usize) -> Output {
     let real = README.split("## Try it by hand").nth(1).unwrap();
     let real = real.split("\n## ").next().unwrap();
@@ -156,7 +156,7 @@ fn paste(dir: &Path, port: u16, times: usize) -> Output {
         .replace("8080", &port.to_string())
         .replace("cargo build --release", "true")
         .replace("rm qr.svg", "cat qr.svg; rm qr.svg");
-    // A session that leaves its server behind fails, and must not keep this test waiting for it.
+    // A session that leaves its server running fails, and must not make this test wait for that server.
     let end = "\nLEFT=$(jobs -p); [ -z \"$LEFT\" ] || { echo LEFT; kill $LEFT; }\n";
     let mut shell = Command::new("timeout");
     shell.args(["60", "bash", "-c", &(session.repeat(times) + end)]);
@@ -167,7 +167,7 @@ fn paste(dir: &Path, port: u16, times: usize) -> Output {
     shell.output().unwrap()
 }
 
-/// A directory in which the binary is built, and `oathtool` there: this test's program plays it.
+/// A directory with a built binary, and with an `oathtool` script that runs this test's program.
 fn workbench() -> Option<tempfile::TempDir> {
     for tool in ["curl", "bash", "timeout"] {
         if Command::new(tool).arg("--version").output().is_err() {
@@ -219,7 +219,8 @@ fn the_sessions_can_be_pasted_twice() {
         ("<svg xmlns='http://www.w3.org/2000/svg' ", 2),
         ("(COMMAND-3Mif9s)", 2),
         ("(COMMAND-Hd9sd)", 2),
-        // Made, confirmed, checked, removed, and the user removed; of the start only the picture is kept.
+        // For each run: enrolled, confirmed, checked, removed, and the user removed. The session keeps only the QR
+        // code of the start.
         ("{\"details\":{\"id\":", 10),
     ] {
         assert_eq!(
@@ -235,7 +236,7 @@ fn the_sessions_end_where_the_port_is_taken() {
     let Some(dir) = workbench() else { return };
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let number = port.local_addr().unwrap().port();
-    // Whoever has the port answers nobody.
+    // Another program has the port and answers no request.
     let silent = std::thread::spawn(move || port.incoming().for_each(drop));
     let output = paste(dir.path(), number, 1);
     let said = String::from_utf8_lossy(&output.stderr);

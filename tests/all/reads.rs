@@ -1,4 +1,4 @@
-//! Reads beside changes: a slow search is stopped, and holds up neither a change nor a read by id. SECURITY.md 37.
+//! Reads while changes run. A slow search is stopped, and delays neither a change nor a read by id. SECURITY.md 37.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -17,15 +17,15 @@ use crate::harness::{Client, TestServer};
 use crate::rpc::{Rpc, encode, frame, method, path};
 use crate::wait::{self, SetOnDrop};
 
-/// Users of the organization that is searched: a search of all of them takes seconds.
+/// The number of users in the organization that is searched. A search of all of them takes seconds.
 const USERS: usize = 60_000;
-/// Searches that the server runs at once. All others wait for one of these.
+/// The number of searches that the server runs at once. All others wait for one of these.
 const SEARCHES_AT_ONCE: usize = 3;
-/// Statuses of a search that is slow, over both transports: found, out of time, and no memory or no turn.
+/// The statuses that a slow search may have, over both transports: found, out of time, and no memory or no permit.
 const ALLOWED: [i64; 6] = [200, 429, 503, 0, 8, 14];
 const SEARCH: Option<&str> = Some("TOTPD-Search");
 
-/// A search that looks at every user and finds none.
+/// A search that reads every user and finds none.
 fn slow_search() -> Value {
     let filters = (0..90).map(|n| {
         let text = format!("no user {n}");
@@ -34,11 +34,11 @@ fn slow_search() -> Value {
     json!([{"orFilter": {"queries": filters.collect::<Vec<_>>()}}])
 }
 
-/// A data directory with many users in one organization and one, `bob`, in another.
+/// A data directory with many users in one organization and one user, `bob`, in another.
 struct Crowd {
     home: Home,
     admin: String,
-    /// A manager of the many.
+    /// A manager of the organization with many users.
     manager: String,
     /// A manager of bob's organization.
     other: String,
@@ -72,7 +72,7 @@ impl Crowd {
         }
     }
 
-    /// The paths of authenticators to remove, made by the library in one commit.
+    /// The paths of authenticators to remove. The library creates them in one commit.
     fn totps(&self, count: usize) -> Vec<String> {
         let dir = DataDir::open(&self.home.data(), KeyFile::InDataDir).unwrap();
         let service = Service::open(dir).unwrap();
@@ -125,7 +125,7 @@ fn a_search_beyond_its_time_is_told_to_be_narrower() {
     server.kill();
 }
 
-/// SECURITY.md 37: the database is locked by another process, and 64 clients without a token ask whether it is ready.
+/// SECURITY.md 37: another process locks the database, and 64 clients without a token ask for readiness.
 #[test]
 fn probes_of_a_locked_database_hold_up_neither_health_nor_a_read() {
     let server = TestServer::start();
@@ -158,7 +158,7 @@ fn probes_of_a_locked_database_hold_up_neither_health_nor_a_read() {
         health.sort();
         let (health, read) = (health[health.len() / 2], reads.iter().max().unwrap());
         println!("healthz {health:?} (median), longest read {read:?}, longest probe {longest:?}");
-        // The rule's 50 ms are for a release build; other tests run beside this one.
+        // The rule says 50 ms for a release build. Other tests run at the same time.
         let limit = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 50 });
         assert!(health <= limit, "{health:?}");
         assert!(*read <= Duration::from_secs(2), "{read:?}");
@@ -166,7 +166,7 @@ fn probes_of_a_locked_database_hold_up_neither_health_nor_a_read() {
     });
 }
 
-/// What a client beside slow searches has met.
+/// What a client measured while slow searches ran.
 struct Met {
     removals: Vec<Duration>,
     reads: Vec<Duration>,
@@ -183,8 +183,8 @@ impl Met {
     }
 }
 
-/// Removes authenticators one after another, and reads bob with a token of his organization, while each of `searchers`
-/// goes on searching.
+/// Removes authenticators one after another, and reads bob with a token of his organization, while each of
+/// `searchers` keeps searching.
 fn beside_searches<S: FnMut() -> Option<i64>>(
     crowd: &Crowd,
     server: &Server,
@@ -239,7 +239,7 @@ fn beside_searches<S: FnMut() -> Option<i64>>(
         });
         drop(over);
         met.reads = reading.join().unwrap();
-        // The searches that still wait for their turn would take as long again.
+        // The searches that still wait for a permit would take as long again.
         kill_process(Pid::from_child(&server.child), Signal::KILL).unwrap();
     });
     met
@@ -295,13 +295,13 @@ fn searches_over_grpc(removal_p99: Duration, longest_read: Duration) {
     assert!(longest <= longest_read, "{longest:?}");
 }
 
-/// SECURITY.md 37, with bounds that a machine that does other things keeps too.
+/// SECURITY.md 37, with limits that also hold on a busy machine.
 #[test]
 fn slow_searches_over_rest_hold_up_no_change_and_no_read_by_id() {
     searches_over_rest(Duration::from_secs(1), Duration::from_secs(3));
 }
 
-/// SECURITY.md 37, as before.
+/// SECURITY.md 37, with the same limits.
 #[cfg(feature = "grpc")]
 #[test]
 fn slow_searches_over_grpc_hold_up_no_change_and_no_read_by_id() {

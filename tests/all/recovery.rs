@@ -1,4 +1,5 @@
-//! Recovery codes: each is good once, guesses count, and they go with the last authenticator. SECURITY.md 38.
+//! Recovery codes: each one works once, guesses are counted, and the codes are removed with the last authenticator.
+//! SECURITY.md 38.
 
 use std::sync::Barrier;
 use std::thread;
@@ -17,7 +18,7 @@ fn path(user: &str) -> String {
     format!("/users/{user}/recovery_codes")
 }
 
-/// Generates codes as admin.
+/// Generates codes as the admin.
 fn generate(server: &TestServer, user: &str) -> Vec<String> {
     let answer = server.ask("POST", &path(user), "").expect_status(200);
     let json = answer.json();
@@ -65,7 +66,7 @@ fn ten_codes_are_ten_logins_and_the_eleventh_is_told_that_there_are_none() {
     server.pass_seconds(60);
     for (nth, code) in codes.iter().enumerate() {
         assert_eq!(remaining(&server, &alice), 10 - nth as u64);
-        // People type them in many ways.
+        // People type them in different ways.
         let typed = match nth % 4 {
             0 => code.clone(),
             1 => code.to_uppercase().replace('-', " "),
@@ -106,7 +107,7 @@ fn of_64_threads_with_one_recovery_code_one_is_told_yes() {
             clients.into_iter().map(|it| it.join().unwrap()).collect()
         });
         let of = |status: u16| statuses.iter().filter(|it| **it == status).count();
-        // The code was used when the others came, so they are guesses.
+        // The code is already used when the others are judged, so they are guesses.
         let expected = if round < 9 { (1, 5, 58) } else { (1, 63, 0) };
         assert_eq!((of(200), of(400), of(429)), expected);
         unlock(&server, &alice);
@@ -151,7 +152,7 @@ fn of_200_guesses_of_both_kinds_at_once_at_most_five_are_judged() {
     let of = |status: u16| statuses.iter().filter(|it| **it == status).count();
     assert_eq!((of(400), of(429)), (5, 195), "judged and told to wait");
     assert_eq!(server.count("SELECT in_a_row FROM failure"), 5);
-    // A wait uses nothing up, and a good code of either kind ends the count.
+    // A wait uses up no code, and a good code of either kind resets the count.
     check(&server, &alice, &codes[0]).expect_error(429, 8, WAIT);
     server.pass_seconds(30);
     check(&server, &alice, &codes[0]).expect_status(200);
@@ -174,7 +175,7 @@ fn a_wrong_code_and_a_used_one_look_alike_and_both_count() {
     let used = check(&server, &alice, &codes[3]).expect_error(400, 3, REFUSED);
     assert_eq!(wrong.body, used.body);
     assert_eq!(server.count("SELECT in_a_row FROM failure"), 2);
-    // What is malformed is no guess, and leaves no event.
+    // A malformed code does not count as a guess and leaves no event.
     let before = server.count(EVENTS);
     for malformed in ["", "123456", "zzzz-zzzz-zzzz-zzzu", "zzzz-zzzz-zzzz-zzzzz"] {
         let field = Some("TOTPD-Field");
@@ -183,7 +184,7 @@ fn a_wrong_code_and_a_used_one_look_alike_and_both_count() {
     assert_eq!(server.count("SELECT in_a_row FROM failure"), 2);
     assert_eq!(server.count(EVENTS), before);
     assert_eq!(remaining(&server, &alice), 9);
-    // Another user's code is a wrong one.
+    // Another user's code counts as a wrong one.
     let bob = server.user("bob");
     server.enrol(&bob);
     let bobs = generate(&server, &bob);
@@ -200,7 +201,7 @@ fn new_codes_replace_all_earlier_ones() {
     check(&server, &alice, &first[0]).expect_error(400, 3, REFUSED);
     check(&server, &alice, &second[0]).expect_status(200);
     assert_eq!(remaining(&server, &alice), 9);
-    // After the removal there are none, and a second removal removes none.
+    // After the removal there are no codes, and a second removal removes none.
     let removed = server.ask("DELETE", &path(&alice), "").expect_status(200);
     assert_eq!(removed.text("/details/id"), alice);
     server
@@ -225,14 +226,14 @@ fn expect_codes_gone(server: &TestServer, user: &str, code: &str) {
     assert_eq!(server.count(&removed), 1);
 }
 
-/// SECURITY.md 38: by whichever way the last one goes.
+/// SECURITY.md 38: for every way of removing the last one.
 #[test]
 fn recovery_codes_go_with_the_last_confirmed_authenticator() {
     let server = TestServer::start();
     let alice = server.user("alice");
     let phone = server.enrol(&alice);
     let (early, code) = (server.start_enrolment(&alice), generate(&server, &alice));
-    // One that was begun before the codes and one that was begun after them: each can become the last.
+    // One enrolment was started before the codes and one after them. Each can become the last authenticator.
     let late = server.start_enrolment(&alice);
     let pending = server.start_enrolment(&alice);
     for it in [&early, &late] {
@@ -244,7 +245,7 @@ fn recovery_codes_go_with_the_last_confirmed_authenticator() {
         server.remove(&alice, it).expect_status(200);
         assert_eq!(remaining(&server, &alice), 10);
     }
-    // One that replaces the last one becomes the last one.
+    // An authenticator that replaces the last one becomes the last one.
     let replace = format!("/users/{alice}/totp?replaces={}", late.id);
     let new = server.ask("POST", &replace, "").expect_status(200);
     let new = Phone {
@@ -256,7 +257,7 @@ fn recovery_codes_go_with_the_last_confirmed_authenticator() {
         .expect_status(200);
     server.remove(&alice, &late).expect_status(404);
     assert_eq!(remaining(&server, &alice), 10);
-    // A pending one is no authenticator yet.
+    // A pending authenticator does not count yet.
     server.start_enrolment(&alice);
     server.remove(&alice, &new).expect_status(200);
     expect_codes_gone(&server, &alice, &code[0]);
@@ -264,7 +265,7 @@ fn recovery_codes_go_with_the_last_confirmed_authenticator() {
         .ask("POST", &path(&alice), "")
         .expect_error(400, 9, Some("COMMAND-3Mif9s"));
 
-    // A manager's removal, and that of the user itself.
+    // Removal by a manager, and by the user itself.
     let roles = [
         Role::Manager(server.org.parse().unwrap()),
         Role::Own("bob".parse().unwrap()),
@@ -279,7 +280,7 @@ fn recovery_codes_go_with_the_last_confirmed_authenticator() {
             .ask_as(&token, "DELETE", &removal, "")
             .expect_status(200);
         check(&server, "bob", &codes[0]).expect_error(400, 9, NONE);
-        // With the user they go too, and who gets its id later has none.
+        // Removing the user removes its codes, and a later user with the same id has none.
         server.enrol("bob");
         generate(&server, "bob");
         server.ask("DELETE", "/users/bob", "").expect_status(200);
@@ -289,7 +290,7 @@ fn recovery_codes_go_with_the_last_confirmed_authenticator() {
     assert_eq!(server.count(secrets), 1, "that of alice's enrolment");
 }
 
-/// A user who may not log in may not use a code either, and gets no new ones.
+/// A user who may not log in cannot use a code and gets no new ones.
 #[test]
 fn who_is_locked_or_has_no_authenticator_gets_and_uses_no_codes() {
     let server = TestServer::start();
@@ -313,7 +314,7 @@ fn who_is_locked_or_has_no_authenticator_gets_and_uses_no_codes() {
     check(&server, &alice, &codes[0]).expect_status(200);
 }
 
-/// SECURITY.md 45: new codes are of the thirty changes that `self` tokens begin within an hour.
+/// SECURITY.md 45: generating codes is one of the thirty changes that `self` tokens may start within an hour.
 #[test]
 fn self_tokens_generate_recovery_codes_thirty_times_within_any_hour() {
     let server = TestServer::start();
@@ -338,7 +339,7 @@ fn self_tokens_generate_recovery_codes_thirty_times_within_any_hour() {
     generate_as(&own).expect_status(200);
 }
 
-/// SECURITY.md 33: each change has its event, under ZITADEL's name, and none names a code.
+/// SECURITY.md 33: each change has its event under ZITADEL's name, and no event contains a code.
 #[test]
 fn each_change_of_recovery_codes_leaves_an_event_without_a_code() {
     let server = TestServer::start();
@@ -376,7 +377,7 @@ fn each_change_of_recovery_codes_leaves_an_event_without_a_code() {
     }
 }
 
-/// Without the table nothing of it can be read: whoever has no recovery codes pays nothing for them.
+/// Dropping the table shows that users without recovery codes cause no read of it.
 #[test]
 fn removals_and_checks_of_users_without_recovery_codes_do_not_look_for_them() {
     let server = TestServer::start();

@@ -1,5 +1,4 @@
-//! What the files hold of recovery codes, and what becomes of them by kills, rotations and removals.
-//! SECURITY.md 3, 21, 27, 38, 43.
+//! What the files contain of recovery codes, also after kills, rotations and removals. SECURITY.md 3, 21, 27, 38, 43.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +14,7 @@ use crate::node::{FORCE, Node};
 use crate::recovery_restores::accept_loss;
 use crate::wait;
 
-/// Key id, nonce, ciphertext and tag of a sealed key, as they lie in a slot.
+/// Key id, nonce, ciphertext and tag of a sealed key, as they are stored in a slot.
 const KEY_ID: usize = 8;
 const NONCE: usize = 12;
 const KEY: usize = 32;
@@ -28,7 +27,7 @@ struct SetKey {
     key: Vec<u8>,
 }
 
-/// The keys of all sets of a data directory by their users.
+/// The keys of all sets in a data directory, by user.
 fn set_keys(dir: &Path) -> HashMap<String, SetKey> {
     let master = fs::read(dir.join("master.key")).unwrap();
     let connection = Connection::open(dir.join("totpd.db")).unwrap();
@@ -56,7 +55,7 @@ fn open(master: &[u8], sealed: &[u8], user: &str, set: &str) -> Vec<u8> {
     opened.unwrap().to_vec()
 }
 
-/// Places in the files of a directory where 16 bytes of a sealed key or of the key itself lie.
+/// Places in the files of a directory with 16 bytes of a sealed key or of the key itself.
 fn places(dir: &Path, keys: &[SetKey]) -> usize {
     let pieces: Vec<&[u8]> = keys
         .iter()
@@ -87,7 +86,8 @@ fn check(server: &Server, token: &str, user: &str, code: &str) -> crate::harness
     server.ask(token, "POST", &path, &format!("\"{code}\""))
 }
 
-/// SECURITY.md 3, 27, 38: used stays used after SIGKILL, and no file and no line of the log holds a code or the key.
+/// SECURITY.md 3, 27, 38: a used code stays used after SIGKILL, and no file and no line of the log contains a code or
+/// the key.
 #[test]
 fn a_used_recovery_code_stays_used_after_sigkill_and_none_is_stored_or_logged() {
     let (home, token) = Home::init();
@@ -121,7 +121,7 @@ fn a_used_recovery_code_stays_used_after_sigkill_and_none_is_stored_or_logged() 
     let checked = home.json(&["recovery", "check", "alice", &new[1]]);
     assert_eq!(checked["remaining"], 8);
     let key = set_keys(&home.data()).remove(&alice).unwrap().key;
-    // Files of a running server, its WAL included, and of a stopped one.
+    // The files of a running server, including its WAL, and those of a stopped one.
     let look = || {
         let files = fs::read_dir(home.data()).unwrap();
         let files = files.map(|it| it.unwrap().path());
@@ -178,7 +178,7 @@ fn after_a_rotation_the_unused_recovery_codes_are_good_and_the_used_are_not() {
     assert_eq!(server.terminate().0, 0);
     home.json(&["doctor"]);
 
-    // A backup from before, under the key of its time.
+    // A backup from before the rotation, with the key of that time.
     home.json(&[
         "restore",
         &backup,
@@ -200,14 +200,14 @@ impl Node {
         set_keys(self.dir.path()).remove(user.as_str()).unwrap()
     }
 
-    /// Insists that no file has anything of these keys.
+    /// Asserts that no file contains any part of these keys.
     fn expect_gone(&self, keys: &[SetKey]) {
         self.service().truncate_wal().unwrap();
         assert_eq!(places(self.dir.path(), keys), 0);
     }
 }
 
-/// SECURITY.md 21, 38: without the key the digests that remain tell nothing.
+/// SECURITY.md 21, 38: without the key the remaining digests reveal nothing.
 #[test]
 fn nothing_of_the_key_of_removed_recovery_codes_is_in_any_file() {
     let mut node = Node::new();
@@ -233,7 +233,7 @@ fn nothing_of_the_key_of_removed_recovery_codes_is_in_any_file() {
     node.expect_gone(&[of_cid]);
     node.remove_user(dan);
     node.expect_gone(&[of_dan]);
-    // By a restore that applies a removal again, and by one that knows of none.
+    // Removal by a restore that applies a removal again, and by a restore without records of removals.
     let backup = node.back_up("backup");
     node.pass_seconds(1);
     node.remove_codes(eve);
@@ -290,7 +290,7 @@ fn the_command_line_generates_counts_checks_and_removes_recovery_codes() {
     assert!(printed(&["recovery", "show", "alice"]).contains("has no recovery codes"));
     let generated = home.json(&["recovery", "generate", "alice"]);
     assert_eq!(generated["codes"].as_array().unwrap().len(), 10);
-    // With the last authenticator, by the command that removes all.
+    // Removal with the last authenticator, by the command that removes all of them.
     home.json(&["totp", "remove", "alice", "--all"]);
     assert_eq!(home.json(&["recovery", "show", "alice"])["remaining"], 0);
     let code = phone.code_of(now(), 1);

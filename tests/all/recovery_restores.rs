@@ -1,4 +1,4 @@
-//! What a restore does with recovery codes: none that was used, replaced or removed is good again. SECURITY.md 32, 38.
+//! Restores and recovery codes: no code that was used, replaced or removed becomes valid again. SECURITY.md 32, 38.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -84,7 +84,8 @@ fn a_restore_keeps_used_recovery_codes_used() {
     assert_eq!(node.count(&alice), 7);
 }
 
-/// SECURITY.md 32, 38: replaced, removed, or gone with the last authenticator since the backup, also by way of another one.
+/// SECURITY.md 32, 38: codes that were replaced, removed, or gone with the last authenticator since the backup, also
+/// through another backup.
 #[test]
 fn a_restore_brings_no_recovery_codes_back() {
     let mut node = Node::new();
@@ -97,7 +98,7 @@ fn a_restore_brings_no_recovery_codes_back() {
     let new = node.generate(ann);
     node.remove_codes(bob);
     node.remove(cid, &phones[2]);
-    // The codes of this one stand in for an authenticator that the backup does not have.
+    // The codes now belong to an authenticator that the backup does not have.
     node.enrol(dan);
     node.remove(dan, &phones[3]);
     let second = node.back_up("second");
@@ -117,7 +118,7 @@ fn a_restore_brings_no_recovery_codes_back() {
         .unwrap();
     assert_eq!(count, 4);
     assert!(node.is_content());
-    // Nobody knows any more which of these were used.
+    // No record says any more which of these were used.
     node.restore(&second, FORCE).unwrap();
     for user in &users {
         assert!(node.has_no_codes(user), "{user}");
@@ -128,7 +129,7 @@ fn a_restore_brings_no_recovery_codes_back() {
 /// Generations, uses, removals, backups and restores in random order. SECURITY.md 32, 38
 #[test]
 fn no_chain_of_restores_makes_a_recovery_code_good_again() {
-    // Chosen: a set that comes back is seen in the second of them.
+    // These seeds were chosen because the second of them finds a set that becomes valid again.
     for seed in 8..14 {
         let (mut random, mut node) = (Random(seed), Node::new());
         let alice = node.user("alice");
@@ -146,7 +147,7 @@ fn no_chain_of_restores_makes_a_recovery_code_good_again() {
                 }
                 2..7 if !current.is_empty() => {
                     let code = current.swap_remove(random.below(current.len()));
-                    // A restore may have voided it. If not, it is good once.
+                    // A restore may have voided the code. Otherwise it works once.
                     if node.accepts(&alice, &code) {
                         assert!(!node.accepts(&alice, &code), "{told:?}");
                     }
@@ -169,7 +170,7 @@ fn no_chain_of_restores_makes_a_recovery_code_good_again() {
                 }
                 9..12 => backups.push(node.back_up(&step.to_string())),
                 12.. => {
-                    // Mostly one of the newest, which has the same set.
+                    // Usually one of the newest backups, which has the same set.
                     let backup = &backups[backups.len() - 1 - random.below(backups.len().min(5))];
                     let restored = node.restore(backup, FORCE).unwrap();
                     assert!(!restored.has_loss, "{told:?}");
@@ -182,7 +183,7 @@ fn no_chain_of_restores_makes_a_recovery_code_good_again() {
             }
             let left = node.count(&alice);
             assert!(left <= current.len(), "{left} after {told:?}");
-            // Each of them is refused. The fifth wrong code makes wait.
+            // Each of these codes is refused. The fifth wrong code would begin a wait.
             for codes in ended.chunks(4).filter(|_| left > 0 && action >= 12) {
                 for code in codes {
                     assert!(node.refuses(&alice, code), "{code} after {told:?}");
@@ -204,7 +205,7 @@ fn where_a_restore_loses_records_no_recovery_code_of_the_backup_is_good() {
         node.generate(user);
     }
     let backup = node.back_up("backup");
-    // Elsewhere, and over a database that does not have the whole record.
+    // A restore into an empty directory, and one over a damaged database without complete records.
     let mut other = node.elsewhere();
     let restored = other.restore(&backup, accept_loss()).unwrap();
     assert!(restored.has_loss);
@@ -222,7 +223,7 @@ fn where_a_restore_loses_records_no_recovery_code_of_the_backup_is_good() {
     assert!(other.accepts(&alice, &codes[0]));
 }
 
-/// What another program did to the file is named, and a restore puts it right.
+/// The doctor reports what another program changed in the file, and a restore corrects it.
 #[test]
 fn recovery_codes_without_an_authenticator_are_found_by_the_doctor_and_ended_by_a_restore() {
     let mut node = Node::new();

@@ -1,4 +1,4 @@
-//! Metrics: what clients do wrong, and connections that find no place, are counted under their reason.
+//! Metrics: invalid requests, and connections above a limit, are counted by reason.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn what_clients_do_wrong_moves_the_counter_of_its_reason() {
         "too many connections",
         &[(&refused("peer_limit"), 1.0)],
         || {
-            // A request in progress is not closed in favour of another.
+            // A request in progress is not closed in favour of another connection.
             let held = server.stuck.lock().unwrap();
             let mut busy: Vec<_> = (0..4).map(|_| Client::connect(&server.address())).collect();
             for client in &mut busy {
@@ -131,6 +131,6 @@ fn a_full_server_and_a_failed_handshake_are_counted() {
         let _closed = client.read_rest(&mut rest);
     });
     let expires = value(&server, "totpd_tls_certificate_expiry_timestamp_seconds");
-    // That library's certificates are good until 4096-01-01.
+    // Certificates of that library are valid until 4096-01-01.
     assert_eq!(expires, Some(67_090_118_400.0));
 }

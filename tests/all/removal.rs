@@ -1,4 +1,4 @@
-//! What totpd exists for: removed is removed. SECURITY.md 17, 19, 21, 22, 33.
+//! The central promise of totpd: a removed authenticator stays removed. SECURITY.md 17, 19, 21, 22, 33.
 
 use std::fs;
 use std::sync::Barrier;
@@ -41,7 +41,7 @@ fn a_removed_authenticator_checks_nothing() {
         .expect_error(404, 5, NOT_FOUND);
 }
 
-/// SECURITY.md 17: every yes is ordered before the removal, and nothing comes back.
+/// SECURITY.md 17: every accepted check comes before the removal, and no later check is accepted.
 #[test]
 fn no_check_in_flight_outlives_a_removal() {
     removals_race_checks(150);
@@ -214,7 +214,7 @@ fn only_delete_removes() {
         .expect_status(200);
 }
 
-/// An id that was removed is never made again, so that a late DELETE hits nobody else.
+/// The id of a removed authenticator is never used again, so a delayed DELETE cannot remove another one.
 #[test]
 fn ids_are_never_made_twice() {
     let server = TestServer::start();

@@ -1,4 +1,4 @@
-//! One authenticator replaces another when it is confirmed, and not before. SECURITY.md 17, 18, 20, 21, 30, 32.
+//! An authenticator replaces another when it is confirmed, and not earlier. SECURITY.md 17, 18, 20, 21, 30, 32.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::node::{FORCE, Node};
 const MISSING: Option<&str> = Some("COMMAND-Hd9sd");
 const LIMIT: Option<&str> = Some("TOTPD-Limit");
 
-/// Asks for an enrolment that replaces an authenticator.
+/// Starts an enrolment that replaces an authenticator.
 fn ask_to_replace(server: &TestServer, user: &str, replaced: &str) -> Answer {
     let path = format!("/users/{user}/totp?replaces={replaced}");
     server.ask("POST", &path, "")
@@ -58,8 +58,8 @@ fn newest_events(server: &TestServer, count: i64) -> Vec<(String, String)> {
     all
 }
 
-/// SECURITY.md 17 and 21: until then the old one is good and nothing is lost, and from then on it is removed as by a
-/// removal.
+/// SECURITY.md 17 and 21: until the confirmation the old authenticator is accepted and nothing is lost. Afterwards it
+/// is gone as after a removal.
 #[test]
 fn the_old_one_is_good_until_the_new_one_is_confirmed_and_gone_from_then_on() {
     let server = TestServer::start();
@@ -97,7 +97,7 @@ fn the_old_one_is_good_until_the_new_one_is_confirmed_and_gone_from_then_on() {
         .expect_status(200);
 }
 
-/// SECURITY.md 20: only a confirmed authenticator of the same user, and the refusal changes nothing.
+/// SECURITY.md 20: only a confirmed authenticator of the same user can be replaced, and a refusal changes nothing.
 #[test]
 fn only_a_confirmed_authenticator_of_the_same_user_can_be_replaced() {
     let server = TestServer::start();
@@ -113,7 +113,7 @@ fn only_a_confirmed_authenticator_of_the_same_user_can_be_replaced() {
         let refused = ask_to_replace(&server, &alice, malformed);
         refused.expect_error(400, 3, Some("TOTPD-Field"));
     }
-    // The user comes first, and the state after the authenticator.
+    // The user is checked first, and the state after the authenticator.
     ask_to_replace(&server, "nobody", "1").expect_error(404, 5, Some("COMMAND-6T2xrOHxTx"));
     let own = server.token(Role::Own(alice.parse().unwrap()));
     let lock = format!("/users/{alice}/_lock");
@@ -173,14 +173,14 @@ fn with_ten_authenticators_one_can_be_replaced_and_none_added() {
 
     let new = replace(&server, &alice, &phones[0]);
     assert_eq!(rows(&server), 11);
-    // A start that is refused takes nothing away.
+    // A start that is refused removes nothing.
     server.ask("POST", &totps, "").expect_error(400, 9, LIMIT);
     assert_eq!(rows(&server), 11);
     confirm(&server, &alice, &new);
     assert_eq!((confirmed(&server), rows(&server)), (10, 10));
     phones[0] = new;
 
-    // Of two replacements the second takes the place of the first.
+    // Of two replacements the second one supersedes the first one.
     let first = replace(&server, &alice, &phones[1]);
     let second = replace(&server, &alice, &phones[2]);
     let events = [("totp.expired", &first.id), ("totp.started", &second.id)];
@@ -197,7 +197,8 @@ fn with_ten_authenticators_one_can_be_replaced_and_none_added() {
         .check(&alice, &phones[1].code_at(server.now()))
         .expect_status(200);
 
-    // Nine, one of which is replaced, and one that replaces nothing: an eleventh row, which gives way with another.
+    // Nine confirmed authenticators, an enrolment that replaces one of them, and one that replaces none are eleven
+    // rows. The next start removes both enrolments.
     server.remove(&alice, &phones.remove(9)).expect_status(200);
     let plain = server.start_enrolment(&alice);
     let replacing = replace(&server, &alice, &phones[3]);
@@ -214,7 +215,7 @@ fn with_ten_authenticators_one_can_be_replaced_and_none_added() {
     assert_eq!((confirmed(&server), rows(&server)), (10, 10));
 }
 
-/// SECURITY.md 30: whatever is started, confirmed and removed in whatever order, ten are confirmed at most.
+/// SECURITY.md 30: in any order of starts, confirmations and removals at most ten are confirmed.
 #[test]
 fn no_order_of_replacements_confirms_an_eleventh() {
     let server = TestServer::start();
@@ -304,7 +305,7 @@ fn no_check_in_flight_outlives_a_replacement() {
     }
 }
 
-/// SECURITY.md 18: a kill leaves both or one, and never none.
+/// SECURITY.md 18: after a kill there are both authenticators or one, and never none.
 #[test]
 fn a_kill_between_leaves_the_old_one_or_the_new_one() {
     let (home, token) = Home::init();
@@ -321,7 +322,7 @@ fn a_kill_between_leaves_the_old_one_or_the_new_one() {
         let told = thread::scope(|scope| {
             let confirms =
                 scope.spawn(|| client.try_ask("POST", &target, &bearer, code.as_bytes()));
-            // Each round leaves it another time, and the last one as long as it takes.
+            // Each round gives it a different time, and the last round as long as it needs.
             let begun = std::time::Instant::now();
             while begun.elapsed() < Duration::from_micros(300 * round) {
                 std::hint::spin_loop();
@@ -351,7 +352,7 @@ fn a_kill_between_leaves_the_old_one_or_the_new_one() {
     }
 }
 
-/// SECURITY.md 32: a replacement is a removal on record.
+/// SECURITY.md 32: a replacement is recorded as a removal.
 #[test]
 fn a_restore_removes_again_what_was_replaced() {
     let mut node = Node::new();
@@ -373,7 +374,7 @@ fn a_restore_removes_again_what_was_replaced() {
     node.pass_seconds(1);
     assert!(!node.restore(&before, FORCE).unwrap().has_loss);
     assert_eq!(node.totps(&alice), [&*new.id], "pending again");
-    // Its enrolment goes on, and finds that there is nothing to remove.
+    // The backup's pending enrolment continues. Its confirmation finds nothing to remove.
     node.pass_seconds(90);
     let confirmed = node.confirm(&alice, &new, &new.code_at(node.now));
     assert!(matches!(confirmed, Ok(Verdict::Accepted(_))));

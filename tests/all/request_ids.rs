@@ -1,4 +1,4 @@
-//! The id that each answer names its request by: whose word counts, and what is replaced.
+//! The request id in each answer: whose id is kept, and what is replaced.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use crate::harness::{Client, TestServer};
 
 const HEALTH: &str = "/debug/healthz";
 
-/// A server that trusts each peer on loopback as a proxy.
+/// A server that trusts every peer on loopback as a proxy.
 fn behind_proxy() -> TestServer {
     TestServer::builder()
         .config(|it| {
@@ -142,7 +142,7 @@ mod over_grpc {
 
     const NAME: &str = "x-request-id";
 
-    /// The id in the initial metadata of an answer, beside what the request says.
+    /// The id in the initial metadata of an answer to a request with these headers.
     fn asked(server: &TestServer, sent: &[(&str, &str)]) -> Vec<String> {
         let health = ("/grpc.health.v1.Health/Check", frame(0, b""));
         let refused = ("/no.such.Service/Call", frame(0, b""));

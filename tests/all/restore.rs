@@ -34,7 +34,7 @@ fn activate(node: &Node, user: &UserId) {
         .unwrap();
 }
 
-/// State and time of creation of a user, if it is there.
+/// The state and the time of creation of a user, if it exists.
 fn seen(node: &Node, user: &UserId) -> Option<(State, Timestamp)> {
     let user = node.service().user(&node.context(), user).ok()?;
     Some((user.state, user.details.created))
@@ -47,7 +47,7 @@ fn guess(node: &Node, user: &UserId, phone: &Phone, times: usize) {
     }
 }
 
-/// Restores a backup that may not lose anything, a second later.
+/// A second later, restores a backup without permission to lose anything.
 fn restore(node: &mut Node, file: &Path) {
     node.pass_seconds(1);
     let restored = node.restore(file, FORCE).unwrap();
@@ -81,7 +81,7 @@ fn a_lock_holds_also_by_way_of_a_backup_that_does_not_have_the_user() {
         assert_eq!(state(&bob), State::Inactive);
         assert_eq!(state(&carol), State::Active, "unlocked again");
     }
-    // What is unlocked after a restore stays so.
+    // After an unlock that follows a restore, the user stays unlocked.
     unlock(&node, &alice);
     activate(&node, &bob);
     restore(&mut node, &empty);
@@ -103,7 +103,7 @@ fn a_wait_goes_on_also_by_way_of_a_backup_that_does_not_have_the_user() {
     node.pass_seconds(1);
     let later = node.back_up("later");
     node.pass_seconds(1);
-    // The fifth failure in a row makes wait, and so does one after it.
+    // The fifth failure in a row begins a wait, and so does each later one.
     for _ in 0..4 {
         guess(&node, &alice, &phone, 1);
         node.pass_seconds(130);
@@ -120,7 +120,7 @@ fn a_wait_goes_on_also_by_way_of_a_backup_that_does_not_have_the_user() {
     assert!(matches!(accepted, Verdict::Accepted(_)), "{accepted:?}");
 }
 
-/// A user's id that is used again is another user's, and none of the first one's restrictions is the second's.
+/// A reused user id belongs to a different user, and restrictions of the first user do not apply to the second.
 #[test]
 fn a_lock_is_the_users_and_not_the_ids() {
     let mut node = Node::new();
@@ -145,7 +145,7 @@ fn a_lock_is_the_users_and_not_the_ids() {
     assert_eq!(seen(&node, &alice).unwrap().0, State::Locked);
 }
 
-/// SECURITY.md 32: under a clock that stands still two removals look the same.
+/// SECURITY.md 32: while the clock stands still, two removals have the same time.
 #[test]
 fn a_second_removal_at_the_same_moment_is_a_second_one() {
     let mut node = Node::new();
@@ -164,7 +164,8 @@ fn a_second_removal_at_the_same_moment_is_a_second_one() {
     }
 }
 
-/// A backup that has forgotten a removal had it done already: it says nothing about who came later.
+/// A backup whose record of a removal has expired no longer contains the removed user. It says nothing about a later
+/// user with that id.
 #[test]
 fn a_removal_that_a_backup_has_forgotten_removes_nobody_who_came_later() {
     let mut node = Node::new();
@@ -188,29 +189,29 @@ fn a_removal_that_a_backup_has_forgotten_removes_nobody_who_came_later() {
     }
 }
 
-/// A user of the model: its id, and when it was created.
+/// A user of the model: its id and its time of creation.
 type Key = (String, Timestamp);
 
-/// What must hold, whatever is restored: what was last said of each user, and what ended.
+/// What must hold after any restore: the last known state of each user, and what was removed.
 #[derive(Default)]
 struct Model {
-    /// The state that each user was last given, by name and creation.
+    /// The last state that each user was given.
     states: BTreeMap<Key, State>,
     was_ever_locked: BTreeSet<Key>,
     /// When each user was removed.
     removed: BTreeMap<Key, Timestamp>,
     removed_phones: BTreeSet<String>,
-    /// Until when a user waits at least.
+    /// The earliest time at which a user's wait may end.
     waits: BTreeMap<Key, Timestamp>,
 }
 
-/// A backup, and whom it has.
+/// A backup and the users in it.
 struct Kept {
     file: PathBuf,
     users: Vec<Key>,
 }
 
-/// A small random number generator, so that a failure can be repeated by its seed.
+/// A small random number generator with a seed, so that a failure can be repeated.
 pub struct Random(pub u64);
 
 impl Random {
@@ -266,15 +267,15 @@ impl Story {
         self.kept.push(Kept { file, users });
     }
 
-    /// Something happens to one of the users.
+    /// Makes a random change to one of the users.
     fn step(&mut self, random: &mut Random) {
-        // Now and then the clock stands still.
+        // Sometimes the clock stands still.
         self.node.pass_seconds([0, 1, 7][random.below(3)]);
         let name = NAMES[random.below(NAMES.len())];
         let user: UserId = name.parse().unwrap();
         let Some((state, created)) = seen(&self.node, &user) else {
             self.told.push(format!("create {name}"));
-            // A user is known by its id and the moment of its creation.
+            // A user is identified by its id and the time of its creation.
             self.node.pass_seconds(1);
             self.node.user(name);
             let (_, created) = seen(&self.node, &user).unwrap();
@@ -354,7 +355,7 @@ impl Story {
         assert!(restored.is_ok_and(|it| !it.has_loss), "{:?}", self.told);
         let there = self.present();
         for key in &kept.users {
-            // A removal ends every user who had the id before it.
+            // A removal ends every user who had the id earlier.
             let mut removed = self.model.removed.iter();
             let is_removed = removed.any(|(it, at)| it.0 == key.0 && *at >= key.1);
             let is_there = there.contains(key);
@@ -395,13 +396,13 @@ impl Story {
                     told()
                 );
             }
-            // A restore may have brought an older restriction back; from here on it is what was said last.
+            // A restore may have restored an older restriction. From here on it is the user's last known state.
             self.set(&key, state);
         }
     }
 }
 
-/// Runs stories of changes, backups and restores in random order.
+/// Runs stories: changes, backups and restores in random order.
 fn stories(seeds: std::ops::Range<u64>, steps: usize) {
     for seed in seeds {
         let mut random = Random(seed);
@@ -422,7 +423,7 @@ fn stories(seeds: std::ops::Range<u64>, steps: usize) {
 /// SECURITY.md 32
 #[test]
 fn no_chain_of_restores_undoes_what_ended_or_was_forbidden() {
-    // Chosen among the first hundred, since a lock that is forgotten is seen in the second of them.
+    // Chosen from the first hundred seeds, because the second of these finds a forgotten lock.
     stories(102..105, 60);
 }
 

@@ -1,4 +1,4 @@
-//! A rotation of the master key may be killed at any point, and beside it no check fails. SECURITY.md 43.
+//! A rotation of the master key can be killed at any point, and no check fails while it runs. SECURITY.md 43.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -31,7 +31,7 @@ fn read_key(path: &Path) -> Key {
     fs::read(path).unwrap().try_into().unwrap()
 }
 
-/// The id of a key, as the database has it.
+/// The id of a key, as the database stores it.
 fn id_of(key: &Key) -> Vec<u8> {
     let text = [b"totpd master key id", key.as_slice()].concat();
     let digest = ring::digest::digest(&ring::digest::SHA256, &text);
@@ -46,7 +46,7 @@ fn count(home: &Home, sql: &str) -> i64 {
     database(home).query_row(sql, (), |row| row.get(0)).unwrap()
 }
 
-/// Users with an authenticator each.
+/// Users with one authenticator each.
 struct Users {
     names: Vec<String>,
     phones: Vec<Phone>,
@@ -59,7 +59,7 @@ impl Users {
         Self { names, phones }
     }
 
-    /// What the files hold of them now.
+    /// Their secrets, as the files hold them now.
     fn sought(&self, dir: &Path) -> Vec<Sought> {
         let mut sealed = sealed_secrets(&dir.join("totpd.db"));
         let mut of = |(user, phone): (&String, &Phone)| Sought {
@@ -73,7 +73,7 @@ impl Users {
         self.names.iter().zip(&self.phones).map(&mut of).collect()
     }
 
-    /// Insists that the secret of each opens: a code is good, or was used before.
+    /// Asserts that each secret opens: its code is accepted, or was used earlier.
     fn expect_good(&self, address: &str, token: &str, offset: i64) {
         let mut client = Client::connect(address);
         for (user, phone) in self.names.iter().zip(&self.phones) {
@@ -92,12 +92,12 @@ fn expect_good_or_used(client: &mut Client, token: &str, user: &str, code: &str)
     }
 }
 
-/// Insists that no file holds anything that `old` opens, and that the new key opens each secret.
+/// Asserts that `old` opens nothing in any file, and that the new key opens each secret.
 fn expect_sealed_anew(home: &Home, old: &Key, before: &[Sought], users: &Users) {
     let found = search(&home.data(), old, before);
     assert!(found.is_nothing(), "under the old key: {found:?}");
     let found = search(&home.data(), &key_of(home), &users.sought(&home.data()));
-    // More than once where the WAL has copies of pages that were written since.
+    // There may be more copies, because the WAL holds copies of pages.
     assert!(found.vouched_for >= users.names.len(), "{found:?}");
 }
 
@@ -139,7 +139,7 @@ fn a_rotation_beside_a_server_seals_every_secret_anew() {
     server.kill();
 }
 
-/// The files of a rotation before and after it, from which the states in between are made.
+/// The files before and after a rotation. The intermediate states are made from these.
 struct Rotated {
     _dirs: [TempDir; 2],
     before: PathBuf,
@@ -295,7 +295,7 @@ fn every_state_that_a_kill_leaves_is_served_and_can_be_completed() {
     }
 }
 
-/// Checks, enrols and removes until it is told to stop. Every call must be answered as if nothing else happened.
+/// Checks, enrols and removes until `stop` is set. Asserts that every call is answered as without a rotation.
 fn load(address: &str, token: &str, users: &Users, part: usize, parts: usize, stop: &AtomicBool) {
     let bearer = format!("Authorization: Bearer {token}\r\n");
     let mut client = Client::connect(address);
@@ -322,7 +322,7 @@ fn load(address: &str, token: &str, users: &Users, part: usize, parts: usize, st
     }
 }
 
-/// SECURITY.md 43: rotations that are killed at any moment, under load, and run again.
+/// SECURITY.md 43: rotations under load are killed at any moment, and run again.
 fn killed_at_any_moment(rounds: u32, count: usize, connections: usize) {
     let (home, token) = Home::init();
     let users = Users::enrol(&home, count);
@@ -340,7 +340,7 @@ fn killed_at_any_moment(rounds: u32, count: usize, connections: usize) {
             }
             let mut rotation = home.command(&["key", "rotate"]);
             let mut rotation = rotation.stdout(Stdio::null()).spawn().unwrap();
-            // Any moment will do; these are spread over twice the time that a rotation without load takes.
+            // Each round kills at another moment, within twice the time that a rotation takes without load.
             thread::sleep(takes * (round * 7 % 20) / 10);
             rotation.kill().unwrap();
             rotation.wait().unwrap();
@@ -365,7 +365,7 @@ fn no_kill_of_a_rotation_loses_a_secret_or_fails_a_check_in_20_rounds() {
     killed_at_any_moment(20, 3_000, 16);
 }
 
-/// SECURITY.md 43: an older backup needs the key of its time, and comes under the present one.
+/// SECURITY.md 43: a backup from before a rotation needs the key of its time, and is restored under the current key.
 #[test]
 fn a_backup_from_before_a_rotation_opens_with_the_old_key() {
     let (home, token) = Home::init();
@@ -401,7 +401,7 @@ fn a_backup_from_before_a_rotation_opens_with_the_old_key() {
     home.json(&["doctor"]);
 }
 
-/// A copy by hand may be sealed under two keys. It is restored where both are at hand.
+/// A copy of the file made during a rotation may be sealed under two keys. It is restored if both are available.
 #[test]
 fn a_copy_from_the_middle_of_a_rotation_is_restored_with_both_keys() {
     let (home, token) = Home::init();
@@ -424,7 +424,7 @@ fn a_copy_from_the_middle_of_a_rotation_is_restored_with_both_keys() {
     ]);
     expect_sealed_anew(&home, &rotated.old, &before, &users);
     assert_eq!(count(&home, "SELECT next_key_id IS NULL FROM instance"), 1);
-    // Where both keys are there the rotation goes on after it.
+    // If both keys are in the data directory, the rotation continues after the restore.
     let other = rotated.make(State::HalfSealed);
     other.json(&["restore", copy, "--force"]);
     assert_eq!(other.json(&["key", "rotate"])["wasUnfinished"], true);
@@ -436,7 +436,7 @@ fn a_copy_from_the_middle_of_a_rotation_is_restored_with_both_keys() {
     }
 }
 
-/// A home whose key is a credential, as systemd gives it.
+/// A data directory whose key is a credential, as systemd provides it.
 struct Credentials {
     home: Home,
     token: String,
@@ -493,7 +493,7 @@ impl Credentials {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// A new authenticator, confirmed.
+    /// A new, confirmed authenticator.
     fn enrol(&self, server: &Server) -> Phone {
         let begun = server.ask(&self.token, "POST", "/users/u/totp", "");
         let begun = begun.expect_status(200);
@@ -554,7 +554,7 @@ fn a_key_that_is_a_credential_is_rotated_where_the_server_has_both() {
     phones.push(it.enrol(&server));
     assert_eq!(server.terminate().0, 0);
 
-    // As after a start of the machine: both keys, then the new one alone.
+    // As after a reboot: first with both keys, then with only the new one.
     for offset in 0..2 {
         let server = it.serve();
         for phone in &phones {
@@ -599,7 +599,7 @@ fn nothing_starts_without_a_key_that_secrets_are_sealed_under() {
     let told = String::from_utf8(told.stdout).unwrap();
     let is_told = |it: &str| it.starts_with("wrong master key") && it.contains("put it back");
     assert!(told.lines().any(is_told), "{told}");
-    // With it the rotation goes on.
+    // With that key the rotation continues.
     it.put("master.key.next", [2; 32]);
     assert!(it.prints(&["key", "rotate"]).contains("completed"));
 }
@@ -622,7 +622,7 @@ fn a_new_key_that_others_can_read_is_refused() {
     let rotate = [&["key", "rotate"], &given[..]].concat();
     home.refuses(&rotate, 1, "others can reach it");
     assert_eq!(count(&home, "SELECT next_key_id IS NULL FROM instance"), 1);
-    // A server that was started by the name of its key would not look for another.
+    // A server that was started with --master-key would not look for another key.
     let server = home.serve(&given[..2]);
     home.refuses(&["key", "rotate"], 1, "start it without --master-key");
     assert!(!next.exists() || read_key(&next) != key_of(&home));
@@ -642,7 +642,8 @@ fn a_rotation_beside_another_is_refused_in_one_line() {
     assert_ne!(key_of(&home), old);
 }
 
-/// What opens with neither key would be lost with the old one, so that one is kept until a person has decided.
+/// A secret that neither key opens would be lost with the old key, so the old key is kept until an administrator
+/// decides.
 #[test]
 fn a_secret_that_does_not_open_keeps_both_keys_until_it_is_removed() {
     let (home, token) = Home::init();
@@ -651,7 +652,7 @@ fn a_secret_that_does_not_open_keeps_both_keys_until_it_is_removed() {
         "UPDATE slot SET secret = CAST(substr(secret, 1, 8) || randomblob(156) || x'14' AS BLOB)
         WHERE number = (SELECT slot FROM totp WHERE user_id = 'u1')";
     database(&home).execute(damage, ()).unwrap();
-    // One that belongs to nobody is overwritten.
+    // A slot without an authenticator is overwritten.
     let stray = "INSERT INTO slot SELECT number + 1, secret FROM slot ORDER BY number DESC LIMIT 1";
     database(&home).execute(stray, ()).unwrap();
     let server = home.serve(&[]);
@@ -676,7 +677,7 @@ fn library(path: &Path) -> Service {
     Service::open(DataDir::open(path, KeyFile::InDataDir).unwrap()).unwrap()
 }
 
-/// A program that embeds totpd, beside a server.
+/// A rotation by a program that embeds totpd, while a server runs.
 #[test]
 fn the_library_rotates_for_an_administrator_and_others_forget_the_old_key() {
     let server = TestServer::start();
@@ -695,7 +696,7 @@ fn the_library_rotates_for_an_administrator_and_others_forget_the_old_key() {
     let rotated = other.rotate_key(Caller::of_token(&server.admin), &clock);
     assert_eq!(rotated.unwrap().secrets, 1);
 
-    // What was sealed under the old key opens as long as a process remembers that key.
+    // A secret sealed under the old key opens as long as the process remembers that key.
     let put_back = || {
         before
             .execute("UPDATE slot SET secret = ?1", (&sealed,))

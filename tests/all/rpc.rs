@@ -1,4 +1,4 @@
-//! A client of gRPC for the tests: HTTP/2 by a library, frames and trailers in plain sight.
+//! A gRPC client for the tests. A library speaks HTTP/2, and the tests see frames and trailers directly.
 
 use std::sync::LazyLock;
 
@@ -19,14 +19,14 @@ pub const TOTPS: &str = "totpd.v1.TOTPService";
 pub const RECOVERY_CODES: &str = "totpd.v1.RecoveryCodeService";
 pub const INVITATIONS: &str = "totpd.v1.InvitationService";
 
-/// The services and messages. Decoded once: that takes longer than most calls.
+/// The services and messages. They are decoded once, because that takes longer than most calls.
 pub fn pool() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> =
         LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap());
     &POOL
 }
 
-/// The method of an rpc of any service.
+/// The method with this name, of any service.
 pub fn method(rpc: &str) -> MethodDescriptor {
     let service = match rpc {
         "CheckTOTP" | "ListTOTP" | "RenameTOTP" | "ResyncTOTP" => TOTPS,
@@ -47,19 +47,19 @@ pub fn path(rpc: &str) -> String {
     format!("/{}/{rpc}", method.parent_service().full_name())
 }
 
-/// protojson to protobuf, by a library that knows nothing of ours.
+/// Converts protojson to protobuf with a library that shares no code with totpd.
 pub fn encode(kind: MessageDescriptor, json: &Value) -> Vec<u8> {
     let message = DynamicMessage::deserialize(kind, json).unwrap();
     message.encode_to_vec()
 }
 
-/// The other way.
+/// Converts protobuf to protojson.
 pub fn decode(kind: MessageDescriptor, message: &[u8]) -> Value {
     let message = DynamicMessage::decode(kind, message).unwrap();
     serde_json::to_value(&message).unwrap()
 }
 
-/// What came of a call, whatever brought it.
+/// The outcome of a call over any transport.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub code: i64,
@@ -107,7 +107,7 @@ struct Seconds {
     seconds: i64,
 }
 
-/// Reads trailers and insists that all that they say of a refusal says the same.
+/// Reads trailers, and asserts that all parts of a refusal agree.
 pub fn outcome(trailers: &[(String, String)], message: &[u8], kind: MessageDescriptor) -> Outcome {
     let field = |name: &str| {
         let found = trailers.iter().find(|(it, _)| it == name);
@@ -160,14 +160,14 @@ pub fn outcome(trailers: &[(String, String)], message: &[u8], kind: MessageDescr
     }
 }
 
-/// Head, body and trailers.
+/// Headers, body and trailers.
 pub type Raw = (HeaderMap, Vec<u8>, Vec<(String, String)>);
 
-/// A connection that speaks HTTP/2.
+/// An HTTP/2 connection.
 pub struct Rpc {
     pub runtime: Runtime,
     pub send: SendRequest<Bytes>,
-    /// The answer to a ping means that the server has read all that was sent before.
+    /// The answer to a ping shows that the server has read everything sent before.
     pub pings: PingPong,
 }
 
@@ -194,7 +194,7 @@ impl Rpc {
         }
     }
 
-    /// One request: its headers and body as they are, and what came back.
+    /// Sends one request with exactly these headers and this body, and returns the answer.
     pub fn raw(
         &mut self,
         path: &str,
@@ -215,7 +215,7 @@ impl Rpc {
         self.end(response)
     }
 
-    /// Begins a request, which goes out while something is waited for.
+    /// Starts a request, which is sent while the client waits for something.
     pub fn begin(
         &mut self,
         method: &str,
@@ -227,7 +227,7 @@ impl Rpc {
             .method(method)
             .uri(format!("http://test{path}"));
         for (name, value) in headers {
-            // As its bytes are, whatever they are.
+            // The bytes are sent unchanged, even if invalid.
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             request = request.header(*name, value);
         }
@@ -236,13 +236,13 @@ impl Rpc {
         self.runtime.block_on(async move {
             send = send.ready().await?;
             let (response, mut stream) = send.send_request(request, false)?;
-            // Where the server refuses early it does not wait for the rest.
+            // A server that refuses early does not wait for the rest.
             let _refused = stream.send_data(body, true);
             Ok(response)
         })
     }
 
-    /// What came of a request that was begun.
+    /// The answer to a request that was started.
     pub fn end(&mut self, response: ResponseFuture) -> Result<Raw, h2::Error> {
         self.runtime.block_on(async move {
             let (head, mut incoming) = response.await?.into_parts();
@@ -253,7 +253,7 @@ impl Rpc {
                 message.extend_from_slice(&part);
             }
             let trailers = incoming.trailers().await?;
-            // A refusal without a message has its trailers in the head.
+            // A refusal without a message has its trailers in the headers.
             let trailers = trailers.unwrap_or_else(|| head.headers.clone());
             let trailers = trailers
                 .iter()
@@ -262,7 +262,7 @@ impl Rpc {
         })
     }
 
-    /// One call.
+    /// Makes one call.
     pub fn call(&mut self, token: Option<&str>, rpc: &str, message: &[u8]) -> Outcome {
         let bearer = token.map(|it| format!("Bearer {it}"));
         let mut headers = vec![("content-type", "application/grpc"), ("te", "trailers")];
@@ -275,7 +275,7 @@ impl Rpc {
         self.end_call(rpc, begun)
     }
 
-    /// Begins a call, which goes out while something is waited for.
+    /// Starts a call, which is sent while the client waits for something.
     pub fn begin_call(
         &mut self,
         headers: &[(&str, &str)],
@@ -308,7 +308,7 @@ pub fn frame(flag: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The first frame, and what comes after it.
+/// The flag and the message of the first frame, and the bytes after it.
 pub fn unframe(mut bytes: &[u8]) -> (u8, Vec<u8>, Vec<u8>) {
     let (flag, length) = (bytes.get_u8(), bytes.get_u32() as usize);
     (flag, bytes[..length].to_vec(), bytes[length..].to_vec())

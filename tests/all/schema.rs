@@ -1,16 +1,16 @@
-//! JSON Schema, as far as the description of the API uses it. A keyword that it does not know ends the test.
+//! The part of JSON Schema that the API description uses. An unknown keyword fails the test.
 
 use serde_json::{Map, Value};
 use totpd::model::Timestamp;
 
-/// What `#/…` means in a document.
+/// What `#/…` refers to in a document.
 pub fn resolve<'a>(document: &'a Value, reference: &str) -> &'a Value {
     let pointer = reference.strip_prefix('#').unwrap();
     let found = document.pointer(pointer);
     found.unwrap_or_else(|| panic!("{reference} leads nowhere"))
 }
 
-/// A member of an OpenAPI document that may be a reference.
+/// A member of an OpenAPI document, which may be a reference.
 pub fn follow<'a>(document: &'a Value, it: &'a Value) -> &'a Value {
     match it.get("$ref").and_then(Value::as_str) {
         Some(reference) => resolve(document, reference),
@@ -18,7 +18,7 @@ pub fn follow<'a>(document: &'a Value, it: &'a Value) -> &'a Value {
     }
 }
 
-/// Whether a value is as the schema says, and has no member that the schema does not describe.
+/// Whether a value matches the schema and has no member that the schema does not describe.
 pub fn matches(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let schemas = Schemas { document };
     schemas.check(schema, value, "$")?;
@@ -107,14 +107,14 @@ impl<'a> Schemas<'a> {
                 .as_str()
                 .is_none_or(|it| it.parse::<Timestamp>().is_ok()),
             "format" => ["uint32", "uint64", "uri"].contains(&rule.as_str().unwrap()),
-            // Schemathesis tries patterns.
+            // Schemathesis tests patterns.
             "pattern" | "description" | "deprecated" | "additionalProperties" => true,
             other => panic!("{at}: this test does not know the keyword {other}"),
         };
         Ok((!is_good).then(|| format!("{keyword} {rule}")))
     }
 
-    /// Refuses a member that none of the schemas of its object describes.
+    /// Refuses a member that no schema of its object describes.
     fn check_described(
         &self,
         schemas: &[&'a Value],
@@ -143,7 +143,7 @@ impl<'a> Schemas<'a> {
         Ok(())
     }
 
-    /// The schema itself, and all that it refers to or is made of.
+    /// The schema itself, and every schema that it refers to or is composed of.
     fn facets(&self, schema: &'a Value) -> Vec<&'a Map<String, Value>> {
         let keywords = schema.as_object().unwrap();
         let mut facets = vec![keywords];

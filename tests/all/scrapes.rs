@@ -1,4 +1,5 @@
-//! The page of metrics: where it is, what it never holds, and what Prometheus makes of it, of the alerts and of the dashboard.
+//! The metrics page: where it is served, what it must not contain, and that Prometheus accepts it, the alerts and the
+//! dashboard.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -101,8 +102,8 @@ fn only_their_own_address_has_metrics_and_it_has_nothing_else() {
     client.answer(false, "").expect_status(400);
 }
 
-/// As many scrapers as may connect, who send half a request, take no answer, or send nothing: the next one is served all
-/// the same, and no client notices.
+/// The largest number of scrapers, all of which send half a request or read no answer. The next scrape is still
+/// served, and clients notice nothing.
 #[test]
 fn slow_scrapers_hold_nothing_up() {
     let server = start();
@@ -123,14 +124,14 @@ fn slow_scrapers_hold_nothing_up() {
     server
         .ask("POST", "/users/_search", "[]")
         .expect_status(200);
-    // They are no connections of clients.
+    // Scrapers do not count as client connections.
     assert_eq!(
         value(&server, r#"totpd_connections{protocol="http1"}"#),
         Some(0.0)
     );
 }
 
-/// Needs `promtool`, which Debian has in its package `prometheus`.
+/// Needs `promtool`, which is in Debian's package `prometheus`.
 #[test]
 fn promtool_is_content_with_a_scrape_under_load() {
     let server = start();
@@ -163,7 +164,7 @@ fn promtool_is_content_with_a_scrape_under_load() {
     }
 }
 
-/// Gives `promtool` this input, and requires that it has nothing to say.
+/// Passes this input to `promtool`, and asserts that it has no complaint.
 fn promtool(args: &[&str], input: &str) {
     let started = Command::new("promtool")
         .args(args)
@@ -243,7 +244,7 @@ fn the_binary_tells_where_metrics_are_and_counts_the_lines_of_its_log() {
     assert!(!path.exists());
 }
 
-/// The names of all metrics, as the page and the documentation have them: the tables of `docs/operations.md`.
+/// The names of all metrics in the tables of `docs/operations.md`.
 fn documented() -> BTreeSet<&'static str> {
     let page = include_str!("../../docs/operations.md");
     let rows = page
@@ -269,7 +270,7 @@ fn each_metric_is_documented() {
     assert_eq!(shown, documented);
 }
 
-/// The names of metrics in an expression, without what histograms add to theirs.
+/// The names of metrics in an expression, without the suffixes of histograms.
 fn named(expression: &str) -> impl Iterator<Item = &str> {
     let words = expression.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_'));
     let names = words.filter(|it| it.starts_with("totpd_") || it.starts_with("process_"));
@@ -303,7 +304,7 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
     }
 }
 
-/// Each alert has a row that says what to do, and needs `promtool` for the rest.
+/// Each alert has a row that says what to do. The rest of the test needs `promtool`.
 #[test]
 fn the_alerts_are_explained_and_fire_when_they_should() {
     let rules = include_str!("../../deploy/prometheus/totpd.rules.yml");

@@ -1,4 +1,4 @@
-//! Searching for users: every filter, every order, pages that hold still, and nothing that is out of sight.
+//! Searching for users: every filter, every order, stable pages, and no user that the token may not see.
 
 use serde_json::{Value, json};
 use totpd::service::Role;
@@ -12,7 +12,7 @@ fn search(server: &TestServer, token: &str, query: &str, filters: &Value) -> Ans
     server.ask_as(token, "POST", &path, &filters.to_string())
 }
 
-/// The ids that a search finds, in order, and how many it says there are.
+/// The ids that a search returns, in order, and the total that it reports.
 fn found(answer: Answer) -> (Vec<String>, String) {
     let json = answer.expect_status(200).json();
     let ids = json["result"].as_array().cloned().unwrap_or_default();
@@ -34,7 +34,7 @@ fn make(server: &TestServer, org: &str, id: &str, usernames: &[(&str, bool)]) {
     server.pass_seconds(1);
 }
 
-/// A few users of two organizations, made in this order.
+/// A few users of two organizations, created in this order.
 fn populated() -> (TestServer, String) {
     let server = TestServer::start();
     let (here, there) = (server.org.clone(), server.organization("Elsewhere"));
@@ -85,7 +85,7 @@ fn every_filter_finds_what_it_says() {
         (json!([username("STRASSE", "EQUALS_IGNORE_CASE")]), &["d"]),
         (json!([username("οδος", "EQUALS_IGNORE_CASE")]), &["d"]),
         (json!([username("nn", "CONTAINS")]), &["c", "a", "B"]),
-        // What would be a pattern elsewhere is text here.
+        // Wildcards of other languages are plain text here.
         (json!([username("%", "CONTAINS")]), &["b%"]),
         (json!([username("_", "CONTAINS")]), &["b%"]),
         (json!([username("a%", "STARTS_WITH")]), &["b%"]),
@@ -123,7 +123,7 @@ fn every_filter_finds_what_it_says() {
             &["B", "b%"],
         ),
         (json!([username("n", "CONTAINS"), state("LOCKED")]), &["a"]),
-        // Who is excluded is counted and taken off, twice and beside what is not.
+        // `notFilter` excludes matches, also when nested and combined with other filters.
         (
             json!([{"notFilter": {"query": username("n", "CONTAINS")}}]),
             &["d", "e"],
@@ -184,7 +184,7 @@ fn pages_hold_still_while_users_come() {
         assert_eq!(details["totalResult"], (6 + offset).to_string());
         assert_eq!(details["timestamp"], server.now().to_string());
         seen.extend(found(answer).0);
-        // An id that sorts before all others: in the order of making it stands at the end all the same.
+        // This id sorts before all others. By time of creation it is still the last one.
         make(&server, &server.org, &format!("!{offset}"), &[]);
     }
     assert_eq!(seen, ["c", "a", "B", "b%", "d", "e"]);
@@ -225,7 +225,7 @@ fn a_search_sees_what_the_token_may_see_and_nothing_else() {
     ] {
         let token = server.token(role);
         search(&server, &token, "", &json!([])).expect_error(403, 7, Some("AUTH-AWfge"));
-        // The role is judged before the fields.
+        // The role is checked before the fields.
         search(&server, &token, "", &json!([{}])).expect_error(403, 7, Some("AUTH-AWfge"));
     }
 }
@@ -298,8 +298,8 @@ fn a_search_that_makes_no_sense_or_is_too_much_is_refused() {
     ));
 }
 
-/// It asserts what is found, and prints how long that took: `cargo test --release --test all a_page_of -- --ignored
-/// --nocapture`, on a quiet machine, shows each search under 20 ms (p99).
+/// Asserts the results and prints the times. `cargo test --release --test all a_page_of -- --ignored --nocapture` on
+/// an idle machine shows each search under 20 ms (p99).
 #[test]
 #[ignore = "it fills a database with 100,000 users and measures"]
 fn a_page_of_100_among_100_000_users_is_right_and_takes_so_long() {
@@ -344,9 +344,9 @@ fn a_page_of_100_among_100_000_users_is_right_and_takes_so_long() {
         ),
         ("state, 10,000", 10_000, json!([state("LOCKED")])),
         ("state, 80,000", 80_000, json!([state("ACTIVE")])),
-        // Of 10,000 one in ten is inactive; of the other 1,000 one in ten is locked.
+        // One in ten of 10,000 is inactive, and one in ten of the other 1,000 is locked.
         ("nested", 9_000 + 100, nested),
-        // Of 90,000 one in ten is locked.
+        // One in ten of 90,000 is locked.
         (
             "nested, all but some",
             81_000,

@@ -1,4 +1,4 @@
-//! Secrets are sealed, shown once, and in nothing that is written or printed. SECURITY.md 24 to 27.
+//! Secrets are sealed, shown once, and never written or printed otherwise. SECURITY.md 24 to 27.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -49,7 +49,7 @@ fn a_secret_is_in_no_file_and_every_file_is_private() {
     );
 }
 
-/// SECURITY.md 25: a ciphertext moved to another row does not open, and that is no yes.
+/// SECURITY.md 25: a ciphertext that was moved to another row does not open, and the check is not accepted.
 #[test]
 fn a_sealed_secret_moved_to_another_row_is_a_fault() {
     let server = TestServer::start();

@@ -1,4 +1,4 @@
-//! Where the setting `self-removal` is `code`, a stolen `self` token takes nothing away. SECURITY.md 48.
+//! If the setting `self-removal` is `code`, a stolen `self` token removes nothing. SECURITY.md 48.
 
 use std::sync::Barrier;
 use std::thread;
@@ -17,7 +17,7 @@ const WAIT: Option<&str> = Some("TOTPD-Wait1");
 const FIELD: Option<&str> = Some("TOTPD-Field");
 const EVENTS: &str = "SELECT count(*) FROM event";
 
-/// Alice with a confirmed authenticator, and whoever holds her `self` token.
+/// Alice with a confirmed authenticator and her `self` token.
 pub struct Scene {
     pub server: TestServer,
     pub token: String,
@@ -50,7 +50,7 @@ impl Scene {
         self.server.raw(method, &target, &headers, body.as_bytes())
     }
 
-    /// With the token alone.
+    /// Sends a request with only the token.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         self.ask_as(&self.token, method, path, body, "")
     }
@@ -68,7 +68,7 @@ impl Scene {
         self.phone.wrong_at(self.server.now())
     }
 
-    /// A pending authenticator that the token began, with a code if one is given.
+    /// Starts an enrolment with the token, and with a code if one is given.
     fn begin(&self, code: Option<&str>) -> Phone {
         let answer = match code {
             None => self.ask("POST", "/users/alice/totp", ""),
@@ -77,7 +77,7 @@ impl Scene {
         phone_of(&answer.expect_status(200))
     }
 
-    /// Confirms a pending one by the token alone.
+    /// Confirms an enrolment with only the token.
     fn confirm(&self, phone: &Phone) -> Answer {
         let body = format!("\"{}\"", phone.code_at(self.server.now()));
         self.ask("POST", &verify(phone), &body)
@@ -135,7 +135,7 @@ fn a_removal_by_a_self_token_needs_a_current_code_and_uses_it_up() {
         .ask_with("DELETE", &removal(&other), "", &code)
         .expect_status(200);
     assert_eq!(gone.text("/details/id"), other.id);
-    // The code is used up, and clears the failures as a check does.
+    // The code is used up, and resets the failures as a check does.
     server.check("alice", &code).expect_error(400, 3, USED);
     assert_eq!(server.count("SELECT count(*) FROM failure"), 0);
     let of_code = format!(
@@ -143,19 +143,19 @@ fn a_removal_by_a_self_token_needs_a_current_code_and_uses_it_up() {
         scene.phone.id
     );
     assert_eq!(server.count(&of_code), 1, "that it was used is on record");
-    // What is not there is told before the code is judged.
+    // A missing resource is reported before the code is judged.
     server.pass_seconds(30);
     let code = scene.code();
     scene
         .ask_with("DELETE", &removal(&other), "", &code)
         .expect_error(404, 5, Some("COMMAND-Hd9sd"));
-    // The code of the one that is removed is as good as another.
+    // The code of the authenticator that is removed is accepted too.
     scene
         .ask_with("DELETE", &removal(&scene.phone), "", &code)
         .expect_status(200);
 }
 
-/// Each way around the removal ends where it begins.
+/// No way around the removal succeeds.
 #[test]
 fn no_detour_leads_a_stolen_token_to_a_code_of_its_own() {
     let scene = Scene::new(SelfRemoval::Code);
@@ -187,7 +187,7 @@ fn no_detour_leads_a_stolen_token_to_a_code_of_its_own() {
         server.check("alice", &code).expect_error(400, 3, USED);
         server.pass_seconds(30);
     }
-    // The codes from before are replaced, and those that replaced them removed.
+    // The earlier codes are replaced, and the new ones are removed.
     let path = "/users/alice/recovery_codes";
     scene
         .ask_with("POST", path, "", &codes[0])
@@ -209,7 +209,7 @@ fn a_recovery_code_stands_in_for_a_current_code_once() {
         .expect_error(400, 3, Some("TOTPD-Recov1"));
     let counted = "SELECT in_a_row FROM failure";
     assert_eq!(server.count(counted), 1, "a used one is a guess");
-    // Whoever has lost every phone gets new codes by one of the old ones.
+    // A user who has lost every phone gets new codes with one of the old ones.
     let path = "/users/alice/recovery_codes";
     scene
         .ask_with("POST", path, "", &codes[1])
@@ -219,13 +219,13 @@ fn a_recovery_code_stands_in_for_a_current_code_once() {
         .expect_error(400, 3, Some("TOTPD-Recov1"));
 }
 
-/// Two enrolments are begun while no code can be asked for. The first of them to be confirmed must not leave the other
-/// one as a way in.
+/// Two enrolments are started while no code can be demanded. When the first one is confirmed, the other must not
+/// remain as a way in.
 #[test]
 fn what_was_begun_without_a_code_needs_one_to_be_confirmed() {
     let scene = Scene::new(SelfRemoval::Allow);
     let server = &scene.server;
-    // Begun while the setting was `allow`, one of them to replace the phone.
+    // Started while the setting was `allow`. One of them replaces the phone.
     let begun = scene.begin(None);
     let path = format!("/users/alice/totp?replaces={}", scene.phone.id);
     let replacing = phone_of(&scene.ask("POST", &path, "").expect_status(200));
@@ -239,7 +239,7 @@ fn what_was_begun_without_a_code_needs_one_to_be_confirmed() {
         scene
             .ask_with("POST", &verify(phone), &body, &scene.wrong())
             .expect_error(400, 3, WRONG);
-        // Its own code proves nothing.
+        // A code of the enrolment itself proves nothing.
         let own = phone.code_at(server.now());
         scene
             .ask_with("POST", &verify(phone), &body, &own)
@@ -250,17 +250,17 @@ fn what_was_begun_without_a_code_needs_one_to_be_confirmed() {
     scene
         .ask_with("POST", &verify(&begun), &body, &scene.code())
         .expect_status(200);
-    // What another role or a code allowed needs no second one.
+    // An enrolment that another role or a code allowed needs no second code.
     scene.confirm(&by_admin).expect_status(200);
     scene.confirm(&with_code).expect_status(200);
-    // Nor does another role.
+    // Another role needs no code either.
     let code = replacing.code_at(server.now());
     server
         .confirm("alice", &replacing, &code)
         .expect_status(200);
 }
 
-/// The same where the setting was `code` from the beginning: the first two enrolments of a user.
+/// The same with the setting `code` from the beginning: the first two enrolments of a user.
 #[test]
 fn the_second_of_two_first_enrolments_needs_a_code() {
     let scene = Scene::new(SelfRemoval::Code);
@@ -291,13 +291,14 @@ fn what_takes_nothing_away_needs_no_code() {
     scene
         .ask("DELETE", &removal(&pending), "")
         .expect_status(200);
-    // With nothing confirmed there is nothing to take away.
+    // Without a confirmed authenticator there is nothing to protect.
     server.remove("alice", &scene.phone).expect_status(200);
     let first = scene.begin(None);
     scene.confirm(&first).expect_status(200);
 }
 
-/// Other roles, and everybody where the setting is `allow`, may send a code: it is not looked at, and stays good.
+/// Other roles may send a code, and so may every role if the setting is `allow`. The code is not judged and stays
+/// valid.
 #[test]
 fn a_code_that_is_not_needed_is_not_used_up() {
     let scene = Scene::new(SelfRemoval::Code);
@@ -325,7 +326,7 @@ fn a_code_that_is_not_needed_is_not_used_up() {
     assert_eq!(scene.guesses(), 0);
 }
 
-/// A running server follows with its next transaction, whoever changes the setting.
+/// A running server applies a change of the setting with its next transaction, whichever process made it.
 #[test]
 fn the_setting_applies_at_once_and_leaves_an_event() {
     let scene = Scene::new(SelfRemoval::Allow);
@@ -348,7 +349,7 @@ fn the_setting_applies_at_once_and_leaves_an_event() {
     }
 }
 
-/// SECURITY.md 1: one code is good for one change.
+/// SECURITY.md 1: one code allows one change.
 #[test]
 fn a_code_is_good_for_one_change() {
     let scene = Scene::new(SelfRemoval::Code);
@@ -415,7 +416,7 @@ fn guesses_with_changes_and_with_checks_share_the_wait() {
         .ask_with("DELETE", &removal(&scene.phone), "", &code)
         .expect_error(429, 8, WAIT);
     server.check("alice", &code).expect_error(429, 8, WAIT);
-    // Nothing was used up meanwhile, and the token alone is told that it needs a code.
+    // Nothing was used up during the wait. A request with only the token is told that it needs a code.
     scene
         .ask("DELETE", &removal(&scene.phone), "")
         .expect_error(400, 9, NEEDED);
@@ -453,7 +454,8 @@ fn of_200_parallel_guesses_five_are_judged() {
     assert_eq!(server.count("SELECT in_a_row FROM failure"), 5);
 }
 
-/// SECURITY.md 45: a start that has to wait uses up no code, and one whose code is refused is none of the thirty.
+/// SECURITY.md 45: a start that has to wait uses up no code, and a start whose code is refused does not count as one
+/// of the thirty.
 #[test]
 fn a_start_that_has_to_wait_uses_up_no_code() {
     let scene = Scene::new(SelfRemoval::Code);
@@ -473,7 +475,8 @@ fn a_start_that_has_to_wait_uses_up_no_code() {
     server.check("alice", &code).expect_status(200);
 }
 
-/// SECURITY.md 4: a malformed code is told so to every role and changes nothing; one that is sent twice is ambiguous.
+/// SECURITY.md 4: a malformed code is refused for every role and changes nothing. Two codes in one request are
+/// ambiguous.
 #[test]
 fn a_code_has_one_spelling_and_one_place() {
     let scene = Scene::new(SelfRemoval::Code);
@@ -514,11 +517,11 @@ fn a_code_has_one_spelling_and_one_place() {
         refused.expect_error(400, 3, FIELD);
     }
     assert_eq!(server.count(EVENTS), before);
-    // Calls that take no code do not look at it.
+    // Calls that take no code ignore it.
     scene
         .ask_with("GET", "/users/alice", "", "nonsense")
         .expect_status(200);
-    // The token and the role come first.
+    // The token and the role are checked first.
     let header = "Totpd-Code: 12345\r\n";
     let checker = server.token(Role::Checker(None));
     scene
@@ -529,7 +532,7 @@ fn a_code_has_one_spelling_and_one_place() {
         .expect_error(401, 16, Some("AUTH-7fs1e"));
 }
 
-/// Codes of a user who is locked are judged nowhere.
+/// No code of a locked user is judged.
 #[test]
 fn no_code_of_a_locked_user_is_judged() {
     let scene = Scene::new(SelfRemoval::Code);

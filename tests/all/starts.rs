@@ -1,4 +1,4 @@
-//! How many enrolments may be begun. SECURITY.md 30, 45.
+//! Limits on starting enrolments. SECURITY.md 30, 45.
 
 use totpd::error::Error;
 use totpd::model::{Timestamp, UserId};
@@ -13,7 +13,7 @@ fn start(server: &TestServer, token: &str, user: &str) -> Answer {
     server.ask_as(token, "POST", &format!("/users/{user}/totp"), "")
 }
 
-/// Begins an enrolment and takes it back.
+/// Starts an enrolment and removes it.
 fn start_and_remove(server: &TestServer, token: &str, user: &str) {
     let totp = start(server, token, user)
         .expect_status(200)
@@ -26,7 +26,7 @@ fn self_token(server: &TestServer, user: &str) -> String {
     server.token(Role::Own(user.parse().unwrap()))
 }
 
-/// Insists on the refusal, and that it left nothing behind. Returns how long to wait.
+/// Asserts the refusal, and that it left nothing behind. Returns how long to wait.
 #[track_caller]
 fn refused(server: &TestServer, token: &str, user: &str) -> i64 {
     let before = server.count(EVENTS);
@@ -35,7 +35,7 @@ fn refused(server: &TestServer, token: &str, user: &str) -> i64 {
     answer.header("retry-after").unwrap().parse().unwrap()
 }
 
-/// Any hour has thirty at most, whatever became of them and whichever token of the user began them.
+/// At most thirty within any hour, whatever happened to them and whichever of the user's tokens started them.
 #[test]
 fn self_tokens_begin_thirty_enrolments_within_any_hour() {
     let server = TestServer::start();
@@ -51,13 +51,13 @@ fn self_tokens_begin_thirty_enrolments_within_any_hour() {
     }
     assert_eq!(refused(&server, &first, &alice), 1_800);
     assert_eq!(refused(&server, &second, &alice), 1_800);
-    // Others are not held up: neither another user nor who is no user.
+    // Another user is not affected, and neither is another role.
     start_and_remove(&server, &self_token(&server, &bob), &bob);
     start_and_remove(&server, &server.admin, &alice);
     server.pass_seconds(1_799);
     assert_eq!(refused(&server, &first, &alice), 1);
     server.pass_seconds(1);
-    // Ten are an hour old, twenty are not.
+    // Ten are an hour old, and twenty are not.
     for _ in 0..10 {
         start_and_remove(&server, &first, &alice);
     }
@@ -66,7 +66,7 @@ fn self_tokens_begin_thirty_enrolments_within_any_hour() {
     assert_eq!(server.count(rows), 31, "no more than an hour's are kept");
 }
 
-/// A rename is one of the thirty: each leaves an event.
+/// Renames count too, because each leaves an event.
 #[test]
 fn renames_by_self_tokens_are_of_the_same_thirty() {
     let server = TestServer::start();
@@ -83,7 +83,7 @@ fn renames_by_self_tokens_are_of_the_same_thirty() {
     let before = server.count(EVENTS);
     rename(&token).expect_error(429, 8, WAIT);
     assert_eq!(server.count(EVENTS), before, "a refusal leaves no event");
-    // What is not there is told before the wait, and another role need not wait.
+    // A missing resource is reported before the wait, and other roles do not wait.
     let unknown = format!("/users/{alice}/totp/1/_rename");
     server
         .ask_as(&token, "POST", &unknown, "\"Pixel 9\"")
@@ -93,7 +93,7 @@ fn renames_by_self_tokens_are_of_the_same_thirty() {
     rename(&token).expect_status(200);
 }
 
-/// It stands in the database: who opens it anew knows of it.
+/// The count is stored in the database, so it survives a restart.
 #[test]
 fn the_thirty_are_known_after_a_restart() {
     let server = TestServer::start();
@@ -119,7 +119,7 @@ fn the_thirty_are_known_after_a_restart() {
     assert!(begin(server.now()).is_ok());
 }
 
-/// A clock that is set back lets nobody wait longer than an hour from when it is noticed.
+/// After the clock was set back, the wait is at most an hour from the moment this is noticed.
 #[test]
 fn a_clock_that_was_set_back_shuts_nobody_out_for_longer_than_an_hour() {
     let server = TestServer::start();
@@ -147,7 +147,7 @@ fn pending(server: &TestServer, user: &str) -> Vec<String> {
         .collect()
 }
 
-/// A page that is loaded again and again begins an enrolment each time; the oldest one goes, secret and all.
+/// Reloading a page starts an enrolment each time. The oldest one is removed, including its secret.
 #[test]
 fn the_eleventh_enrolment_takes_the_place_of_the_oldest_pending_one() {
     let server = TestServer::start();
@@ -172,13 +172,13 @@ fn the_eleventh_enrolment_takes_the_place_of_the_oldest_pending_one() {
     assert_eq!(server.count(&expired), 1);
     let secrets = "SELECT count(*) FROM slot WHERE secret <> zeroblob(165)";
     assert_eq!(server.count(secrets), 10, "its secret is gone");
-    // The confirmed one stays, and the newest can be confirmed.
+    // The confirmed authenticator stays, and the newest enrolment can be confirmed.
     server
         .confirm(&alice, &newest, &newest.code_at(server.now()))
         .expect_status(200);
 }
 
-/// Who has to wait takes nobody's place.
+/// A start that has to wait removes no pending enrolment.
 #[test]
 fn a_start_that_is_refused_lets_nobody_give_way() {
     let server = TestServer::start();
@@ -191,7 +191,7 @@ fn a_start_that_is_refused_lets_nobody_give_way() {
     assert_eq!(before.len(), 10);
     refused(&server, &token, &alice);
     assert_eq!(pending(&server, &alice), before);
-    // Who may begin nothing because ten are confirmed is told that, and not to wait.
+    // A user who cannot start an enrolment because ten are confirmed is told so, and not told to wait.
     let bob = server.user("bob");
     let token = self_token(&server, &bob);
     for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! Locked, inactive, active: who checks nothing, who may still do what, and what each change leaves behind.
+//! Locked, inactive and active users: which calls each state refuses and allows, and the event of each change.
 
 use totpd::service::Role;
 
@@ -16,7 +16,7 @@ fn state(server: &TestServer, user: &str) -> String {
         .text("/user/state")
 }
 
-/// Every change from every state: where it leads, or the id it is refused with.
+/// Every change from every state: the new state, or the id of the refusal.
 #[test]
 fn every_change_of_state_leads_where_it_should_and_leaves_an_event() {
     let server = TestServer::start();
@@ -91,7 +91,7 @@ fn who_is_locked_or_inactive_checks_nothing_and_is_told_so() {
         let good = phone.code_at(server.now());
         let named = format!("/users/{user}/totp/{}/_check", phone.id);
         for _ in 0..8 {
-            // Not even a wrong code is judged: it neither counts nor tells.
+            // Not even a wrong code is judged. It does not count, and the refusal reveals nothing.
             let (status, code, id) = NOT_ACTIVE;
             server
                 .check(&user, &phone.wrong_at(server.now()))
@@ -127,7 +127,7 @@ fn others_go_on_enrolling_and_removing_for_it_and_itself_only_reads_and_removes(
         server
             .ask_as(&own, "POST", &verify, &code)
             .expect_error(status, number, id);
-        // What is not there is not there, whatever the state.
+        // A missing resource is reported as missing in every state.
         server
             .ask_as(&own, "POST", &format!("{path}/1/_verify"), &code)
             .expect_error(404, 5, Some("COMMAND-3Mif9s"));

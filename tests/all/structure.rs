@@ -1,4 +1,4 @@
-//! A database of totpd's is taken and nothing else, whoever wrote the file. SECURITY.md 46.
+//! totpd opens only databases with its own schema, even if the file was written by another program. SECURITY.md 46.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::binary::{Home, enrolled};
 use crate::harness::Client;
 
-/// What somebody who may write a file could do to it, and what is said of it.
+/// Changes that an attacker with write access to the file could make, and the message for each.
 const CHANGES: [(&str, &str); 14] = [
     ("DROP TABLE failure", "the table failure is missing"),
     (
@@ -28,7 +28,7 @@ const CHANGES: [(&str, &str); 14] = [
         "view \"seen\"",
     ),
     ("CREATE TABLE kept (n)", "table \"kept\""),
-    // Written directly, for the SQLite of these tests may have no such module.
+    // Written into the schema directly, because SQLite may be built without this module here.
     (
         "PRAGMA writable_schema = 1; INSERT INTO sqlite_schema
             VALUES ('table', 'searched', 'searched', 0, 'CREATE VIRTUAL TABLE searched USING fts5(n)')",
@@ -101,7 +101,7 @@ fn a_database_that_is_not_as_totpd_makes_it_is_not_opened() {
     home.json(&["user", "list"]);
 }
 
-/// What somebody adds to a database that is open already does not run either.
+/// A trigger added while the database is open does not run either.
 #[test]
 fn a_trigger_that_comes_later_does_not_run() {
     let (home, token) = Home::init();
@@ -121,7 +121,7 @@ fn a_trigger_that_comes_later_does_not_run() {
     server.kill();
 }
 
-/// Contract §5: what can serve no call is not ready.
+/// Contract §5: a server that cannot answer any call is not ready.
 #[test]
 fn a_server_whose_table_goes_is_not_ready() {
     let (home, _) = Home::init();
@@ -136,7 +136,7 @@ fn a_server_whose_table_goes_is_not_ready() {
     let connection = rusqlite::Connection::open(&database).unwrap();
     let table: String = connection.query_row(sql, (), |row| row.get(0)).unwrap();
     connection.execute_batch("DROP TABLE failure").unwrap();
-    // An answer is shared for a fifth of a second.
+    // The result of a probe is shared for a fifth of a second.
     let until = |status: u16| {
         crate::wait::until("another answer", || ready() == status);
     };

@@ -1,4 +1,4 @@
-//! One table of cases through REST, gRPC and gRPC-Web, binary and as text: all say the same.
+//! One table of cases over REST, gRPC, and gRPC-Web in binary and in text. All answers agree.
 
 mod cases;
 
@@ -24,9 +24,9 @@ const TRANSPORTS: [Transport; 4] = [
     Transport::WebText,
 ];
 
-/// A server in a known state, and what its own words are.
+/// A server in a known state, and the values that differ between servers.
 struct World {
-    /// Gone before the server is, which would wait for it.
+    /// Dropped before the server, which would wait for this connection.
     rpc: Option<Rpc>,
     server: TestServer,
     transport: Transport,
@@ -105,7 +105,7 @@ impl World {
         serde_json::from_str(&self.fill(&json.to_string())).unwrap()
     }
 
-    /// Makes a call and takes out of its outcome what differs from server to server.
+    /// Makes a call, and removes from its outcome the values that differ between servers.
     fn run(&mut self, token: &str, case: &Case) -> Outcome {
         let token = (!token.is_empty()).then(|| self.fill(token));
         let mut outcome = match self.transport {
@@ -148,7 +148,7 @@ impl World {
         if answer.status < 300 {
             let mut json = json;
             if json.get("remaining").is_some_and(|it| *it == 0) {
-                // The library that decodes protobuf leaves a 0 out.
+                // The library that decodes protobuf omits a 0.
                 json.as_object_mut().unwrap().remove("remaining");
             }
             return Outcome {
@@ -238,7 +238,7 @@ const RANDOM: [&str; 7] = [
     "displayName",
 ];
 
-/// Takes out what is made at random: secrets, and ids of usernames, requests and the tokens that made an event.
+/// Removes random values: secrets, and ids of usernames, requests and the tokens that caused an event.
 fn blur(json: &mut Value) {
     match json {
         Value::Array(all) => all.iter_mut().for_each(blur),
@@ -258,7 +258,7 @@ fn blur(json: &mut Value) {
     }
 }
 
-/// Parsers of protobuf give up at a hundred messages in each other: whatever one transport takes in, all can give.
+/// Parsers of protobuf allow a hundred nested messages. Data that one transport accepts must be readable over all.
 #[test]
 fn the_deepest_data_is_read_on_every_transport() {
     let server = TestServer::start();
@@ -317,7 +317,7 @@ fn every_call_by_every_role_comes_to_the_same_on_every_transport() {
     }
 }
 
-/// A role that may never make the call is told so whatever its fields are; all others are told of the fields.
+/// A role that may never make the call is told so whatever its fields are. Every other role is told about the fields.
 #[test]
 fn a_bad_field_is_told_after_the_role_and_in_the_same_words() {
     const OWN: [&str; 10] = [

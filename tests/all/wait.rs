@@ -1,4 +1,4 @@
-//! Waiting for an event, and never for ever: where what a test waits for does not come, the test fails.
+//! Waiting for an event with a time limit. If the event does not occur, the test fails.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Longer than anything takes that a test waits for.
+/// Longer than any event takes that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// Longer than any command takes that ends by itself. One that serves by mistake never does.
+/// Longer than any command takes that exits by itself. A command that wrongly starts a server never exits.
 const COMMAND_PATIENCE: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -27,12 +27,13 @@ pub fn until_within(limit: Duration, condition: &str, mut holds: impl FnMut() ->
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < limit, "not within {limit:?}: {condition}");
-        // Between two looks only: when the condition holds is what ends the wait.
+        // This is only the pause between two checks. The wait ends when the condition holds.
         thread::sleep(LOOK_EVERY);
     }
 }
 
-/// Sets a flag when dropped, by a panic too. Threads that go on until the flag is set would keep a test from failing.
+/// Sets a flag when dropped, also by a panic. Otherwise threads that run until the flag is set would keep a failed
+/// test from ending.
 pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -41,8 +42,8 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// A slow client: sends one part after another at an even pace until the server closes the connection, and returns how
-/// long the server put up with it. The pace is the attack, and not a wait for anything.
+/// A slow client: sends one part after another at an even pace until the server closes the connection. Returns how
+/// long that took. The pace is the attack, and waits for nothing.
 pub fn drip<P: AsRef<[u8]>>(
     stream: &mut impl Write,
     parts: impl IntoIterator<Item = P>,
@@ -59,7 +60,7 @@ pub fn drip<P: AsRef<[u8]>>(
     panic!("all of it was taken");
 }
 
-/// Runs a command to its end, and kills it where that does not come.
+/// Runs a command until it exits, and kills it after [`COMMAND_PATIENCE`].
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -74,7 +75,7 @@ pub fn output(command: &mut Command) -> Output {
     output.unwrap()
 }
 
-/// Waits until a process has ended by itself, and kills it where it does not.
+/// Waits until a process exits by itself, and kills it if it does not.
 #[track_caller]
 pub fn ended(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
@@ -90,8 +91,8 @@ pub fn ended(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Reads what a server prints until it says where it listens. Returns the address, and what it said before, or
-/// an error where the server ends instead.
+/// Reads what a server prints until it prints its address. Returns the address and the text before it, or an error if
+/// the server exits first.
 #[track_caller]
 pub fn listening(child: &mut Child) -> Result<(String, String), String> {
     let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -100,7 +101,7 @@ pub fn listening(child: &mut Child) -> Result<(String, String), String> {
         let mut said = String::new();
         for line in stdout.lines().map_while(Result::ok) {
             if let Some(address) = line.trim().strip_prefix("listening on http://") {
-                // Where the test has given up nothing is to be told.
+                // Sending fails if the test has already given up.
                 let _given_up = tell.send(Ok((address.to_owned(), said)));
                 return;
             }

@@ -13,7 +13,7 @@ fn wal_bytes(home: &Home) -> u64 {
     fs::metadata(home.data().join("totpd.db-wal")).map_or(0, |it| it.len())
 }
 
-/// Writes 36 MiB, after which the WAL has started over by itself.
+/// Writes 36 MiB. By then SQLite has restarted the WAL by itself.
 fn let_the_wal_start_over(server: &crate::binary::Server, token: &str) {
     let body = format!(r#"{{"data":{{"a":"{}"}}}}"#, "x".repeat(60_000));
     for _ in 0..600 {
@@ -60,7 +60,7 @@ fn what_a_killed_server_leaves_is_named_by_the_doctor_and_emptied_by_whoever_com
     }
 }
 
-/// Bytes that are no WAL of this database, as a torn write leaves them, are removed as well.
+/// A file that is not a WAL of this database, as a torn write leaves it, is removed as well.
 #[test]
 fn a_torn_wal_is_emptied_too() {
     let (home, _) = Home::init();
@@ -86,7 +86,7 @@ fn where_the_wal_cannot_be_emptied_a_stop_and_a_start_say_so_and_fail() {
     assert!(wal_bytes(&home) > 0);
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     home.refuses(&serve, 1, "the WAL cannot be emptied");
-    // A command has something else to do, and does it.
+    // The command does its own work as well.
     home.json(&["user", "list"]);
     reader.execute_batch("COMMIT").unwrap();
     drop(reader);
@@ -106,7 +106,7 @@ fn a_directory_has_one_server() {
     assert_eq!(home.serve(&[]).terminate().0, 0);
 }
 
-/// After a stop nothing is written, so that the WAL stays empty.
+/// After a stop nothing is written, so the WAL stays empty.
 #[test]
 fn a_service_that_stopped_refuses_every_change() {
     let server = TestServer::start();
@@ -118,7 +118,7 @@ fn a_service_that_stopped_refuses_every_change() {
     assert_eq!(wal, 0);
 }
 
-/// A restore that was killed leaves a copy of the backup, with secrets that were removed since.
+/// A restore that was killed leaves a copy of the backup, which may contain secrets that were removed later.
 #[test]
 fn what_a_killed_restore_left_is_removed_by_whoever_comes_next() {
     let (home, _) = Home::init();
@@ -165,7 +165,7 @@ fn version(data: &Path) -> i64 {
         .unwrap()
 }
 
-/// Makes of a database what version 1 would have made.
+/// Changes a database into one that version 1 would have created.
 fn as_version_1(data: &Path) {
     const SCHEMA: &str = include_str!("../../src/store/upgrade/version_1.sql");
     const TOTPS: &str = "INSERT INTO main.totp

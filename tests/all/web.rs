@@ -1,4 +1,4 @@
-//! gRPC-Web beyond the calls themselves: whose pages may call, what a frame is, and refusals of the front end itself.
+//! gRPC-Web beyond the calls themselves: allowed origins, frames, and refusals of the front end.
 
 use serde_json::json;
 
@@ -53,7 +53,7 @@ fn only_pages_of_origins_that_were_named_may_call() {
     server
         .raw("OPTIONS", "/ui/redeem", &redeem, b"")
         .expect_error(405, 12, None);
-    // REST is for no pages at all.
+    // REST allows no origin.
     let rest = "/resources/v3alpha/users/nobody";
     server
         .raw("OPTIONS", rest, &format!("{named}{asks}"), b"")
@@ -123,10 +123,10 @@ fn refusals_of_the_front_end_have_the_form_too() {
         (outcome.code, outcome.id.as_deref()),
         (8, Some("TOTPD-Large"))
     );
-    // The page may read it, as it may every answer.
+    // The page may read this answer, like every other.
     let origin = answer.header("access-control-allow-origin");
     assert_eq!(origin, Some("https://pages.test"));
-    // Nor does what went wrong behind the front end come in another form.
+    // A failure behind the front end has the same form.
     let web = "Content-Type: application/grpc-web-text\r\n";
     let answer = server.raw("POST", "/panic", web, b"").expect_status(200);
     assert_eq!(web_outcome(&answer, "GetUser").code, 13);

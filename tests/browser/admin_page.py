@@ -21,7 +21,7 @@ def an_administrator_finds_a_user_and_removes_the_lost_phone(world):
     page.link("alice@example.org").click()
     page.heading("alice@example.org Active").wait_for()
     page.look("admin-user")
-    # Two clicks.
+    # Removing takes two clicks.
     page.button("Remove Pixel 9").click()
     page.in_dialog("Remove").click()
     page.told("Pixel 9 was removed")
@@ -49,14 +49,14 @@ def an_administrator_invites_a_user(world):
     admin.look("admin-invited")
     link = admin.field("Link").input_value()
     admin.in_dialog("Close").click()
-    # At once, and not when the browser tells that the dialog was closed.
+    # The dialog is removed at once, before the browser reports that it was closed.
     assert admin.page.evaluate("document.querySelectorAll('dialog').length") == 0
     assert link not in admin.page.content()
     page = world.page()
     page.follow(link)
     page.heading("Your authenticators").wait_for()
     page.enrol("Phone")
-    # A user who is locked meanwhile is told so.
+    # A user who was locked in the meantime is told so.
     world.server.run("user", "lock", "alice")
     page.link("Add an authenticator").click()
     page.button("Continue").click()
@@ -128,7 +128,7 @@ def events_appear_by_themselves_and_are_filtered(world):
     page.field("User id").fill("")
     page.field("When").select_option(label="The last hour")
     expect(rows.filter(has_text=alice).first).to_be_visible()
-    # Many: a page at a time.
+    # Many users are shown in pages.
     for n in range(60):
         world.server.user(f"user-{n}")
     page.page.evaluate("location.hash = '#/users'")

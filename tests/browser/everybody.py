@@ -1,4 +1,4 @@
-"""What holds on every page: the keyboard alone, small and dark windows, and text of people that stays text."""
+"""Rules for every page: use with only the keyboard, small and dark windows, and user text that never becomes markup."""
 from urllib.parse import quote
 
 from playwright.sync_api import expect
@@ -24,7 +24,7 @@ def everything_is_done_by_keyboard(world):
     page.heading("Sign in").wait_for()
 
     def to(name):
-        """Presses Tab until that is in focus, which must be seen."""
+        """Presses Tab until the element has the focus, which must be visible."""
         for _ in range(40):
             keyboard.press("Tab")
             found = page.page.evaluate("""() => { const it = document.activeElement; const style = getComputedStyle(it);
@@ -73,7 +73,7 @@ def everything_is_done_by_keyboard(world):
     to("Remove Tablet")
     keyboard.press("Enter")
     page.heading("Remove Tablet?").wait_for()
-    # What cannot be undone is not where Enter is.
+    # Enter does not trigger an action that cannot be undone.
     expect(page.in_dialog("Cancel")).to_be_focused()
     keyboard.press("Shift+Tab")
     keyboard.press("Enter")
@@ -201,7 +201,7 @@ def what_people_fill_in_stays_text(world):
     inert("events")
     page.look("hostile-events")
 
-    # And if text became markup in spite of all, the browser would refuse it.
+    # If text became markup nevertheless, the browser's policy would refuse to run it.
     refused = page.page.evaluate("""async () => {
         const tries = { markup: () => { document.body.innerHTML = '<img src=x onerror="window.hit=1">'; },
             script: () => { document.createElement('script').textContent = 'window.hit=1'; },
@@ -223,7 +223,7 @@ def the_description_of_the_api_is_read_in_any_window(world):
         page = world.page(dark=dark)
         name = "dark-docs" if dark else "docs"
         page.page.goto(world.server.url + "/docs#TOTPService_CheckTOTP")
-        # The call that the address names comes when the description does.
+        # The page scrolls to the call in the address once the description is loaded.
         expect(page.page.get_by_role("heading", name="Check a code", exact=True)).to_be_in_viewport()
         expect(page.page.get_by_text("text or text")).to_have_count(0)
         page.look(name)
@@ -264,7 +264,7 @@ def the_description_of_the_api_is_read_by_keyboard(world):
     assert focused() == "Skip to the calls", focused()
     press("Enter")
     assert focused() == "calls", focused()
-    # What is wider than the window scrolls by keyboard.
+    # Content wider than the window can be scrolled with the keyboard.
     to(page.page.locator("#ZITADELUsers_CreateUser pre").first.inner_text())
     before = page.page.evaluate("document.activeElement.scrollWidth - document.activeElement.clientWidth")
     press("ArrowRight")
@@ -272,7 +272,7 @@ def the_description_of_the_api_is_read_by_keyboard(world):
     to("Refusals")
     press("Enter")
     page.told("A field is malformed")
-    # The menu is closed in a small window.
+    # In a small window the menu is closed.
     page.page.goto("about:blank")
     page.page.goto(world.server.url + "/docs")
     page.page.get_by_role("heading", level=2).first.wait_for()
@@ -286,7 +286,7 @@ def the_description_of_the_api_is_read_by_keyboard(world):
     to("Check a recovery code")
     press("Enter")
     expect(page.page.get_by_role("heading", name="Check a recovery code")).to_be_in_viewport()
-    # The next Tab is in that call, and not at the beginning of the page.
+    # The next Tab moves within that call, not from the start of the page.
     press("Tab")
     assert page.page.evaluate("document.activeElement.closest('article')?.id") == "RecoveryCodeService_CheckRecoveryCode", focused()
     assert not page.said, page.said

@@ -1,6 +1,6 @@
-"""A totpd and a browser for each test, and what every state of the pages must be: accessible, as wide as the window, quiet.
+"""A totpd and a browser for each test. Every state of the pages must be accessible, fit the window, and log no error.
 
-Everything secret that a test meets is remembered, and must not be in the server's log."""
+Every secret that occurs in a test is remembered, and must not be in the server's log."""
 import json, os, re, shutil, subprocess, tempfile, time, urllib.request
 from urllib.error import HTTPError
 
@@ -8,14 +8,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Error
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-# The other window in which each state is judged: as small as WCAG 1.4.10 asks for, and dark.
+# The second window in which each state is checked: dark, and as small as WCAG 1.4.10 demands.
 SMALL = {"width": 320, "height": 640}
 AXE = {"resultTypes": ["violations"], "runOnly": WCAG, "rules": {"target-size": {"enabled": True}}}
 # All tests, in the order of their files.
 TESTS = []
-# What the browser says of answers that are refusals, and of a server that is gone: both are meant in tests.
+# Console messages about refusals and about a stopped server. Tests cause both on purpose.
 EXPECTED = ("Failed to load resource",)
-# Every token, link, secret and code that the present test has met.
+# Every token, link, secret and code that occurred in the current test.
 SECRETS = set()
 # The members of answers that are secret.
 SECRET_MEMBERS = {"token", "secret", "codes", "url", "uri"}
@@ -27,7 +27,7 @@ def test(function):
 
 
 def remember(answer):
-    """Remembers what is secret in an answer of the API or of a command, and returns the answer."""
+    """Remembers the secrets in an answer of the API or of a command, and returns the answer."""
     for name, value in answer.items() if isinstance(answer, dict) else []:
         if isinstance(value, dict):
             remember(value)
@@ -37,7 +37,7 @@ def remember(answer):
 
 
 def remember_request(request):
-    """Remembers what is secret in a request of a page."""
+    """Remembers the secrets in a request of a page."""
     SECRETS.update(value for name, value in request.headers.items() if name == "totpd-code")
     SECRETS.add(request.headers.get("authorization", "").removeprefix("Bearer "))
     sent = json.loads(request.post_data or "null")
@@ -48,7 +48,7 @@ def remember_request(request):
 
 
 class Server:
-    """A totpd in a directory of its own."""
+    """A totpd with its own directory."""
 
     def __init__(self, binary):
         self.binary = binary
@@ -73,7 +73,7 @@ class Server:
         self.process.wait()
 
     def tells_no_secret(self):
-        """Judges the log. Six digits may be a part of an id or of a time; a code stands alone."""
+        """Asserts that the log contains no secret. A code must stand alone, because six digits can be a part of an id."""
         with open(f"{self.work}/log") as log:
             lines = [json.loads(line) | {"time": ""} for line in log]
         assert any(line["message"].startswith("GET /ui/") for line in lines), "the log says nothing of the pages"
@@ -83,7 +83,7 @@ class Server:
         assert not told, f"secrets in the log: {told}"
 
     def restart(self):
-        """Starts again at the address where it was."""
+        """Starts the server again at the same address."""
         self.start(self.url.removeprefix("http://"))
 
     def close(self):
@@ -91,20 +91,20 @@ class Server:
         shutil.rmtree(self.work)
 
     def invite(self, user):
-        """A link to the user's own page."""
+        """Creates a link to the user's own page."""
         status, answer = self.ask("POST", f"users/{user}/_invite")
         assert status == 200, answer
         return answer["url"]
 
     def link(self, *command):
-        """The link that a command prints."""
+        """Runs a command and returns the link that it prints."""
         return remember(json.loads(self.run(*command, "--json")))["url"]
 
     def token(self, *args):
         return remember(json.loads(self.run("token", "create", "--json", *args)))
 
     def ask(self, method, path, body=None, token=None):
-        """A call of the API: its status and its answer."""
+        """Calls the API. Returns the status and the answer."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {token or self.admin}"}
         request = urllib.request.Request(f"{self.url}/resources/v3alpha/{path}", data, headers, method=method)
@@ -120,7 +120,7 @@ class Server:
         return answer["details"]["id"]
 
     def enrol(self, user, name):
-        """Enrols over the API, with a code of the step before, so that the present one is left: `(totpId, secret)`."""
+        """Enrols over the API with the previous code, so that the current one stays unused. Returns `(totpId, secret)`."""
         _, begun = self.ask("POST", f"users/{user}/totp", {"name": name})
         status, answer = self.ask("POST", f"users/{user}/totp/{begun['totpId']}/_verify", code(begun["secret"], -1))
         assert status == 200, answer
@@ -131,7 +131,7 @@ class Server:
 
 
 def code(secret, steps=0):
-    """The code so many steps from now. One of the past is good until the present step ends, so that must have a while left."""
+    """The code that is `steps` steps from now. An earlier code is accepted until the current step ends, so waits if that is soon."""
     left = 30 - time.time() % 30
     if steps < 0 and left < 5:
         time.sleep(left)
@@ -142,13 +142,13 @@ def code(secret, steps=0):
 
 
 def wrong(secret):
-    """A code that is good at no step near now."""
+    """A code that is valid at no step near now."""
     good = {code(secret, steps) for steps in range(-3, 4)}
     return next(it for it in (f"{n:06}" for n in range(1000)) if it not in good)
 
 
 class Page:
-    """A page in a browser window of its own, and what must be so in each of its states."""
+    """A page in its own browser window, and the checks for each of its states."""
 
     def __init__(self, browser, server, pictures, files, width=1000, height=800, dark=False, touch=False):
         self.context = browser.new_context(
@@ -169,7 +169,7 @@ class Page:
         return self.page
 
     def look(self, state):
-        """Judges the state in its own window, and again in one that is small and of the other kind of light."""
+        """Checks the state in the page's window, and again in a small window with the other color scheme."""
         self.judge(state, self.window["width"])
         if self.window != SMALL:
             self.page.set_viewport_size(SMALL)
@@ -179,7 +179,7 @@ class Page:
             self.page.emulate_media(color_scheme="dark" if self.dark else "light")
 
     def judge(self, state, width):
-        """Takes a picture. No fault for axe, nothing wider than the window, no error in the console."""
+        """Takes a screenshot. Asserts that axe finds no fault, the page fits the window, and the console has no error."""
         page = self.page
         if self.pictures:
             page.screenshot(path=f"{self.pictures}/{state}.png", full_page=True)
@@ -191,11 +191,11 @@ class Page:
         assert not self.said, f"{state}: {self.said}"
 
     def kept(self):
-        """Everything that the browser keeps for the page: it must be nothing."""
+        """Everything that the browser stores for the page. It must be empty."""
         return self.page.evaluate("""async () => [document.cookie, localStorage.length, sessionStorage.length, (await indexedDB.databases()).length,
             (await caches.keys()).length, (await navigator.serviceWorker.getRegistrations()).length].filter(Boolean)""")
 
-    # What people do. Names are those that a screen reader says.
+    # The actions of a user. Names are those that a screen reader reads out.
     def button(self, name, exact=True):
         return self.page.get_by_role("button", name=name, exact=exact)
 
@@ -224,7 +224,7 @@ class Page:
             self.button("Continue").click()
 
     def follow(self, link, is_here=False):
-        """Follows a link, in this tab as it is or anew, and uses it up."""
+        """Follows a link and redeems it. `is_here` keeps the loaded page of this tab."""
         if is_here:
             self.page.evaluate("(link) => { location.href = link; }", link)
         else:
@@ -245,7 +245,7 @@ class Page:
         self.heading("Users").wait_for()
 
     def begin_enrolment(self, name):
-        """Up to the picture, and returns the key as it is shown."""
+        """Starts an enrolment up to the QR code, and returns the key that is shown."""
         self.link("Add an authenticator").click()
         self.field("Name").fill(name)
         self.button("Continue").click()
@@ -255,7 +255,7 @@ class Page:
         return secret
 
     def scanned(self):
-        """What a camera reads from the picture of the window."""
+        """The content of the QR code in a screenshot of the window."""
         path = f"{self.server.work}/scan.png"
         self.page.screenshot(path=path)
         done = subprocess.run(["zbarimg", "--quiet", "--raw", path], capture_output=True, text=True)
@@ -267,7 +267,7 @@ class Page:
         self.button("Confirm").click()
 
     def enrol(self, name):
-        """Enrols with the code of the step before, so that the present one is left."""
+        """Enrols with the previous code, so that the current one stays unused."""
         secret = self.begin_enrolment(name)
         self.confirm(code(secret, -1))
         self.told(f"{name} works now")
@@ -275,7 +275,7 @@ class Page:
 
 
 def serve_from(files, route):
-    """Answers with a file of a directory in place of the one in the binary, under the headers that the binary sends."""
+    """Answers with a file of a directory instead of the one in the binary, and with the headers of the binary."""
     name = route.request.url.split("/")[-1] or "index.html"
     if name == "docs":
         name = "docs.html"

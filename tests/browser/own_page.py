@@ -1,4 +1,4 @@
-"""A user's own page: authenticators are added, renamed, replaced and removed, and recovery codes made."""
+"""A user's own page: adding, renaming, replacing and removing authenticators, and making recovery codes."""
 from playwright.sync_api import expect
 
 from harness import SECRETS, code, secret_of, test, wrong
@@ -18,7 +18,7 @@ def two_are_added_and_the_first_is_removed(world):
     page.field("Code from the app").wait_for()
     page.told("9:5")
     page.look("user-add-scan")
-    # The picture is what a camera sees, the key is what a person types, and the link is what a phone opens: all the same.
+    # The QR code for a camera, the key for typing, and the link for a phone contain the same secret.
     first = secret_of(page.scanned())
     assert page.page.locator("p.key").inner_text().replace(" ", "") == first
     link = page.link("Open on this device").get_attribute("href")
@@ -32,7 +32,7 @@ def two_are_added_and_the_first_is_removed(world):
     page.confirm(wrong(first))
     page.told("That code is not right")
     page.look("user-add-wrong")
-    # Pasted as apps show it.
+    # Pasted in the form in which apps show it.
     good = code(first)
     page.confirm(f" {good[:3]} {good[3:]} ")
     page.told("Pixel 9 works now")
@@ -70,7 +70,7 @@ def one_is_renamed_and_replaced(world):
     page.button("Continue").click()
     page.field("Code from the app").wait_for()
     new = secret_of(page.scanned())
-    # Until the new one is confirmed the old one is good.
+    # Until the new authenticator is confirmed the old one is accepted.
     assert world.server.check(alice, code(old)) == 200
     page.confirm(code(new))
     page.told("New phone works now, and Old phone was removed.")
@@ -102,12 +102,12 @@ def recovery_codes_are_shown_once_and_can_be_kept(world):
     shown = page.page.evaluate("[...document.body.children].filter((it) => it.checkVisibility()).map((it) => it.tagName)")
     assert shown == ["DIALOG"], shown
     page.page.emulate_media(media="screen")
-    # Whoever leaves is asked whether that is meant.
+    # Closing the page asks for confirmation.
     with page.page.expect_event("dialog") as asked:
         page.page.close(run_before_unload=True)
     assert asked.value.type == "beforeunload"
     asked.value.dismiss()
-    # Neither Escape nor the back button takes them away.
+    # Neither Escape nor the back button hides the codes.
     page.page.keyboard.press("Escape")
     page.page.go_back()
     page.page.locator("h1", has_text="Add an authenticator").wait_for(state="attached")
@@ -140,7 +140,7 @@ def an_enrolment_that_is_left_is_shown_and_discarded(world):
     page.look("user-pending")
     page.button("Discard Phone").click()
     page.told("You have no authenticator yet")
-    # Cancelled, it is gone at once.
+    # A cancelled enrolment is removed at once.
     page.begin_enrolment("Phone")
     page.button("Cancel").click()
     page.told("You have no authenticator yet")

@@ -1,4 +1,4 @@
-"""What people do on the pages, in a real browser. Run by `tests/browser/try`; each test has a server and windows of its own."""
+"""Tests of the pages in a real browser. `tests/browser/try` runs them. Each test has its own server and windows."""
 import argparse, os, sys, time, traceback
 
 from playwright.sync_api import sync_playwright
@@ -8,7 +8,7 @@ from harness import TESTS, Page, Server
 
 
 class World:
-    """What a test has."""
+    """The server and the windows of a test."""
 
     def __init__(self, browser, binary, pictures, files):
         self.browser, self.pictures, self.files = browser, pictures, files

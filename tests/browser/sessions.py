@@ -1,4 +1,4 @@
-"""The way in and out: links, tokens, a session that ends, a server that is gone, tabs, and the back button."""
+"""Starting and ending a session: links, tokens, expiry, a stopped server, tabs, and the back button."""
 import urllib.request
 
 from playwright.sync_api import expect
@@ -12,7 +12,7 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     before = page.page.evaluate("history.length")
     link = world.server.invite(alice)
     assert link.startswith(world.server.url + "/ui/#"), link
-    # The code is in no request but the one that redeems it, and there in the body.
+    # The code is sent only in the body of the request that redeems it.
     asked = []
     page.page.on("request", lambda it: asked.append((it.url, it.headers.get("referer"))))
     page.follow(link)
@@ -28,7 +28,7 @@ def a_link_is_good_once_and_leaves_no_trace(world):
         assert secret not in log.read()
     page.enrol("Phone")
 
-    # The same link in another tab is of no use, and harms nobody.
+    # The same link in another tab does not work, and does not affect the first tab.
     first = page.page
     page.new_tab()
     page.follow(link)
@@ -40,12 +40,12 @@ def a_link_is_good_once_and_leaves_no_trace(world):
     page.in_dialog("Save").click()
     page.told("It is called Tablet now.")
 
-    # Nor does it in the tab of whoever is here already.
+    # It does not work in a tab with a session either.
     page.follow(link, is_here=True)
     page.told("This link does not work any more")
     page.button("Rename Tablet").wait_for()
 
-    # A newer link in the same tab begins anew, and ends what was there.
+    # A newer link in the same tab starts a new session and ends the old one.
     page.follow(world.server.invite(alice), is_here=True)
     page.told("You are signed in until")
     page.button("Rename Tablet").wait_for()
@@ -56,7 +56,7 @@ def a_link_is_good_once_and_leaves_no_trace(world):
 @test
 def a_link_that_is_only_looked_at_is_not_used_up(world):
     link = world.server.invite(world.server.user("alice"))
-    # Programs that look at links in mail: one that only loads the page, and one that runs its scripts.
+    # Programs that check links in mail: one only loads the page, and one runs its scripts.
     with urllib.request.urlopen(link) as answer:
         assert answer.status == 200
     page = world.page()
@@ -190,7 +190,7 @@ def a_server_that_stops_and_starts_is_waited_for(world):
     page.told("The server answers again.")
     page.in_dialog("Save").click()
     page.told("It is called Tablet now.")
-    # A view that cannot be loaded says so, and is there when the server is.
+    # A view that cannot be loaded says so, and appears when the server is back.
     world.server.stop()
     page.link("Add an authenticator").click()
     page.page.go_back()
@@ -210,11 +210,11 @@ def whoever_leaves_is_forgotten(world):
     page.heading("Add an authenticator").wait_for()
     page.page.go_back()
     page.heading("Your authenticators").wait_for()
-    # A browser that keeps pages for its back button tells them so; this one may not keep any.
+    # The browser sends this event when it keeps a page for its back button. This browser may not keep any.
     page.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
     page.heading("You left this page").wait_for()
     page.look("ended-left")
-    # What was shown once is gone from the page at once, and nothing is said of it.
+    # Codes that were shown once are gone from the page at once, without a notice.
     page.as_user(alice)
     page.enrol("Phone")
     page.button("Make recovery codes").click()
@@ -229,7 +229,7 @@ def whoever_leaves_is_forgotten(world):
     page.as_user(alice)
     page.page.goto("about:blank")
     page.page.go_back()
-    # Whether the browser kept the page or loads it anew: nobody is signed in.
+    # The session has ended, whether the browser kept the page or loads it again.
     page.page.get_by_role("heading", level=1).filter(has_text="Sign in").or_(page.heading("You left this page")).wait_for()
     expect(page.page.get_by_text("alice")).to_have_count(0)
     page.as_user(alice)
@@ -252,7 +252,7 @@ def two_tabs_do_not_disturb_each_other(world):
     page.button("Remove Phone").click()
     page.in_dialog("Remove").click()
     page.told("Phone was removed")
-    # The first still shows it. What is gone already is done, and no error.
+    # The first tab still shows it. Removing it again succeeds.
     page.page = first
     page.button("Rename Phone").click()
     page.in_dialog("Save").click()
