@@ -358,12 +358,12 @@ mod tests {
                         .unwrap();
                 });
             };
-            (0..GATE_FOR_SEARCHES * 3).for_each(|_| run(ReadKind::Search));
-            for _ in 0..GATE_FOR_SEARCHES {
+            (0..GATE / 2 * 3).for_each(|_| run(ReadKind::Search));
+            for _ in 0..GATE / 2 {
                 assert_eq!(entries.recv_timeout(LONG).unwrap(), ReadKind::Search);
             }
             // Each of these gets in although more searches wait than there are permits in all.
-            for _ in GATE_FOR_SEARCHES..GATE {
+            for _ in GATE / 2..GATE {
                 run(ReadKind::ById);
                 assert_eq!(entries.recv_timeout(LONG).unwrap(), ReadKind::ById);
             }
