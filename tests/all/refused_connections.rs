@@ -8,6 +8,17 @@ use crate::harness::{Client, TestServer};
 use crate::metrics::{moves, refused, rest, start_with, value};
 use crate::wait::until;
 
+/// Four clients, each with a request that keeps its worker while a test holds `stuck`.
+fn four_at_work(server: &TestServer) -> Vec<Client> {
+    let mut busy: Vec<_> = (0..4).map(|_| Client::connect(&server.address())).collect();
+    for client in &mut busy {
+        client.send(b"GET /stuck HTTP/1.1\r\nHost: t\r\n\r\n");
+    }
+    let working = r#"totpd_workers{kind="read",state="busy"}"#;
+    until("four are at work", || value(server, working) == Some(4.0));
+    busy
+}
+
 #[test]
 fn what_clients_do_wrong_moves_the_counter_of_its_reason() {
     let limits = Limits {
@@ -64,12 +75,7 @@ fn what_clients_do_wrong_moves_the_counter_of_its_reason() {
         || {
             // A request in progress is not closed in favour of another connection.
             let held = server.stuck.lock().unwrap();
-            let mut busy: Vec<_> = (0..4).map(|_| Client::connect(&server.address())).collect();
-            for client in &mut busy {
-                client.send(b"GET /stuck HTTP/1.1\r\nHost: t\r\n\r\n");
-            }
-            let working = r#"totpd_workers{kind="read",state="busy"}"#;
-            until("four are at work", || value(&server, working) == Some(4.0));
+            let mut busy = four_at_work(&server);
             assert_eq!(
                 value(&server, r#"totpd_connections{protocol="http1"}"#),
                 Some(4.0)
@@ -97,12 +103,7 @@ fn a_full_server_and_a_failed_handshake_are_counted() {
         &[(&refused("limit"), 1.0)],
         || {
             let held = server.stuck.lock().unwrap();
-            let mut busy: Vec<_> = (0..4).map(|_| Client::connect(&server.address())).collect();
-            for client in &mut busy {
-                client.send(b"GET /stuck HTTP/1.1\r\nHost: t\r\n\r\n");
-            }
-            let working = r#"totpd_workers{kind="read",state="busy"}"#;
-            until("four are at work", || value(&server, working) == Some(4.0));
+            let _busy = four_at_work(&server);
             assert!(Client::connect(&server.address()).is_closed());
             drop(held);
         },
